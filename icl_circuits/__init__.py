@@ -1,0 +1,58 @@
+"""Mechanistic interpretability of in-context learning, on any model TransformerLens loads.
+
+Names are imported on first use, so that `import icl_circuits` and `icl-circuits --help` stay quick.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from icl_circuits.errors import InputError as InputError
+    from icl_circuits.heads import group_intervention as group_intervention
+    from icl_circuits.heads import log_prob_increase as log_prob_increase
+    from icl_circuits.heads import position_increase as position_increase
+    from icl_circuits.heads import select_heads as select_heads
+    from icl_circuits.heads import zero_each_head as zero_each_head
+    from icl_circuits.interventions import Patch as Patch
+    from icl_circuits.interventions import ReplaceHeads as ReplaceHeads
+    from icl_circuits.interventions import ReplaceScores as ReplaceScores
+    from icl_circuits.interventions import ScaleScores as ScaleScores
+    from icl_circuits.interventions import ZeroHeads as ZeroHeads
+    from icl_circuits.interventions import answer_logits as answer_logits
+    from icl_circuits.interventions import intervene as intervene
+    from icl_circuits.interventions import mean_z as mean_z
+    from icl_circuits.models import Head as Head
+    from icl_circuits.models import load_model as load_model
+    from icl_circuits.prompts import encode as encode
+    from icl_circuits.prompts import load_rows as load_rows
+    from icl_circuits.prompts import sample_prompts as sample_prompts
+
+_HOMES = {
+    "errors": ("InputError",),
+    "heads": ("group_intervention", "log_prob_increase", "position_increase", "select_heads", "zero_each_head"),
+    "interventions": (
+        "Patch",
+        "ReplaceHeads",
+        "ReplaceScores",
+        "ScaleScores",
+        "ZeroHeads",
+        "answer_logits",
+        "intervene",
+        "mean_z",
+    ),
+    "models": ("Head", "load_model"),
+    "prompts": ("encode", "load_rows", "sample_prompts"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME_OF)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'icl_circuits' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"icl_circuits.{_HOME_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

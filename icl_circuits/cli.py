@@ -1,0 +1,221 @@
+"""The command line. Heavy modules are imported inside the commands, so that `--help` answers at once."""
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from icl_circuits.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+    from icl_circuits.models import LensModel
+    from icl_circuits.report import Settings
+    from icl_circuits.viz import Table
+
+app = typer.Typer(
+    name="icl-circuits",
+    help="Find and test the in-context heads of a language model.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ModelOption = Annotated[
+    str, typer.Option("--model", help="Hub name, local Hugging Face folder, .gguf file, or smollm2-135m.")
+]
+DataOption = Annotated[str, typer.Option("--data", help="word-categories, a .csv or .jsonl file, or hf:NAME.")]
+TextColumnOption = Annotated[str, typer.Option("--text-column", help="Column of the data with the texts.")]
+LabelColumnOption = Annotated[str, typer.Option("--label-column", help="Column of the data with the classes.")]
+LabelsOption = Annotated[str, typer.Option("--labels", help="Label words, one token each, comma-separated.")]
+ShotsOption = Annotated[int, typer.Option("--shots", help="Demonstrations of each label.")]
+PromptsOption = Annotated[int, typer.Option("--prompts", help="Prompts to select on, and as many to test on.")]
+HeadsOption = Annotated[int, typer.Option("--heads", help="In-context heads to select.")]
+SeedOption = Annotated[int, typer.Option("--seed", help="Seed of every random choice.")]
+SeparatorOption = Annotated[
+    str, typer.Option("--separator", help="Between demonstrations; \\n stands for a new line. The paper: one space.")
+]
+BackendOption = Annotated[
+    Literal["hooked", "bridge"] | None,
+    typer.Option("--backend", help="HookedTransformer or TransformerBridge. Default: hooked where installed."),
+]
+RevisionOption = Annotated[str | None, typer.Option("--revision", help="Hub branch, tag or commit of the model.")]
+DtypeOption = Annotated[
+    Literal["float32", "float64", "bfloat16", "float16"], typer.Option("--dtype", help="Of the model's weights.")
+]
+DeviceOption = Annotated[str | None, typer.Option("--device", help="Default: the one TransformerLens chooses.")]
+
+
+@app.callback(invoke_without_command=True)
+def main_options(
+    show_version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
+) -> None:
+    """Find and test the in-context heads of a language model."""
+    if show_version:
+        typer.echo(f"icl-circuits {version('icl_circuits')}")
+        raise typer.Exit
+
+
+@app.command()
+def report(
+    model: ModelOption = "smollm2-135m",
+    data: DataOption = "word-categories",
+    text_column: TextColumnOption = "text",
+    label_column: LabelColumnOption = "label",
+    labels: LabelsOption = "foo,bar",
+    shots: ShotsOption = 4,
+    prompts: PromptsOption = 64,
+    heads: HeadsOption = 12,
+    seed: SeedOption = 0,
+    separator: SeparatorOption = " ",
+    backend: BackendOption = None,
+    revision: RevisionOption = None,
+    dtype: DtypeOption = "float32",
+    device: DeviceOption = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder to write.")] = Path("icl-report"),
+    force: Annotated[bool, typer.Option("--force", help="Replace the folder if it exists.")] = False,
+) -> None:
+    """Find the in-context heads, zero them, and write results, figures and a page."""
+    from icl_circuits.prompts import load_rows
+    from icl_circuits.report import accuracy_table, head_table, new_folder, require_free, run, write
+
+    require_free(out, force=force)
+    settings = _settings(labels, shots, prompts, heads, seed, separator)
+    rows = load_rows(data, text_column=text_column, label_column=label_column)
+    console = _console()
+    lens = _load(model, backend, revision, dtype, device, console)
+    findings = run(lens, rows, settings)
+    with new_folder(out, force=force) as folder:
+        write(findings, folder)
+    console.print(_rich(head_table(findings.scores.selected), "In-context heads"))
+    console.print(_rich(accuracy_table(findings.groups), "Accuracy before and after zeroing"))
+    console.print(f"Report: {out / 'report.html'}", soft_wrap=True, highlight=False, markup=False)
+
+
+@app.command("heads")
+def heads_command(
+    model: ModelOption = "smollm2-135m",
+    data: DataOption = "word-categories",
+    text_column: TextColumnOption = "text",
+    label_column: LabelColumnOption = "label",
+    labels: LabelsOption = "foo,bar",
+    shots: ShotsOption = 4,
+    prompts: PromptsOption = 64,
+    heads: HeadsOption = 12,
+    seed: SeedOption = 0,
+    separator: SeparatorOption = " ",
+    backend: BackendOption = None,
+    revision: RevisionOption = None,
+    dtype: DtypeOption = "float32",
+    device: DeviceOption = None,
+) -> None:
+    """Find the in-context heads and print their scores; nothing is written."""
+    from icl_circuits.prompts import load_rows
+    from icl_circuits.report import head_table, score_heads
+
+    settings = _settings(labels, shots, prompts, heads, seed, separator)
+    rows = load_rows(data, text_column=text_column, label_column=label_column)
+    console = _console()
+    lens = _load(model, backend, revision, dtype, device, console)
+    for_selection, _ = rows.split(seed)
+    console.print(_rich(head_table(score_heads(lens, for_selection, settings).selected), "In-context heads"))
+
+
+@app.command("prompts")
+def prompts_command(
+    model: ModelOption = "smollm2-135m",
+    data: DataOption = "word-categories",
+    text_column: TextColumnOption = "text",
+    label_column: LabelColumnOption = "label",
+    labels: LabelsOption = "foo,bar",
+    shots: ShotsOption = 4,
+    prompts: Annotated[int, typer.Option("--prompts", help="How many to show.")] = 1,
+    seed: SeedOption = 0,
+    separator: SeparatorOption = " ",
+    backend: BackendOption = None,
+    revision: RevisionOption = None,
+) -> None:
+    """Show prompts token by token, their label positions and last position marked."""
+    from rich.text import Text
+
+    from icl_circuits.prompts import encode, load_rows, sample_prompts
+    from icl_circuits.report import marked_tokens
+
+    settings = _settings(labels, shots, prompts, 1, seed, separator)
+    rows = load_rows(data, text_column=text_column, label_column=label_column)
+    console = _console()
+    lens = _load(model, backend, revision, "float32", None, console)
+    for_selection, _ = rows.split(seed)
+    sampled = sample_prompts(for_selection, prompts, labels=settings.labels, shots=shots, seed=seed)
+    batch = encode(lens, sampled, separator=settings.separator)
+    for row, prompt in enumerate(sampled):
+        line = Text(f"prompt {row}: ")
+        tokens = [lens.tokenizer.decode([t]) for t in batch.tokens[row, : int(batch.last[row]) + 1].tolist()]
+        for place, (token, mark) in enumerate(marked_tokens(batch, row, tokens)):
+            line.append(f"{token}<{mark}@{place}>" if mark else token, style="bold reverse" if mark else "")
+        console.print(line, soft_wrap=True)
+        console.print(f"  right answer: {settings.labels[prompt.gold]} ({prompt.category})", highlight=False, markup=False)
+
+
+def main() -> None:
+    """The console script: bad input gives one line on standard error and exit code 2."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a half-written folder is removed
+    with _errors_as_lines():
+        app()
+
+
+@contextmanager
+def _errors_as_lines() -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        print(f"icl-circuits: error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _settings(labels: str, shots: int, prompts: int, heads: int, seed: int, separator: str) -> "Settings":
+    from icl_circuits.report import Settings
+
+    words = tuple(word.strip() for word in labels.split(","))
+    return Settings(words, shots, prompts, heads, seed, separator.replace("\\n", "\n").replace("\\t", "\t"))
+
+
+def _load(
+    name: str,
+    backend: Literal["hooked", "bridge"] | None,
+    revision: str | None,
+    dtype: str,
+    device: str | None,
+    console: "Console",
+) -> "LensModel":
+    import torch
+
+    from icl_circuits.models import load_model
+
+    with console.status(f"loading {name}"):
+        return load_model(name, backend=backend, revision=revision, dtype=getattr(torch, dtype), device=device)
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    return Console()
+
+
+def _rich(table: "Table", title: str) -> "RichTable":
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    rich = RichTable(title=title)
+    for column in table.columns:
+        rich.add_column(column)
+    for row in table.rows:
+        rich.add_row(*(Text(cell) for cell in row))
+    return rich

@@ -1,0 +1,25 @@
+"""How in-context heads are found: a static and a causal score, a selection, and the test of zeroing them together."""
+
+from icl_circuits.heads.answers import Answers, answer, score_answers
+from icl_circuits.heads.causal import HeadEffects, zero_each_head
+from icl_circuits.heads.groups import GroupEffects, group_intervention, random_heads
+from icl_circuits.heads.increase import LogProbIncrease, PositionIncrease, log_prob_increase, position_increase
+from icl_circuits.heads.selection import InContextHead, InContextHeads, select_heads
+
+__all__ = [
+    "Answers",
+    "GroupEffects",
+    "HeadEffects",
+    "InContextHead",
+    "InContextHeads",
+    "LogProbIncrease",
+    "PositionIncrease",
+    "answer",
+    "group_intervention",
+    "log_prob_increase",
+    "position_increase",
+    "random_heads",
+    "score_answers",
+    "select_heads",
+    "zero_each_head",
+]

@@ -1,0 +1,121 @@
+"""Which heads are the in-context heads: the best by both scores, each given to a label (methods 1.5)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+
+from icl_circuits.errors import InputError
+from icl_circuits.heads.causal import HeadEffects
+from icl_circuits.heads.increase import LogProbIncrease
+from icl_circuits.models import Head
+
+
+@dataclass(frozen=True)
+class InContextHead:
+    """A selected head, the label it serves, and the scores that selected it."""
+
+    layer: int
+    head: int
+    label: str
+    """Zeroing the head costs prompts with this gold label the most: `foo` makes it a foohead."""
+    log_prob_increase: float
+    """Static score, nats: mean over the selection prompts."""
+    accuracy_drop: float
+    """Causal score: share of the selection prompts no longer answered right, top-1."""
+    log_prob_drop: float
+    """Causal score, nats: mean log-probability of the right label lost."""
+
+    @property
+    def index(self) -> Head:
+        """The head itself."""
+        return Head(self.layer, self.head)
+
+
+@dataclass(frozen=True)
+class InContextHeads:
+    """The selected heads, best first."""
+
+    heads: tuple[InContextHead, ...]
+    labels: tuple[str, ...]
+
+    def of(self, label: str | None = None) -> tuple[Head, ...]:
+        """The heads of one label (its fooheads, say), or all."""
+        return tuple(head.index for head in self.heads if label in (None, head.label))
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a head, best first."""
+        return pd.DataFrame([vars(head) for head in self.heads])
+
+
+def select_heads(
+    increase: LogProbIncrease,
+    effects: HeadEffects,
+    gold: Int[np.ndarray, " prompt"],
+    labels: tuple[str, ...],
+    *,
+    n_heads: int = 12,
+    combine: Literal["union", "intersection"] = "union",
+) -> InContextHeads:
+    """Take the best `n_heads` by each score, combine the two lists, and keep the `n_heads` of best mean rank.
+
+    The paper takes its top 10 by each and arrives at 12 heads; how it combines the lists is not known (methods 1.5), so
+    it is a parameter. The static score ranks by mean log-probability increase. The causal score ranks by accuracy drop,
+    ties by log-probability drop. Only heads in `effects` can be selected. A head belongs to the label whose prompts
+    lose most log-probability when it is zeroed.
+
+    Args:
+        increase: static scores of all heads on the selection prompts.
+        effects: causal scores, of all heads or of a preselection, on the same prompts.
+        gold: index of each prompt's right label.
+        labels: the label words.
+        n_heads: how many heads to keep; an intersection may give fewer.
+        combine: `union` or `intersection` of the two lists.
+
+    Raises:
+        InputError: fewer than one head asked for, or more than were scored.
+    """
+    if not 1 <= n_heads <= len(effects.heads):
+        raise InputError(f"cannot select {n_heads} heads: ask for 1 to {len(effects.heads)}, the number of scored heads")
+    static = np.array([increase.head_means()[head.layer, head.head] for head in effects.heads])
+    log_prob_drop = effects.log_prob_drop.mean(axis=1)
+    static_rank = _ranks(static)
+    causal_rank = _ranks(effects.accuracy_drop, log_prob_drop)
+    in_static, in_causal = static_rank < n_heads, causal_rank < n_heads
+    kept = in_static | in_causal if combine == "union" else in_static & in_causal
+    mean_rank = (static_rank + causal_rank) / 2
+    best = [i for i in np.lexsort((static_rank, mean_rank)) if kept[i]][:n_heads]
+    by_label = _by_label(effects, gold, len(labels))
+    return InContextHeads(
+        tuple(
+            InContextHead(
+                layer=effects.heads[i].layer,
+                head=effects.heads[i].head,
+                label=labels[int(np.argmax(by_label[i]))],
+                log_prob_increase=float(static[i]),
+                accuracy_drop=float(effects.accuracy_drop[i]),
+                log_prob_drop=float(log_prob_drop[i]),
+            )
+            for i in best
+        ),
+        labels,
+    )
+
+
+def _by_label(
+    effects: HeadEffects, gold: Int[np.ndarray, " prompt"], n_labels: int
+) -> Float[np.ndarray, "head label"]:
+    """Mean log-probability drop of each head on the prompts of each gold label; none such: minus infinity."""
+    drops = effects.log_prob_drop
+    columns = [drops[:, gold == label] for label in range(n_labels)]
+    return np.stack([c.mean(axis=1) if c.shape[1] else np.full(len(drops), -np.inf) for c in columns], axis=1)
+
+
+def _ranks(score: Float[np.ndarray, " head"], tie: Float[np.ndarray, " head"] | None = None) -> Int[np.ndarray, " head"]:
+    """Rank 0 for the highest score, ties broken by `tie`."""
+    keys = (-score,) if tie is None else (-tie, -score)
+    ranks = np.empty(len(score), dtype=np.int64)
+    ranks[np.lexsort(keys)] = np.arange(len(score))
+    return ranks

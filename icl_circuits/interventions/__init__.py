@@ -1,0 +1,30 @@
+"""Typed hook functions, the interventions they carry out, and the context in which they apply."""
+
+from icl_circuits.interventions.context import Capture, answer_logits, intervene, mean_z
+from icl_circuits.interventions.hooks import (
+    Hook,
+    Intervention,
+    Patch,
+    Positions,
+    ReplaceHeads,
+    ReplaceScores,
+    ScaleScores,
+    Site,
+    ZeroHeads,
+)
+
+__all__ = [
+    "Capture",
+    "Hook",
+    "Intervention",
+    "Patch",
+    "Positions",
+    "ReplaceHeads",
+    "ReplaceScores",
+    "ScaleScores",
+    "Site",
+    "ZeroHeads",
+    "answer_logits",
+    "intervene",
+    "mean_z",
+]

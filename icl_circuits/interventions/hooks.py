@@ -1,0 +1,241 @@
+"""Interventions as small values: each says what it changes, and gives typed hook functions that change it.
+
+A hook function takes the activation at a hook point and returns the changed one, never in place. Its jaxtyping shapes
+are checked by beartype in the tests; wrong heads, positions or shapes raise `InputError` naming the hook at any time.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from icl_circuits.errors import InputError
+from icl_circuits.models import Head, LensModel, is_parallel, require_heads, require_live_scores
+
+Positions = Int[Tensor, "batch chosen"]
+"""For each prompt, the positions that an intervention touches (`batch.last[:, None]`, `batch.label_positions`)."""
+
+Hook = Callable[..., Tensor | None]
+"""`hook(activation, hook=hook_point)`, the signature TransformerLens calls."""
+
+Site = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"]
+"""Where a whole layer's state or output can be patched."""
+
+
+class Intervention(Protocol):
+    """A change to a model's computation, as the hooks that carry it out."""
+
+    def hooks(self, model: LensModel) -> list[tuple[str, Hook]]:
+        """Hook names and hook functions for `model`. Raises `InputError` where the model has no such place."""
+        ...
+
+
+@dataclass(frozen=True)
+class ZeroHeads:
+    """Set z of `heads` to zero: the paper's intervention, equal to zeroing the heads' slices of W_O (methods 1.5)."""
+
+    heads: tuple[Head, ...]
+    positions: Positions | None = None
+    """Default: every position."""
+
+    def hooks(self, model: LensModel) -> list[tuple[str, Hook]]:
+        require_heads(model, self.heads)
+        zero = torch.zeros(model.cfg.d_head)
+        return ReplaceHeads(dict.fromkeys(self.heads, zero), self.positions).hooks(model)
+
+
+@dataclass(frozen=True)
+class ReplaceHeads:
+    """Set z of each head to a value of its own: a mean over reference prompts, or z from another run.
+
+    A value is `[d_head]` (the same everywhere) or `[batch pos d_head]`, `pos` counting the chosen positions.
+    """
+
+    values: Mapping[Head, Float[Tensor, " d_head"] | Float[Tensor, "batch pos d_head"]]
+    positions: Positions | None = None
+    """Default: every position."""
+
+    def hooks(self, model: LensModel) -> list[tuple[str, Hook]]:
+        require_heads(model, tuple(self.values))
+        return [
+            (f"blocks.{layer}.attn.hook_z", self._layer_hook(layer))
+            for layer in sorted({head.layer for head in self.values})
+        ]
+
+    def _layer_hook(self, layer: int) -> Hook:
+        values = {head.head: value for head, value in self.values.items() if head.layer == layer}
+
+        def replace_z(
+            z: Float[Tensor, "batch pos head d_head"], hook: object
+        ) -> Float[Tensor, "batch pos head d_head"]:
+            z = z.clone()
+            for head, value in values.items():
+                z[:, :, head] = _written(z[:, :, head], value, self.positions, f"blocks.{layer}.attn.hook_z")
+            return z
+
+        return replace_z
+
+
+@dataclass(frozen=True)
+class ScaleScores:
+    """Multiply the attention scores (before the softmax) of `heads` by `factor`.
+
+    `factor` 0 makes a row attend evenly to what it may see. Entries above the diagonal stay masked.
+    """
+
+    heads: tuple[Head, ...]
+    factor: float
+    positions: Positions | None = None
+    """Query positions (rows). Default: all."""
+    src_positions: Positions | None = None
+    """Key positions (columns). Default: all."""
+
+    def hooks(self, model: LensModel) -> list[tuple[str, Hook]]:
+        return _score_hooks(
+            model, self.heads, lambda head, scores: scores * self.factor, self.positions, self.src_positions
+        )
+
+
+@dataclass(frozen=True)
+class ReplaceScores:
+    """Set the attention scores (before the softmax) of each head to values of its own, `[batch pos src_pos]`.
+
+    Entries above the diagonal stay masked.
+    """
+
+    values: Mapping[Head, Float[Tensor, "batch pos src_pos"]]
+    positions: Positions | None = None
+    """Query positions (rows). Default: all."""
+    src_positions: Positions | None = None
+    """Key positions (columns). Default: all."""
+
+    def hooks(self, model: LensModel) -> list[tuple[str, Hook]]:
+        def value_of(head: Head, scores: Tensor) -> Tensor:
+            value = self.values[head]
+            if value.shape != scores.shape:
+                raise InputError(f"scores of {head}: the value has shape {_shape(value)}, the model's {_shape(scores)}")
+            return value.to(scores)
+
+        return _score_hooks(model, tuple(self.values), value_of, self.positions, self.src_positions)
+
+
+@dataclass(frozen=True)
+class Patch:
+    """Set a layer's residual state or sublayer output: activation patching of `site` in `layer`.
+
+    `value` is `[d_model]` or `[batch pos d_model]`, `pos` counting the chosen positions. `resid_mid` is patched through
+    the attention output, since the hook point of that name does not carry the residual stream in `TransformerBridge`.
+    """
+
+    site: Site
+    layer: int
+    value: Float[Tensor, " d_model"] | Float[Tensor, "batch pos d_model"]
+    positions: Positions | None = None
+    """Default: every position."""
+
+    def hooks(self, model: LensModel) -> list[tuple[str, Hook]]:
+        if not 0 <= self.layer < model.cfg.n_layers:
+            raise InputError(f"layer {self.layer} does not exist: {model.cfg.model_name!r} has {model.cfg.n_layers}")
+        if self.site != "resid_mid":
+            return [(f"blocks.{self.layer}.hook_{self.site}", self._site_hook())]
+        if is_parallel(model):
+            raise InputError(
+                f"{model.cfg.model_name!r} has no resid_mid: its blocks compute attention and MLP in parallel from "
+                "resid_pre; patch resid_pre, attn_out or mlp_out"
+            )
+        return self._resid_mid_hooks()
+
+    def _site_hook(self) -> Hook:
+        def patch(x: Float[Tensor, "batch pos d_model"], hook: object) -> Float[Tensor, "batch pos d_model"]:
+            return _written(x, self.value, self.positions, f"blocks.{self.layer}.hook_{self.site}")
+
+        return patch
+
+    def _resid_mid_hooks(self) -> list[tuple[str, Hook]]:
+        resid_pre: list[Tensor] = []
+
+        def remember(x: Float[Tensor, "batch pos d_model"], hook: object) -> None:
+            resid_pre[:] = [x]
+
+        def patch(attn_out: Float[Tensor, "batch pos d_model"], hook: object) -> Float[Tensor, "batch pos d_model"]:
+            resid_mid = resid_pre[0] + attn_out
+            return (
+                _written(resid_mid, self.value, self.positions, f"blocks.{self.layer}.hook_resid_mid") - resid_pre[0]
+            )
+
+        return [(f"blocks.{self.layer}.hook_resid_pre", remember), (f"blocks.{self.layer}.hook_attn_out", patch)]
+
+
+def _score_hooks(
+    model: LensModel,
+    heads: tuple[Head, ...],
+    changed: Callable[[Head, Float[Tensor, "batch pos src_pos"]], Float[Tensor, "batch pos src_pos"]],
+    positions: Positions | None,
+    src_positions: Positions | None,
+) -> list[tuple[str, Hook]]:
+    """One hook on `hook_attn_scores` for each layer of `heads`, writing `changed(head, scores)` where asked."""
+    require_heads(model, heads)
+    require_live_scores(model)
+
+    def layer_hook(layer: int) -> Hook:
+        name = f"blocks.{layer}.attn.hook_attn_scores"
+
+        def change_scores(
+            scores: Float[Tensor, "batch head pos src_pos"], hook: object
+        ) -> Float[Tensor, "batch head pos src_pos"]:
+            batch, _, n_pos, n_src = scores.shape
+            rows = _mask(batch, n_pos, positions, scores.device, name)
+            columns = _mask(batch, n_src, src_positions, scores.device, name)
+            causal = torch.ones(n_pos, n_src, dtype=torch.bool, device=scores.device).tril()
+            chosen = rows[:, :, None] & columns[:, None, :] & causal
+            scores = scores.clone()
+            for head in heads:
+                if head.layer == layer:
+                    scores[:, head.head] = torch.where(chosen, changed(head, scores[:, head.head]), scores[:, head.head])
+            return scores
+
+        return change_scores
+
+    return [
+        (f"blocks.{layer}.attn.hook_attn_scores", layer_hook(layer)) for layer in sorted({head.layer for head in heads})
+    ]
+
+
+def _written(x: Tensor, value: Tensor, positions: Tensor | None, name: str) -> Tensor:
+    """A copy of `x` `[batch pos d]` with `value` written at `positions` (all where None)."""
+    batch, n_pos, width = x.shape
+    n_written = n_pos if positions is None else positions.shape[1]
+    if value.shape not in ((width,), (batch, n_written, width)):
+        raise InputError(
+            f"{name}: the value has shape {_shape(value)}, but the place to write has {[batch, n_written, width]} "
+            f"(or [{width}] for the same value everywhere)"
+        )
+    if positions is None:
+        return value.to(x).expand(x.shape).clone()
+    _require_positions(positions, batch, n_pos, name)
+    x = x.clone()
+    x[torch.arange(batch, device=x.device)[:, None], positions.to(x.device)] = value.to(x)
+    return x
+
+
+def _mask(batch: int, n_pos: int, positions: Tensor | None, device: torch.device, name: str) -> Tensor:
+    """True at `positions` of each row, `[batch pos]`; everywhere where None."""
+    if positions is None:
+        return torch.ones(batch, n_pos, dtype=torch.bool, device=device)
+    _require_positions(positions, batch, n_pos, name)
+    return torch.zeros(batch, n_pos, dtype=torch.bool, device=device).scatter(1, positions.to(device), True)
+
+
+def _require_positions(positions: Tensor, batch: int, n_pos: int, name: str) -> None:
+    if positions.ndim != 2 or positions.shape[0] != batch:
+        raise InputError(f"{name}: positions have shape {_shape(positions)}, but the batch has {batch} rows")
+    if positions.numel() and not (0 <= int(positions.min()) and int(positions.max()) < n_pos):
+        wrong = next(p for p in positions.flatten().tolist() if not 0 <= p < n_pos)
+        raise InputError(f"{name}: position {wrong} does not exist: the prompts have positions 0..{n_pos - 1}")
+
+
+def _shape(tensor: Tensor) -> list[int]:
+    return list(tensor.shape)

@@ -1,0 +1,46 @@
+"""Any TransformerLens model: load it, and ask it what an analysis needs to know."""
+
+from icl_circuits.models.lens import (
+    AttentionWeights,
+    Backend,
+    Head,
+    LensModel,
+    Processing,
+    Readout,
+    all_heads,
+    attention_weights,
+    backend_of,
+    device_of,
+    hook_point,
+    is_parallel,
+    kv_head,
+    readout,
+    require_heads,
+    require_live_scores,
+    require_per_head_z,
+)
+from icl_circuits.models.load import ModelCard, load_model, model_card, provenance
+
+__all__ = [
+    "AttentionWeights",
+    "Backend",
+    "Head",
+    "LensModel",
+    "ModelCard",
+    "Processing",
+    "Readout",
+    "all_heads",
+    "attention_weights",
+    "backend_of",
+    "device_of",
+    "hook_point",
+    "is_parallel",
+    "kv_head",
+    "load_model",
+    "model_card",
+    "provenance",
+    "readout",
+    "require_heads",
+    "require_live_scores",
+    "require_per_head_z",
+]

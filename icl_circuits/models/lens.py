@@ -1,0 +1,401 @@
+"""The one module that knows which TransformerLens class and version it talks to.
+
+`HookedTransformer` (TransformerLens 3.x) and `TransformerBridge` (3.x and 4.x) differ in attribute names, in how they
+store key-value heads and biases, and in which hook points act on the computation. Everything else in the package asks
+here and never imports a model class.
+"""
+
+import contextlib
+import io
+import json
+import tempfile
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol, cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from icl_circuits.errors import InputError
+
+Backend = Literal["hooked", "bridge"]
+Processing = Literal["none", "default"]
+
+
+class LensModel(Protocol):
+    """What the package needs of a model: the part that `HookedTransformer` and `TransformerBridge` share."""
+
+    cfg: Any
+    tokenizer: Any
+    blocks: Any
+    ln_final: Any
+    unembed: Any
+
+    @property
+    def hook_dict(self) -> Mapping[str, Any]: ...
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+
+    def run_with_cache(self, *args: Any, **kwargs: Any) -> Any: ...
+
+    def run_with_hooks(self, *args: Any, **kwargs: Any) -> Any: ...
+
+
+class Head(NamedTuple):
+    """One attention head, printed as the field writes it: `L10H7`."""
+
+    layer: int
+    head: int
+
+    def __str__(self) -> str:
+        return f"L{self.layer}H{self.head}"
+
+
+# --- building a model from a Hugging Face one -------------------------------------------------------------------------
+
+
+def hooked_transformer_class() -> Any | None:
+    """`HookedTransformer` where the installed TransformerLens still has it (3.x), else None (4.x)."""
+    try:
+        from transformer_lens import HookedTransformer
+    except ImportError:
+        return None
+    return HookedTransformer
+
+
+def default_device() -> torch.device:
+    """The device TransformerLens itself would choose."""
+    from transformer_lens.utilities import get_device
+
+    return torch.device(get_device())
+
+
+def official_name(name: str) -> str:
+    """The Hub name behind a TransformerLens alias (`gpt2-small` -> `gpt2`); other names come back unchanged."""
+    from transformer_lens.supported_models import MODEL_ALIASES
+
+    for official, aliases in MODEL_ALIASES.items():
+        if name in aliases:
+            return str(official)
+    return name
+
+
+def wants_own_weights(name: str) -> bool:
+    """Whether TransformerLens loads `name` from a format of its own (`solu-1l`, `NeelNanda/...`), not from Hugging Face."""
+    return official_name(name).startswith(("NeelNanda/", "ArthurConmy/", "Baidicoot/"))
+
+
+def from_own_weights(name: str, *, processing: Processing, dtype: torch.dtype, device: torch.device) -> LensModel:
+    """Load one of TransformerLens's own toy models, which exist for `HookedTransformer` only."""
+    hooked = hooked_transformer_class()
+    if hooked is None:
+        raise InputError(f"model {name!r} exists for HookedTransformer only: install 'transformer_lens<4' to load it")
+    with _quiet():
+        load = hooked.from_pretrained if processing == "default" else hooked.from_pretrained_no_processing
+        return cast(LensModel, load(official_name(name), dtype=dtype, device=str(device)))
+
+
+def to_hooked(
+    hf_model: Any, tokenizer: Any, *, processing: Processing, dtype: torch.dtype, device: torch.device
+) -> LensModel:
+    """Convert a Hugging Face model in memory into a `HookedTransformer`, without a look at any registry or the Hub."""
+    hooked = hooked_transformer_class()
+    if hooked is None:
+        raise InputError(
+            "backend 'hooked' needs HookedTransformer, which TransformerLens 4 removed: use backend='bridge' or "
+            "install 'transformer_lens<4'"
+        )
+    from transformer_lens import loading_from_pretrained as loading
+
+    architecture = type(hf_model).__name__
+    try:
+        cfg, state_dict = _converted(loading, hf_model, fold_ln=processing == "default", device=device, dtype=dtype)
+    except InputError:
+        raise
+    except (NotImplementedError, AttributeError, KeyError, ValueError) as error:
+        raise InputError(
+            f"HookedTransformer has no conversion for {architecture} ({str(error)[:100]}): use backend='bridge'"
+        ) from error
+    cfg.tokenizer_name = None  # else the constructor looks for it on the Hub
+    cfg.model_name = hf_model.config.name_or_path or architecture
+    process = processing == "default"
+    with _quiet():
+        model = hooked(cfg, None)
+        model.load_and_process_state_dict(
+            state_dict,
+            fold_ln=process,
+            center_writing_weights=process,
+            center_unembed=process,
+            fold_value_biases=process,
+        )
+        model.set_tokenizer(tokenizer, default_padding_side="right")
+        model.to(device)
+    return cast(LensModel, model)
+
+
+def _converted(loading: Any, hf_model: Any, **options: Any) -> tuple[Any, dict[str, Tensor]]:
+    """TransformerLens's config and state dict for `hf_model`: from its own config, else from its name on the Hub."""
+    config = hf_model.config.to_dict() | {"architectures": [type(hf_model).__name__]}
+    config.pop("quantization_config", None)  # a GGUF file's tensors are dequantised by now
+    if "n_positions" in config:
+        config.setdefault("n_ctx", config["n_positions"])  # transformers 5 no longer writes GPT-2's n_ctx
+    with tempfile.TemporaryDirectory(prefix="icl-") as folder:
+        # TransformerLens reads a config from a folder only, and takes an architecture's name in the path for the truth.
+        if any(word in folder.lower() for word in ("llama", "gemma")):
+            raise InputError(f"the temporary folder {folder!r} names an architecture: set TMPDIR to one that does not")
+        (Path(folder) / "config.json").write_text(json.dumps(config, default=str))
+        name = folder
+        try:
+            cfg = loading.get_pretrained_model_config(folder, **options)
+        except NotImplementedError:  # some architectures (Gemma) it knows by their Hub names alone
+            name = hf_model.config.name_or_path
+            cfg = loading.get_pretrained_model_config(name, hf_cfg=config, **options)
+        return cfg, loading.get_pretrained_state_dict(name, cfg, hf_model, dtype=options["dtype"])
+
+
+def to_bridge(
+    hf_model: Any, tokenizer: Any, *, processing: Processing, dtype: torch.dtype, device: torch.device
+) -> LensModel:
+    """Wrap a Hugging Face model in memory into a `TransformerBridge` with the field's hook names."""
+    from transformer_lens.model_bridge import TransformerBridge
+
+    name = hf_model.config.name_or_path or type(hf_model).__name__
+    try:
+        with _quiet():
+            model = TransformerBridge.boot_transformers(
+                name, hf_model=hf_model, tokenizer=tokenizer, dtype=dtype, device=device
+            )
+            model.enable_compatibility_mode(disable_warnings=True, no_processing=processing == "none")
+    except (NotImplementedError, ValueError) as error:
+        raise InputError(f"TransformerBridge cannot load {type(hf_model).__name__}: {error}") from error
+    return cast(LensModel, model)
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+    """Hide what TransformerLens prints while it builds a model, and its notice that HookedTransformer will go."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
+
+
+def backend_of(model: LensModel) -> Backend:
+    """Which of the two classes `model` is."""
+    hooked = hooked_transformer_class()
+    return "hooked" if hooked is not None and isinstance(model, hooked) else "bridge"
+
+
+# --- facts about a model ----------------------------------------------------------------------------------------------
+
+
+def hook_point(model: LensModel, name: str) -> Any:
+    """The hook point `name`. Raises `InputError` where the model has none of that name."""
+    try:
+        return model.hook_dict[name]
+    except KeyError:
+        why = ""
+        if name.endswith("hook_resid_mid") and is_parallel(model):
+            why = ": its blocks compute attention and MLP in parallel, so there is no state between them"
+        raise InputError(f"model {model.cfg.model_name!r} has no hook point {name!r}{why}") from None
+
+
+def require_per_head_z(model: LensModel) -> None:
+    """Raise `InputError` unless every layer of `model` has attention heads with a `hook_z`."""
+    for layer in range(model.cfg.n_layers):
+        if f"blocks.{layer}.attn.hook_z" not in model.hook_dict:
+            raise InputError(
+                f"model {model.cfg.model_name!r} has no per-head z in layer {layer} (no 'blocks.{layer}.attn.hook_z'): "
+                "head analyses need a transformer with attention in every layer"
+            )
+
+
+def require_heads(model: LensModel, heads: tuple[Head, ...]) -> None:
+    """Raise `InputError` naming the first of `heads` that `model` does not have."""
+    for head in heads:
+        if not (0 <= head.layer < model.cfg.n_layers and 0 <= head.head < model.cfg.n_heads):
+            raise InputError(
+                f"head {head} does not exist: {model.cfg.model_name!r} has layers 0..{model.cfg.n_layers - 1} with "
+                f"heads 0..{model.cfg.n_heads - 1}"
+            )
+
+
+def all_heads(model: LensModel) -> tuple[Head, ...]:
+    """Every head of the model, layer by layer."""
+    return tuple(Head(layer, head) for layer in range(model.cfg.n_layers) for head in range(model.cfg.n_heads))
+
+
+def is_parallel(model: LensModel) -> bool:
+    """Whether blocks add attention and MLP to the same input (GPT-J, GPT-NeoX), so that no resid_mid exists."""
+    return bool(model.cfg.parallel_attn_mlp)
+
+
+def kv_head(model: LensModel, head: int) -> int:
+    """The key-value head that query head `head` reads: itself, or its group's under grouped-query attention."""
+    n_kv_heads = getattr(model.cfg, "n_key_value_heads", None) or model.cfg.n_heads
+    return head // (model.cfg.n_heads // n_kv_heads)
+
+
+@dataclass(frozen=True)
+class AttentionWeights:
+    """One layer's attention weights, a matrix for each query head (key-value heads repeated over their group).
+
+    Row convention: `q = x @ W_Q + b_Q`, `head output = z @ W_O`; absent biases are zero.
+    """
+
+    W_Q: Float[Tensor, "head d_model d_head"]
+    W_K: Float[Tensor, "head d_model d_head"]
+    W_V: Float[Tensor, "head d_model d_head"]
+    W_O: Float[Tensor, "head d_head d_model"]
+    b_Q: Float[Tensor, "head d_head"]
+    b_K: Float[Tensor, "head d_head"]
+    b_V: Float[Tensor, "head d_head"]
+    b_O: Float[Tensor, " d_model"]
+
+
+def attention_weights(model: LensModel, layer: int) -> AttentionWeights:
+    """The weights of layer `layer`'s attention, with the same shapes from both classes."""
+    attn = model.blocks[layer].attn
+    n_heads, d_head, d_model = model.cfg.n_heads, model.cfg.d_head, model.cfg.d_model
+    W_O = attn.W_O
+
+    def per_query_head(value: Tensor | None, shape: tuple[int, ...]) -> Tensor:
+        if value is None:
+            return W_O.new_zeros(shape)
+        if value.shape[0] == shape[0]:
+            return value
+        return value[[kv_head(model, head) for head in range(n_heads)]]  # the Bridge keeps key-value heads
+
+    def bias(name: str) -> Tensor | None:
+        return cast("Tensor | None", getattr(attn, name, None))
+
+    matrix, vector = (n_heads, d_model, d_head), (n_heads, d_head)
+    b_O = bias("b_O")
+    return AttentionWeights(
+        W_Q=per_query_head(attn.W_Q, matrix),
+        W_K=per_query_head(attn.W_K, matrix),
+        W_V=per_query_head(attn.W_V, matrix),
+        W_O=W_O,
+        b_Q=per_query_head(bias("b_Q"), vector),
+        b_K=per_query_head(bias("b_K"), vector),
+        b_V=per_query_head(bias("b_V"), vector),
+        b_O=W_O.new_zeros(d_model) if b_O is None else b_O,
+    )
+
+
+@dataclass(frozen=True)
+class Readout:
+    """The final norm and the unembedding: `logits = softcap(norm(resid) @ W_U + b_U)`.
+
+    `centred` says whether the norm subtracts the mean (LayerNorm) or not (RMS norm); `normalises` is False for toy
+    models without a final norm.
+    """
+
+    normalises: bool
+    centred: bool
+    eps: float
+    weight: Float[Tensor, " d_model"]
+    bias: Float[Tensor, " d_model"]
+    W_U: Float[Tensor, "d_model d_vocab"]
+    b_U: Float[Tensor, " d_vocab"]
+    softcap: float | None
+
+    def scale(self, resid: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch 1"]:
+        """What the final norm divides `resid` by: its standard deviation, or root mean square for RMS norms."""
+        if not self.normalises:
+            return torch.ones_like(resid[..., :1])
+        return (self._centre(resid).pow(2).mean(-1, keepdim=True) + self.eps).sqrt()
+
+    def project(
+        self, vector: Float[Tensor, "*batch d_model"], scale: Float[Tensor, "*#batch 1"]
+    ) -> Float[Tensor, "*batch d_vocab"]:
+        """`bs(v)`: a vector's projection onto the vocabulary under a frozen final scale, in logits.
+
+        Linear in `vector`: the norm's bias and the unembedding's are dropped, as in the authors' code (methods 1.4).
+        """
+        return cast(Tensor, (self._centre(vector) / scale * self.weight) @ self.W_U)
+
+    def log_probs(
+        self, state: Float[Tensor, "*batch d_model"], scale: Float[Tensor, "*#batch 1"]
+    ) -> Float[Tensor, "*batch d_vocab"]:
+        """Log-probabilities (nats) of a whole residual state under a frozen final scale: `log_softmax(bs(state))`.
+
+        The norm's bias is dropped as in the authors' code; a bias of the unembedding (GPT-J) is kept.
+        """
+        return self._cap(self.project(state, scale) + self.b_U).float().log_softmax(-1)
+
+    def logits(self, resid: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_vocab"]:
+        """The model's own logits of a final residual state, nothing frozen and nothing dropped."""
+        normed = self._centre(resid) / self.scale(resid) * self.weight + self.bias
+        return self._cap(normed @ self.W_U + self.b_U)
+
+    def _centre(self, x: Tensor) -> Tensor:
+        return x - x.mean(-1, keepdim=True) if self.centred else x
+
+    def _cap(self, logits: Tensor) -> Tensor:
+        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
+
+
+def readout(model: LensModel) -> Readout:
+    """The model's final norm and unembedding, whichever class, norm and processing it has."""
+    norm, W_U = model.ln_final, model.unembed.W_U
+    weight = _first(norm, "w", "weight")
+    if weight is not None and getattr(model.cfg, "rmsnorm_uses_offset", False) and backend_of(model) == "bridge":
+        weight = 1.0 + weight  # Gemma stores its norm weights less one; HookedTransformer adds it when it converts
+    bias, b_U = _first(norm, "b", "bias"), _first(model.unembed, "b_U")
+    kind = str(model.cfg.normalization_type or "")
+    cap = float(getattr(model.cfg, "output_logits_soft_cap", None) or 0.0)
+    return Readout(
+        normalises=bool(kind),
+        centred=kind.startswith("LN"),
+        eps=float(model.cfg.eps),
+        weight=W_U.new_ones(W_U.shape[0]) if weight is None else weight,
+        bias=W_U.new_zeros(W_U.shape[0]) if bias is None else bias,
+        W_U=W_U,
+        b_U=W_U.new_zeros(W_U.shape[1]) if b_U is None else b_U,
+        softcap=cap if cap > 0 else None,
+    )
+
+
+def _first(module: Any, *names: str) -> Tensor | None:
+    """The first of the attributes `names` that `module` has as a tensor."""
+    values = (getattr(module, name, None) for name in names)
+    return next((value for value in values if isinstance(value, Tensor)), None)
+
+
+def require_live_scores(model: LensModel) -> None:
+    """Raise `InputError` where hooks on attention scores would change nothing.
+
+    Some `TransformerBridge` attentions (GPT-J's) compute z apart from the scores they show. One forward of two tokens
+    tells: with the scores of layer 0 replaced, z must move.
+    """
+    tokens: Int[Tensor, "batch pos"] = torch.tensor([[0, 1]], device=device_of(model))
+    seen: list[Tensor] = []
+
+    def record(z: Tensor, hook: object) -> None:
+        seen.append(z.detach().clone())
+
+    def block_own_position(scores: Tensor, hook: object) -> Tensor:
+        scores = scores.clone()
+        scores[:, :, 1, 1] = scores[:, :, 1, 0] - 30.0
+        return scores
+
+    z_name = "blocks.0.attn.hook_z"
+    with torch.no_grad():
+        model.run_with_hooks(tokens, fwd_hooks=[(z_name, record)])
+        model.run_with_hooks(
+            tokens, fwd_hooks=[(z_name, record), ("blocks.0.attn.hook_attn_scores", block_own_position)]
+        )
+    if torch.equal(seen[0], seen[1]):
+        raise InputError(
+            f"{type(model).__name__} of {model.cfg.model_name!r} shows its attention scores but does not use them, so "
+            "an intervention on them would change nothing: load the model with backend='hooked'"
+        )
+
+
+def device_of(model: LensModel) -> torch.device:
+    """The device that takes the tokens."""
+    return cast(torch.device, model.unembed.W_U.device)

@@ -1,0 +1,30 @@
+"""Text to tokens: data sets, the paper's template and its variants, batches with exact label positions."""
+
+from icl_circuits.prompts.batch import PromptBatch, encode
+from icl_circuits.prompts.prompt import (
+    Demo,
+    Prompt,
+    group_by_label,
+    imbalance,
+    reorder,
+    reverse_labels,
+    sample_prompts,
+    zero_shot,
+)
+from icl_circuits.prompts.rows import Row, Rows, load_rows
+
+__all__ = [
+    "Demo",
+    "Prompt",
+    "PromptBatch",
+    "Row",
+    "Rows",
+    "encode",
+    "group_by_label",
+    "imbalance",
+    "load_rows",
+    "reorder",
+    "reverse_labels",
+    "sample_prompts",
+    "zero_shot",
+]

@@ -1,0 +1,200 @@
+"""Prompts as tokens: exact label positions, right padding, and the position where the answer is read."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from icl_circuits.errors import InputError
+from icl_circuits.models import LensModel, device_of, model_card
+from icl_circuits.prompts.prompt import Prompt
+
+DEFAULT_SEPARATOR = " "
+
+
+@dataclass(frozen=True)
+class PromptBatch:
+    """Prompts ready for a model.
+
+    Right padding is exact in a causal model whatever its position embedding: nothing after `last` is read.
+    """
+
+    tokens: Int[Tensor, "batch pos"]
+    last: Int[Tensor, " batch"]
+    """Position of the final `:`, where the answer is predicted."""
+    label_positions: Int[Tensor, "batch demo"]
+    """Position of each demonstration's label token."""
+    demo_labels: Int[Tensor, "batch demo"]
+    """Index of each demonstration's label word."""
+    gold: Int[Tensor, " batch"]
+    """Index of the right label word."""
+    label_tokens: Int[Tensor, " label"]
+    """Vocabulary id of each label word in its place after a `:`."""
+    prompts: tuple[Prompt, ...]
+    texts: tuple[str, ...]
+    separator: str
+
+    def __len__(self) -> int:
+        return self.tokens.shape[0]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The label words."""
+        return self.prompts[0].labels
+
+    @property
+    def gold_tokens(self) -> Int[Tensor, " batch"]:
+        """Vocabulary id of each prompt's right label."""
+        return self.label_tokens[self.gold]
+
+    @property
+    def is_text(self) -> Bool[Tensor, "batch pos"]:
+        """True at the prompt's own positions, False at the padding after `last`."""
+        return torch.arange(self.tokens.shape[1], device=self.tokens.device) <= self.last[:, None]
+
+    def chunks(self, max_tokens: int = 4096) -> Iterator["PromptBatch"]:
+        """The batch in parts of at most `max_tokens` tokens (never less than one prompt), each padded no further than
+        its own longest prompt."""
+        rows = max(1, max_tokens // self.tokens.shape[1])
+        for start in range(0, len(self), rows):
+            part = slice(start, start + rows)
+            yield PromptBatch(
+                tokens=self.tokens[part, : int(self.last[part].max()) + 1],
+                last=self.last[part],
+                label_positions=self.label_positions[part],
+                demo_labels=self.demo_labels[part],
+                gold=self.gold[part],
+                label_tokens=self.label_tokens,
+                prompts=self.prompts[part],
+                texts=self.texts[part],
+                separator=self.separator,
+            )
+
+
+def encode(
+    model: LensModel,
+    prompts: Sequence[Prompt],
+    *,
+    separator: str = DEFAULT_SEPARATOR,
+    prepend_bos: bool | None = None,
+) -> PromptBatch:
+    """Tokenise prompts in the paper's template `<text> : <label>`, units joined by `separator` (methods 1.3).
+
+    Args:
+        model: gives the tokenizer, the context length and the device.
+        prompts: all with the same label words and the same number of demonstrations.
+        separator: between units; the paper uses a single space.
+        prepend_bos: default: what the model's own tokenizer does (Llama: yes, GPT-2: no).
+
+    Raises:
+        InputError: labels whose first tokens coincide; a label of several tokens; a prompt longer than the context;
+            prompts that cannot stand in one batch. Label positions come from the tokenizer's character offsets, never
+            from a search for the string.
+    """
+    if not prompts:
+        raise InputError("no prompts to encode")
+    labels = prompts[0].labels
+    n_demos = len(prompts[0].demos)
+    for row, prompt in enumerate(prompts):
+        if prompt.labels != labels or len(prompt.demos) != n_demos:
+            raise InputError(
+                f"prompt {row} has labels {prompt.labels} and {len(prompt.demos)} demonstrations, prompt 0 has {labels} "
+                f"and {n_demos}: encode them apart"
+            )
+    tokenizer = model.tokenizer
+    if tokenizer is None:
+        raise InputError(f"model {model.cfg.model_name!r} has no tokenizer: set one with model.set_tokenizer")
+    bos = [tokenizer.bos_token_id] if (model_card(model).prepend_bos if prepend_bos is None else prepend_bos) else []
+    if bos == [None]:
+        raise InputError(f"the tokenizer of {model.cfg.model_name!r} has no BOS token to prepend: use prepend_bos=False")
+    label_tokens = _label_tokens(tokenizer, labels, separator)
+    rows = [_encode_one(tokenizer, prompt, separator, label_tokens, row) for row, prompt in enumerate(prompts)]
+    longest = max(len(bos) + len(row.tokens) for row in rows)
+    if longest > model.cfg.n_ctx:
+        row = next(i for i, r in enumerate(rows) if len(bos) + len(r.tokens) > model.cfg.n_ctx)
+        raise InputError(
+            f"prompt {row} has {len(bos) + len(rows[row].tokens)} tokens, but {model.cfg.model_name!r} reads at most "
+            f"{model.cfg.n_ctx}: use fewer shots or shorter texts"
+        )
+    device = device_of(model)
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+    tokens = torch.full((len(rows), longest), pad, device=device)
+    for i, row in enumerate(rows):
+        tokens[i, : len(bos) + len(row.tokens)] = torch.tensor(bos + row.tokens, device=device)
+
+    def integers(values: Any) -> Tensor:
+        return torch.tensor(values, dtype=torch.long, device=device)
+
+    return PromptBatch(
+        tokens=tokens,
+        last=integers([len(bos) + len(row.tokens) - 1 for row in rows]),
+        label_positions=integers([row.label_positions for row in rows]).reshape(len(rows), n_demos) + len(bos),
+        demo_labels=integers([[demo.label for demo in p.demos] for p in prompts]).reshape(len(rows), n_demos),
+        gold=integers([prompt.gold for prompt in prompts]),
+        label_tokens=integers(label_tokens),
+        prompts=tuple(prompts),
+        texts=tuple(row.text for row in rows),
+        separator=separator,
+    )
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    text: str
+    tokens: list[int]
+    label_positions: list[int]
+
+
+def _label_tokens(tokenizer: Any, labels: Sequence[str], separator: str) -> list[int]:
+    """The token of each label word after a `:`; several tokens, or one token for two labels, is an error."""
+    ids = [_tokens_between(tokenizer, f"x : {label}{separator}x", (3, 4 + len(label))) for label in labels]
+    for i, (label, found) in enumerate(zip(labels, ids, strict=True)):
+        for other, theirs in zip(labels[:i], ids[:i], strict=True):
+            if theirs[:1] == found[:1]:
+                raise InputError(
+                    f"labels {other!r} and {label!r} start with the same token {tokenizer.decode(found[:1])!r}, so an "
+                    "answer cannot be told from its first token: choose other words"
+                )
+    for label, found in zip(labels, ids, strict=True):
+        if len(found) != 1:
+            pieces = ", ".join(repr(tokenizer.decode([token])) for token in found)
+            raise InputError(
+                f"label {label!r} is {len(found)} tokens for this tokenizer ({pieces}), and a prediction is read as one "
+                "token: choose a word of one token, such as foo or bar"
+            )
+    return [found[0] for found in ids]
+
+
+def _tokens_between(tokenizer: Any, text: str, span: tuple[int, int]) -> list[int]:
+    """The tokens of `text` that cover the characters `span`, but for a lone space before a word."""
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    found = zip(encoded.input_ids, encoded.offset_mapping, strict=True)
+    return [token for token, (start, end) in found if start < span[1] and end > span[0] and text[start:end].strip()]
+
+
+def _encode_one(tokenizer: Any, prompt: Prompt, separator: str, label_tokens: list[int], row: int) -> _Encoded:
+    """One prompt's text, tokens and label positions, its last token the one that ends with the final `:`."""
+    text = ""
+    spans: list[tuple[int, int]] = []
+    for demo in prompt.demos:
+        text += f"{demo.text} : "
+        spans.append((len(text), len(text) + len(prompt.labels[demo.label])))
+        text += f"{prompt.labels[demo.label]}{separator}"
+    text += f"{prompt.query} :"
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    tokens, offsets = list(encoded.input_ids), list(encoded.offset_mapping)
+    if offsets[-1][1] != len(text):
+        raise InputError(f"prompt {row}: the tokenizer drops the end of {text[-20:]!r}")
+    positions = []
+    for demo, (start, end) in zip(prompt.demos, spans, strict=True):
+        position = next((i for i, (_, stop) in enumerate(offsets) if stop > start and stop >= end), -1)
+        if position < 0 or tokens[position] != label_tokens[demo.label]:
+            raise InputError(
+                f"prompt {row}: in {text[max(0, start - 20) : end + 5]!r} the label {prompt.labels[demo.label]!r} is not "
+                "the single token it is elsewhere: choose another label or separator"
+            )
+        positions.append(position)
+    return _Encoded(text, tokens, positions)

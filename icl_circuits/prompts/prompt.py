@@ -1,0 +1,132 @@
+"""Prompts as text: sampled from rows, and the variants that the analyses compare."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from icl_circuits.errors import InputError
+from icl_circuits.prompts.rows import Rows
+
+DEFAULT_LABELS = ("foo", "bar")
+
+
+@dataclass(frozen=True)
+class Demo:
+    """One demonstration: its text, the class it belongs to, and the index of the label word it is shown with."""
+
+    text: str
+    category: str
+    label: int
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A few demonstrations and a query (paper 1, project page): `S0 : bar S1 : foo S2 :`.
+
+    `gold` is the index into `labels` of the label word that the demonstrations give to the query's class.
+    """
+
+    demos: tuple[Demo, ...]
+    query: str
+    category: str
+    gold: int
+    labels: tuple[str, ...]
+
+
+def sample_prompts(
+    rows: Rows,
+    n: int,
+    *,
+    labels: Sequence[str] = DEFAULT_LABELS,
+    shots: int = 4,
+    seed: int = 0,
+) -> tuple[Prompt, ...]:
+    """Sample `n` prompts with `shots` demonstrations of each label, in random order.
+
+    Every prompt draws as many classes as there are labels, gives each class a label at random, and queries one of
+    them, so that over the prompts each label is the right answer equally often (to within one). No text appears twice
+    in a prompt.
+
+    Args:
+        rows: the data set.
+        n: how many prompts.
+        labels: semantically unrelated label words, one for each class of a prompt (paper 1 uses foo and bar).
+        shots: demonstrations of each label; 0 gives zero-shot prompts.
+        seed: of every random choice.
+
+    Raises:
+        InputError: fewer than two labels, a label twice, fewer classes than labels, or a class with too few texts.
+    """
+    labels = tuple(labels)
+    if n < 1:
+        raise InputError(f"cannot sample {n} prompts: ask for at least 1")
+    if shots < 0:
+        raise InputError(f"shots is {shots}: ask for 0 (zero-shot) or more")
+    if len(labels) < 2 or len(set(labels)) < len(labels) or not all(label.strip() for label in labels):
+        raise InputError(f"labels {', '.join(labels)!r}: give at least two different words")
+    texts = rows.by_class()
+    if len(texts) < len(labels):
+        raise InputError(f"data {rows.name!r} has {len(texts)} classes, fewer than the {len(labels)} labels: drop labels")
+    short = {name: len(kept) for name, kept in texts.items() if len(kept) < shots + 1}
+    if short:
+        name, count = next(iter(short.items()))
+        raise InputError(
+            f"data {rows.name!r}: class {name!r} has {count} different texts here, but {shots} shots and a query need "
+            f"{shots + 1}: lower the shots or add rows"
+        )
+    rng = np.random.default_rng(seed)
+    golds = rng.permutation(np.arange(n) % len(labels))
+    names = list(texts)
+    prompts = []
+    for gold in golds:
+        chosen = [names[i] for i in rng.choice(len(names), size=len(labels), replace=False)]
+        demos: list[Demo] = []
+        query = ""
+        for label, name in enumerate(chosen):
+            picks = [texts[name][i] for i in rng.choice(len(texts[name]), size=shots + 1, replace=False)]
+            demos += [Demo(text, name, label) for text in picks[:shots]]
+            if label == gold:
+                query = picks[shots]
+        order = rng.permutation(len(demos))
+        prompts.append(Prompt(tuple(demos[i] for i in order), query, chosen[gold], int(gold), labels))
+    return tuple(prompts)
+
+
+def reverse_labels(prompt: Prompt) -> Prompt:
+    """The label-reversed twin: every label word moves on to the next (foo <-> bar); texts and order stay."""
+    k = len(prompt.labels)
+    demos = tuple(replace(demo, label=(demo.label + 1) % k) for demo in prompt.demos)
+    return replace(prompt, demos=demos, gold=(prompt.gold + 1) % k)
+
+
+def reorder(prompt: Prompt, order: Sequence[int]) -> Prompt:
+    """The same demonstrations in another order: `order[i]` is the old place of the new i-th demonstration."""
+    if sorted(order) != list(range(len(prompt.demos))):
+        raise InputError(f"order {list(order)} is no permutation of the prompt's {len(prompt.demos)} demonstrations")
+    return replace(prompt, demos=tuple(prompt.demos[i] for i in order))
+
+
+def group_by_label(prompt: Prompt) -> Prompt:
+    """The paper's order (methods 1.3): demonstrations of one label stand together, those of the query's class last."""
+    order = sorted(range(len(prompt.demos)), key=lambda i: (prompt.demos[i].label == prompt.gold, prompt.demos[i].label))
+    return reorder(prompt, order)
+
+
+def imbalance(prompt: Prompt, keep: Sequence[int]) -> Prompt:
+    """Keep the first `keep[label]` demonstrations of each label, for the majority-label bias (methods 1.7)."""
+    have = [sum(demo.label == label for demo in prompt.demos) for label in range(len(prompt.labels))]
+    if len(keep) != len(have) or any(not 0 <= k <= h for k, h in zip(keep, have, strict=False)):
+        raise InputError(f"cannot keep {list(keep)} demonstrations a label: the prompt has {have}")
+    left = list(keep)
+    kept = []
+    for demo in prompt.demos:
+        if left[demo.label] > 0:
+            left[demo.label] -= 1
+            kept.append(demo)
+    return replace(prompt, demos=tuple(kept))
+
+
+def zero_shot(prompt: Prompt) -> Prompt:
+    """The query alone."""
+    return replace(prompt, demos=())

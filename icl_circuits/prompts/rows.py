@@ -1,0 +1,126 @@
+"""Data sets as rows of (text, label): the built-in words, a CSV or JSONL file, or the Hub."""
+
+import importlib.resources
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from icl_circuits.errors import InputError
+
+WORD_CATEGORIES = "word-categories"
+HUB_PREFIX = "hf:"
+
+
+class Row(NamedTuple):
+    """One text and the name of its class."""
+
+    text: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A labelled data set: its rows, at least two classes, and the name it was loaded by."""
+
+    name: str
+    rows: tuple[Row, ...]
+
+    def by_class(self) -> dict[str, list[str]]:
+        """The texts of every class, classes in alphabetical order, texts in the data set's order.
+
+        A text that comes again, in its own class or another, counts for the first class it came with.
+        """
+        first: dict[str, str] = {}
+        for row in self.rows:
+            first.setdefault(row.text, row.label)
+        texts: dict[str, list[str]] = {label: [] for label in sorted(set(first.values()))}
+        for text, label in first.items():
+            texts[label].append(text)
+        return texts
+
+    def split(self, seed: int) -> tuple["Rows", "Rows"]:
+        """Two halves without a text in common, each with half of every class: one to select on, one to evaluate on."""
+        rng = np.random.default_rng(seed)
+        halves: tuple[list[Row], list[Row]] = ([], [])
+        for label, texts in self.by_class().items():
+            for place, i in enumerate(rng.permutation(len(texts))):
+                halves[place % 2].append(Row(texts[i], label))
+        return Rows(self.name, tuple(halves[0])), Rows(self.name, tuple(halves[1]))
+
+
+def load_rows(name: str, *, text_column: str = "text", label_column: str = "label") -> Rows:
+    """Load a data set for classification in context.
+
+    Args:
+        name: `word-categories` (built in: 14 categories of 40 common words), the path of a `.csv` or `.jsonl` file, or
+            `hf:NAME` for a Hub data set's train split (needs the `data` extra).
+        text_column: the column with the text to classify.
+        label_column: the column with the class: a name, or a whole number.
+
+    Raises:
+        InputError: no such data set or column, an empty text or label, no rows, or a single class.
+    """
+    frame = _read_frame(name)
+    for column in (text_column, label_column):
+        if column not in frame.columns:
+            raise InputError(f"data {name!r} has no column {column!r}: its columns are {', '.join(map(str, frame))}")
+    rows: list[Row] = []
+    for number, (text, label) in enumerate(zip(frame[text_column], frame[label_column], strict=True), start=1):
+        text, label = _cell(text), _cell(label)
+        if not text or not label:
+            raise InputError(f"data {name!r}, row {number}: empty {text_column if not text else label_column}")
+        rows.append(Row(text, label))
+    if not rows:
+        raise InputError(f"data {name!r} has no rows")
+    classes = sorted({row.label for row in rows})
+    if len(classes) < 2:
+        raise InputError(f"data {name!r} has one class only ({classes[0]!r}): learning in context needs at least two")
+    return Rows(name, tuple(rows))
+
+
+def _cell(value: object) -> str:
+    """A table cell as clean text; missing values are empty."""
+    return "" if value is None or value != value else str(value).strip()
+
+
+def _read_frame(name: str) -> pd.DataFrame:
+    if name == WORD_CATEGORIES:
+        with importlib.resources.files(__package__).joinpath("word_categories.csv").open(encoding="utf-8") as handle:
+            return pd.read_csv(handle)
+    if name.startswith(HUB_PREFIX):
+        return _read_hub(name.removeprefix(HUB_PREFIX))
+    path = Path(name).expanduser()
+    if path.suffix.lower() not in (".csv", ".jsonl"):
+        raise InputError(
+            f"data {name!r} is unknown: give {WORD_CATEGORIES!r}, a .csv or .jsonl file, or {HUB_PREFIX}NAME for the Hub"
+        )
+    if not path.is_file():
+        raise InputError(f"data file {name!r} does not exist")
+    try:
+        if path.suffix.lower() == ".csv":
+            return pd.read_csv(path, dtype=str, keep_default_na=False)
+        return pd.read_json(path, lines=True, dtype=False, convert_dates=False)
+    except (ValueError, UnicodeDecodeError) as error:  # pandas' parser errors are ValueErrors
+        raise InputError(f"data file {name!r} cannot be read as {path.suffix[1:].upper()}: {error}") from error
+
+
+def _read_hub(name: str) -> pd.DataFrame:
+    if importlib.util.find_spec("datasets") is None:
+        raise InputError(f"data 'hf:{name}' needs the datasets package: run `pip install 'icl_circuits[data]'`")
+    from datasets import ClassLabel, load_dataset
+
+    try:
+        dataset = load_dataset(name, split="train")
+    except Exception as error:  # the Hub client raises many kinds
+        raise InputError(
+            f"data 'hf:{name}' cannot be loaded from the Hub ({type(error).__name__}): check the name and the network"
+        ) from error
+    frame = dataset.to_pandas()
+    for column, feature in dataset.features.items():
+        if isinstance(feature, ClassLabel):
+            frame[column] = [feature.int2str(int(value)) for value in frame[column]]
+    return frame

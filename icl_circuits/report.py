@@ -1,0 +1,386 @@
+"""The main job: find the in-context heads of a model, test them, and write the report."""
+
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from icl_circuits.errors import InputError
+from icl_circuits.heads import (
+    GroupEffects,
+    HeadEffects,
+    InContextHeads,
+    LogProbIncrease,
+    PositionIncrease,
+    group_intervention,
+    log_prob_increase,
+    position_increase,
+    select_heads,
+    zero_each_head,
+)
+from icl_circuits.interventions import Capture, answer_logits
+from icl_circuits.models import Head, LensModel, provenance
+from icl_circuits.prompts import PromptBatch, Rows, encode, sample_prompts
+from icl_circuits.viz import Section, Table, accuracy_bars, attention_view, head_map, layer_bars, render_page, save
+
+CANDIDATES_PER_HEAD = 4
+"""The causal scan zeroes this many heads for each head to select: those of highest log-probability increase."""
+RANDOM_DRAWS = 20
+VIEWED_PROMPTS = 3
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the main job runs on, besides the model and the rows."""
+
+    labels: tuple[str, ...]
+    shots: int
+    prompts: int
+    heads: int
+    seed: int
+    separator: str
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Both scores of the heads on the selection prompts, and the heads they select."""
+
+    batch: PromptBatch
+    increase: LogProbIncrease
+    effects: HeadEffects
+    selected: InContextHeads
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything the report shows."""
+
+    settings: Settings
+    provenance: dict[str, Any]
+    scores: Scores
+    evaluation: PromptBatch
+    groups: GroupEffects
+    positions: PositionIncrease
+    attention: Float[np.ndarray, "prompt head pos src_pos"]
+    """Attention of the selected heads on the first evaluation prompts."""
+    tokens: tuple[tuple[str, ...], ...]
+    """The tokens of those prompts as text."""
+    seconds: dict[str, float]
+
+
+def score_heads(model: LensModel, rows: Rows, settings: Settings) -> Scores:
+    """Sample selection prompts, score every head statically and the most promising ones causally, and select.
+
+    Raises:
+        InputError: whatever sampling, encoding, scoring or selecting raises.
+    """
+    prompts = sample_prompts(
+        rows, settings.prompts, labels=settings.labels, shots=settings.shots, seed=settings.seed
+    )
+    batch = encode(model, prompts, separator=settings.separator)
+    increase = log_prob_increase(model, batch)
+    means = increase.head_means()
+    order = np.argsort(-means, axis=None)[: max(1, CANDIDATES_PER_HEAD * settings.heads)]
+    candidates = [Head(int(i) // means.shape[1], int(i) % means.shape[1]) for i in order]
+    effects = zero_each_head(model, batch, candidates)
+    selected = select_heads(increase, effects, batch.gold.cpu().numpy(), settings.labels, n_heads=settings.heads)
+    return Scores(batch, increase, effects, selected)
+
+
+def run(model: LensModel, rows: Rows, settings: Settings) -> Findings:
+    """Select in-context heads on one half of the texts and test them on the other.
+
+    Raises:
+        InputError: whatever `score_heads` raises; a class with too few texts for both halves; too few heads left for
+            the random control.
+    """
+    seconds: dict[str, float] = {}
+    for_selection, for_evaluation = rows.split(settings.seed)
+    with _timed(seconds, "selection"):
+        scores = score_heads(model, for_selection, settings)
+    prompts = sample_prompts(
+        for_evaluation, settings.prompts, labels=settings.labels, shots=settings.shots, seed=settings.seed + 1
+    )
+    evaluation = encode(model, prompts, separator=settings.separator)
+    with _timed(seconds, "evaluation"):
+        groups = group_intervention(model, evaluation, scores.selected, n_random=RANDOM_DRAWS, seed=settings.seed)
+    with _timed(seconds, "positions and attention"):
+        positions = position_increase(model, evaluation, scores.selected.of())
+        attention, tokens = _attention(model, evaluation, scores.selected.of())
+    where = provenance(model) | {"data": rows.name, "seed": settings.seed, "template": _template(settings)}
+    return Findings(settings, where, scores, evaluation, groups, positions, attention, tokens, seconds)
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], step: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[step] = round(time.perf_counter() - start, 1)
+
+
+def _template(settings: Settings) -> str:
+    return f"<text> : <label>{settings.separator}<text> : <label>{settings.separator}... <query> :"
+
+
+def _attention(
+    model: LensModel, batch: PromptBatch, heads: Sequence[Head]
+) -> tuple[Float[np.ndarray, "prompt head pos src_pos"], tuple[tuple[str, ...], ...]]:
+    """Attention of `heads` on the first prompts of `batch`, and those prompts' tokens as text."""
+    few = encode(model, batch.prompts[:VIEWED_PROMPTS], separator=batch.separator)
+    capture = Capture(tuple({f"blocks.{head.layer}.attn.hook_pattern": None for head in heads}))
+    answer_logits(model, few, capture)
+    patterns = [capture.found[f"blocks.{head.layer}.attn.hook_pattern"][:, head.head].float().cpu() for head in heads]
+    tokens = tuple(
+        tuple(model.tokenizer.decode([token]) for token in few.tokens[row, : int(few.last[row]) + 1].tolist())
+        for row in range(len(few))
+    )
+    return np.stack([pattern.numpy() for pattern in patterns], axis=1), tokens
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def new_folder(out: Path, *, force: bool) -> Iterator[Path]:
+    """A temporary folder beside `out` that becomes `out` when the block ends well, and is removed when it does not.
+
+    Raises:
+        InputError: `out` exists and `force` is not set, or its parent cannot be written.
+    """
+    require_free(out, force=force)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    except OSError as error:
+        raise InputError(f"cannot write to {str(out.parent)!r}: {error.strerror}") from error
+    try:
+        yield partial
+        umask = os.umask(0)
+        os.umask(umask)
+        partial.chmod(0o777 & ~umask)  # mkdtemp makes folders that their owner alone can read
+        if out.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+            out.rename(old / out.name)
+            partial.rename(out)
+            shutil.rmtree(old)
+        else:
+            partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def require_free(out: Path, *, force: bool) -> None:
+    """Raise `InputError` where `out` exists and `force` is not set, or is no folder."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {str(out)!r} is a file: name a folder")
+    if out.exists() and not force:
+        raise InputError(f"--out {str(out)!r} exists already: give --force to replace it, or name another folder")
+
+
+def write(findings: Findings, folder: Path) -> None:
+    """Write `results.json`, `results.safetensors`, `figures/` and `report.html` into `folder`."""
+    from safetensors.numpy import save_file
+
+    (folder / "results.json").write_text(json.dumps(summary(findings), indent=2) + "\n", encoding="utf-8")
+    save_file(_arrays(findings), str(folder / "results.safetensors"))
+    figures = folder / "figures"
+    figures.mkdir()
+    scores = findings.scores
+    save(head_map(scores.increase, scores.effects, scores.selected), figures / "head_map")
+    save(layer_bars(scores.increase), figures / "layer_bars")
+    save(accuracy_bars(findings.groups), figures / "accuracy")
+    (folder / "report.html").write_text(_page(findings, figures), encoding="utf-8")
+
+
+def summary(findings: Findings) -> dict[str, Any]:
+    """The content of `results.json`. Accuracies are shares, increases and drops nats; `ci95` over prompts."""
+    frame = findings.groups.to_frame()
+
+    def accuracy(row: Any) -> dict[str, Any]:
+        ci95 = {rule: [row[f"{rule}_low"], row[f"{rule}_high"]] for rule in ("top1", "between_labels")}
+        return {"top1": row["top1"], "between_labels": row["between_labels"], "ci95": ci95}
+
+    overall = {row["zeroed"]: accuracy(row) for _, row in frame[frame["gold"] == "all"].iterrows()}
+    return {
+        "provenance": findings.provenance,
+        "settings": asdict(findings.settings),
+        "accuracy": {
+            "base": overall["base"],
+            "heads_zeroed": overall["all heads"],
+            "random_zeroed": overall["random heads"] | {"draws": len(findings.groups.random_heads)},
+            "by_group": [
+                {"zeroed": row["zeroed"], "n_heads": row["n_heads"], "gold": row["gold"]} | accuracy(row)
+                for _, row in frame.iterrows()
+            ],
+        },
+        "heads": [vars(head) for head in findings.scores.selected.heads],
+        "heads_scanned": {"static": findings.scores.increase.heads[0].size, "causal": len(findings.scores.effects.heads)},
+        "seconds": findings.seconds,
+    }
+
+
+def _arrays(findings: Findings) -> dict[str, np.ndarray]:
+    """The per-prompt values of `results.safetensors`, named by what they are and their axes' order."""
+    scores, groups = findings.scores, findings.groups
+    arrays: dict[str, np.ndarray] = {
+        "increase.attn": scores.increase.attn,
+        "increase.mlp": scores.increase.mlp,
+        "increase.heads": scores.increase.heads,
+        "effects.heads": np.array(scores.effects.heads, dtype=np.int64),
+        "selection.tokens": scores.batch.tokens.cpu().numpy(),
+        "selection.gold": scores.batch.gold.cpu().numpy(),
+        "evaluation.tokens": findings.evaluation.tokens.cpu().numpy(),
+        "evaluation.gold": groups.gold,
+        "evaluation.label_positions": findings.evaluation.label_positions.cpu().numpy(),
+        "evaluation.demo_labels": findings.evaluation.demo_labels.cpu().numpy(),
+        "positions.increase": findings.positions.increase,
+        "positions.attention": findings.positions.attention,
+        "random.heads": np.array(groups.random_heads, dtype=np.int64),
+    }
+    named = {"effects.base": scores.effects.base, "effects.zeroed": scores.effects.zeroed}
+    named |= {f"groups.{name.replace(' ', '_')}": answers for name, answers in groups.groups.items()}
+    for name, answers in named.items():
+        arrays |= {f"{name}.{field}": value for field, value in vars(answers).items()}
+    return {name: np.ascontiguousarray(value) for name, value in arrays.items()}
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+def accuracy_table(groups: GroupEffects) -> Table:
+    """Accuracy by group and gold label, as text."""
+    rows = [
+        (
+            "nothing" if row["zeroed"] == "base" else row["zeroed"],
+            str(row["n_heads"]),
+            row["gold"],
+            *(f"{row[r]:.3f} [{row[f'{r}_low']:.3f}, {row[f'{r}_high']:.3f}]" for r in ("top1", "between_labels")),
+        )
+        for _, row in groups.to_frame().iterrows()
+    ]
+    return Table(("zeroed", "heads", "gold label", "top-1 accuracy", "between labels"), tuple(rows))
+
+
+def head_table(selected: InContextHeads) -> Table:
+    """The selected heads, as text."""
+    rows = [
+        (
+            str(head.index),
+            head.label,
+            f"{head.log_prob_increase:.3f}",
+            f"{head.accuracy_drop:+.3f}",
+            f"{head.log_prob_drop:+.3f}",
+        )
+        for head in selected.heads
+    ]
+    columns = ("head", "label", "log-prob increase (nats)", "accuracy drop", "log-prob drop (nats)")
+    return Table(columns, tuple(rows))
+
+
+def marked_tokens(batch: PromptBatch, row: int, tokens: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """One prompt's tokens, each with its label word at label positions, `last` at the end, else nothing."""
+    marks = {
+        int(position): batch.labels[int(label)]
+        for position, label in zip(batch.label_positions[row], batch.demo_labels[row], strict=True)
+    }
+    marks[int(batch.last[row])] = "last"
+    return tuple((token, marks.get(place, "")) for place, token in enumerate(tokens))
+
+
+def _positions_table(findings: Findings) -> Table:
+    """What each head reads and writes at the label positions, by whether they hold the gold label."""
+    batch, found = findings.evaluation, findings.positions
+    where = batch.label_positions.cpu().numpy()
+    is_gold = batch.demo_labels.cpu().numpy() == batch.gold.cpu().numpy()[:, None]
+    rows = []
+    for place, head in enumerate(found.heads):
+        cells = [str(head)]
+        for values in (found.attention[:, place], found.increase[:, place]):
+            at_labels = np.take_along_axis(values, where, axis=1)
+            for kind in (is_gold, ~is_gold):
+                per_prompt = np.where(kind, at_labels, 0).sum(axis=1)
+                cells.append(f"{per_prompt.mean():.3f}")
+        rows.append(tuple(cells))
+    columns = ("head", "attention: gold label", "attention: other labels", "increase: gold", "increase: other")
+    return Table(columns, tuple(rows))
+
+
+def _page(findings: Findings, figures: Path) -> str:
+    settings, where, selected = findings.settings, findings.provenance, findings.scores.selected
+    n_scored = findings.scores.increase.heads[0].size
+    n_scanned = len(findings.scores.effects.heads)
+    names = [str(head) for head in selected.of()]
+    views = []
+    for row, tokens in enumerate(findings.tokens):
+        pattern = findings.attention[row][:, : len(tokens), : len(tokens)]
+        caption = f"Prompt {row}: {findings.evaluation.texts[row]}"
+        views.append((caption, attention_view(f"attention-{row}", tokens, pattern, names)))
+    base = findings.groups.groups["base"].top1.mean()
+    zeroed = findings.groups.groups["all heads"].top1.mean()
+    random = findings.groups.groups["random heads"].top1.mean()
+    return render_page(
+        title=f"In-context heads of {where['name']}",
+        summary=(
+            f"Zeroing {len(selected.heads)} of {n_scored} heads ({len(selected.heads) / n_scored:.1%}) takes top-1 "
+            f"accuracy from {base:.1%} to {zeroed:.1%}; as many random heads of the same layers leave {random:.1%} "
+            f"(mean of {len(findings.groups.random_heads)} draws). Data: {where['data']}, labels "
+            f"{', '.join(settings.labels)}, {settings.shots} demonstrations of each label, {settings.prompts} prompts to "
+            f"select on and {settings.prompts} others to test on, seed {settings.seed}."
+        ),
+        sections=(
+            Section(
+                "Accuracy before and after",
+                "Each group of heads is zeroed at once, in every position. Intervals: 95 % bootstrap over prompts; the "
+                "random control is averaged over its draws first.",
+                accuracy_table(findings.groups),
+                figures / "accuracy.svg",
+            ),
+            Section(
+                "The in-context heads",
+                f"Selected by log-probability increase ({n_scored} heads scored) and by what zeroing each alone costs "
+                f"({n_scanned} heads of highest increase scored). A head is listed under the label whose prompts lose "
+                "most without it.",
+                head_table(selected),
+            ),
+            Section(
+                "Every head",
+                "Means over the selection prompts. Framed: selected. Hatched: not zeroed.",
+                figure=figures / "head_map.svg",
+            ),
+            Section(
+                "Layers",
+                "What attention and MLP layers add to the log-probability of the right label at the last position.",
+                figure=figures / "layer_bars.svg",
+            ),
+            Section(
+                "What the heads read",
+                "Sums over label positions, means over the test prompts: attention from the last position, and the "
+                "log-probability increase (nats) of each position's part of the head's output.",
+                _positions_table(findings),
+            ),
+            Section(
+                "A prompt",
+                "Boxed: label positions, with the label they hold. Dashed: the last position, where the answer is read.",
+                marked=marked_tokens(findings.evaluation, 0, findings.tokens[0]),
+            ),
+            Section(
+                "Attention of the in-context heads",
+                "From each token (rows) to the tokens before it. Click a head to enlarge it.",
+                views=tuple(views),
+            ),
+            Section(
+                "Provenance",
+                "What produced these numbers.",
+                Table(("what", "value"), tuple((key, json.dumps(value)) for key, value in where.items())),
+            ),
+        ),
+    )

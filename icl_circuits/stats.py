@@ -1,0 +1,24 @@
+"""Statistics over prompts."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+
+class Interval(NamedTuple):
+    """A mean and its 95 % bootstrap interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def bootstrap_mean(values: Float[np.ndarray, " prompt"], *, draws: int = 2000, seed: int = 0) -> Interval:
+    """The mean of `values` with the 95 % percentile interval over `draws` resamples of the prompts; NaN if empty."""
+    if not len(values):
+        return Interval(float("nan"), float("nan"), float("nan"))
+    rng = np.random.default_rng(seed)
+    means = values[rng.integers(len(values), size=(draws, len(values)))].mean(axis=1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return Interval(float(values.mean()), float(low), float(high))

@@ -1,0 +1,51 @@
+"""The report as one self-contained page that opens without a network."""
+
+import base64
+import importlib.resources
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from icl_circuits.viz.views import circuitsvis_bundle
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text cells."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading, a sentence or two, and what it shows."""
+
+    title: str
+    text: str
+    table: Table | None = None
+    figure: Path | None = None
+    """An SVG file, put into the page."""
+    views: tuple[tuple[str, str], ...] = ()
+    """Captions and the HTML of `viz.views`."""
+    marked: tuple[tuple[str, str], ...] = ()
+    """A prompt's tokens, each with its mark: a label word, `last`, or nothing."""
+
+
+def render_page(title: str, summary: str, sections: Sequence[Section]) -> str:
+    """The page's HTML. Every string is escaped; only figures and views bring markup of their own."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["svg_uri"] = _svg_uri
+    environment.filters["markup"] = Markup
+    template = importlib.resources.files(__package__).joinpath("page.html.jinja").read_text(encoding="utf-8")
+    needs_bundle = any(section.views for section in sections)
+    return environment.from_string(template).render(
+        title=title, summary=summary, sections=sections, bundle=Markup(circuitsvis_bundle()) if needs_bundle else ""
+    )
+
+
+def _svg_uri(path: Path) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
