@@ -188,10 +188,10 @@ def require_free(out: Path, *, force: bool) -> None:
 
 def write(findings: Findings, folder: Path) -> None:
     """Write `results.json`, `results.safetensors`, `figures/` and `report.html` into `folder`."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save as to_safetensors
 
     (folder / "results.json").write_text(json.dumps(summary(findings), indent=2) + "\n", encoding="utf-8")
-    save_file(_arrays(findings), str(folder / "results.safetensors"))
+    (folder / "results.safetensors").write_bytes(to_safetensors(_arrays(findings)))
     figures = folder / "figures"
     figures.mkdir()
     scores = findings.scores

@@ -20,9 +20,9 @@ class Answers:
     """
 
     top1: Bool[np.ndarray, "*prompts"]
-    """The right label is the most probable token of the whole vocabulary."""
+    """The right label is more probable than every other token of the vocabulary (a tie is wrong)."""
     between_labels: Bool[np.ndarray, "*prompts"]
-    """The right label is more probable than every other label."""
+    """The right label is more probable than every other label (a tie is wrong)."""
     log_prob: Float[np.ndarray, "*prompts"]
     """Log-probability of the right label, nats."""
     logit_diff: Float[np.ndarray, "*prompts"]
@@ -45,8 +45,9 @@ def score_answers(
     label_logits = logits[:, label_tokens]
     right = label_logits.gather(1, gold[:, None])[:, 0]
     best_other = label_logits.scatter(1, gold[:, None], float("-inf")).amax(1)
+    best_other_token = logits.scatter(1, label_tokens[gold][:, None], float("-inf")).amax(1)
     return Answers(
-        top1=(logits.argmax(1) == label_tokens[gold]).cpu().numpy(),
+        top1=(right > best_other_token).cpu().numpy(),
         between_labels=(right > best_other).cpu().numpy(),
         log_prob=(right - logits.logsumexp(1)).cpu().numpy(),
         logit_diff=(right - best_other).cpu().numpy(),

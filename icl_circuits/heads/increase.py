@@ -88,7 +88,9 @@ def log_prob_increase(model: LensModel, batch: PromptBatch) -> LogProbIncrease:
 @torch.no_grad()
 def _increase_of_chunk(model: LensModel, batch: PromptBatch) -> LogProbIncrease:
     n_layers = model.cfg.n_layers
-    sites = ("hook_resid_pre", "attn.hook_z", "hook_attn_out", "hook_mlp_out")
+    sites = ["hook_resid_pre", "attn.hook_z", "hook_attn_out"]
+    if not getattr(model.cfg, "attn_only", False):
+        sites.append("hook_mlp_out")
     capture = Capture([f"blocks.{layer}.{site}" for layer in range(n_layers) for site in sites], batch.last)
     final = Capture([f"blocks.{n_layers - 1}.hook_resid_post"], batch.last)
     answer_logits(model, batch, capture, final)
@@ -98,14 +100,13 @@ def _increase_of_chunk(model: LensModel, batch: PromptBatch) -> LogProbIncrease:
     target = batch.gold_tokens
     attn, mlp, heads = [], [], []
     for layer in range(n_layers):
-        resid_pre, z, attn_out, mlp_out = (found[f"blocks.{layer}.{site}"] for site in sites)
+        resid_pre, z, attn_out, *mlp_out = (found[f"blocks.{layer}.{site}"] for site in sites)
         weights = attention_weights(model, layer)
         head_out = torch.einsum("bhd,hdm->bhm", z, weights.W_O)
         _require_sum(model, head_out.sum(1) + weights.b_O, attn_out, layer)
-        states = torch.cat(
-            [torch.stack([resid_pre, resid_pre + attn_out, resid_pre + attn_out + mlp_out], 1), head_out + resid_pre[:, None]],
-            dim=1,
-        )
+        with_attn = resid_pre + attn_out
+        whole = torch.stack([resid_pre, with_attn, sum(mlp_out, with_attn)], 1)
+        states = torch.cat([whole, resid_pre[:, None] + head_out], 1)
         log_probs = target_log_probs(out, states, scale, target)
         attn.append(log_probs[:, 1] - log_probs[:, 0])
         mlp.append(log_probs[:, 2] - log_probs[:, 1])

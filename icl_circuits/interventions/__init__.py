@@ -10,6 +10,7 @@ from icl_circuits.interventions.hooks import (
     ReplaceScores,
     ScaleScores,
     Site,
+    SrcPositions,
     ZeroHeads,
 )
 
@@ -23,6 +24,7 @@ __all__ = [
     "ReplaceScores",
     "ScaleScores",
     "Site",
+    "SrcPositions",
     "ZeroHeads",
     "answer_logits",
     "intervene",

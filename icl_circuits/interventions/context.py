@@ -91,15 +91,15 @@ class Capture:
 
 @dataclass(frozen=True)
 class _AnswerOnly:
-    """Keep the final residual state at the answer position only, so that no other position is unembedded."""
+    """Keep the normed final state at the answer position only, so that no other position is unembedded."""
 
     last: Tensor
 
     def hooks(self, model: LensModel) -> list[tuple[str, Hook]]:
-        def keep(resid: Float[Tensor, "batch pos d_model"], hook: object) -> Float[Tensor, "batch 1 d_model"]:
-            return resid[torch.arange(resid.shape[0], device=resid.device), self.last][:, None]
+        def keep(normed: Float[Tensor, "batch pos d_model"], hook: object) -> Float[Tensor, "batch 1 d_model"]:
+            return normed[torch.arange(normed.shape[0], device=normed.device), self.last][:, None]
 
-        return [(f"blocks.{model.cfg.n_layers - 1}.hook_resid_post", keep)]
+        return [("unembed.hook_in", keep)]
 
 
 @torch.no_grad()

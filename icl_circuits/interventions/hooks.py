@@ -6,7 +6,7 @@ are checked by beartype in the tests; wrong heads, positions or shapes raise `In
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -18,6 +18,9 @@ from icl_circuits.models import Head, LensModel, is_parallel, require_heads, req
 Positions = Int[Tensor, "batch chosen"]
 """For each prompt, the positions that an intervention touches (`batch.last[:, None]`, `batch.label_positions`)."""
 
+SrcPositions = Int[Tensor, "batch chosen_src"]
+"""The same for the positions that attention reads."""
+
 Hook = Callable[..., Tensor | None]
 """`hook(activation, hook=hook_point)`, the signature TransformerLens calls."""
 
@@ -25,6 +28,7 @@ Site = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"]
 """Where a whole layer's state or output can be patched."""
 
 
+@runtime_checkable
 class Intervention(Protocol):
     """A change to a model's computation, as the hooks that carry it out."""
 
@@ -90,7 +94,7 @@ class ScaleScores:
     factor: float
     positions: Positions | None = None
     """Query positions (rows). Default: all."""
-    src_positions: Positions | None = None
+    src_positions: SrcPositions | None = None
     """Key positions (columns). Default: all."""
 
     def hooks(self, model: LensModel) -> list[tuple[str, Hook]]:
@@ -109,7 +113,7 @@ class ReplaceScores:
     values: Mapping[Head, Float[Tensor, "batch pos src_pos"]]
     positions: Positions | None = None
     """Query positions (rows). Default: all."""
-    src_positions: Positions | None = None
+    src_positions: SrcPositions | None = None
     """Key positions (columns). Default: all."""
 
     def hooks(self, model: LensModel) -> list[tuple[str, Hook]]:
@@ -174,7 +178,7 @@ def _score_hooks(
     heads: tuple[Head, ...],
     changed: Callable[[Head, Float[Tensor, "batch pos src_pos"]], Float[Tensor, "batch pos src_pos"]],
     positions: Positions | None,
-    src_positions: Positions | None,
+    src_positions: SrcPositions | None,
 ) -> list[tuple[str, Hook]]:
     """One hook on `hook_attn_scores` for each layer of `heads`, writing `changed(head, scores)` where asked."""
     require_heads(model, heads)

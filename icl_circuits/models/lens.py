@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, cast
+from typing import Any, Literal, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -25,13 +25,13 @@ Backend = Literal["hooked", "bridge"]
 Processing = Literal["none", "default"]
 
 
+@runtime_checkable
 class LensModel(Protocol):
     """What the package needs of a model: the part that `HookedTransformer` and `TransformerBridge` share."""
 
     cfg: Any
     tokenizer: Any
     blocks: Any
-    ln_final: Any
     unembed: Any
 
     @property
@@ -131,7 +131,10 @@ def to_hooked(
             center_unembed=process,
             fold_value_biases=process,
         )
-        model.set_tokenizer(tokenizer, default_padding_side="right")
+        try:
+            model.set_tokenizer(tokenizer, default_padding_side="right")
+        except (OSError, KeyError, ValueError):  # it reads the tokenizer again by name, and a GGUF file has none
+            model.tokenizer = tokenizer
         model.to(device)
     return cast(LensModel, model)
 
@@ -341,7 +344,7 @@ class Readout:
 
 def readout(model: LensModel) -> Readout:
     """The model's final norm and unembedding, whichever class, norm and processing it has."""
-    norm, W_U = model.ln_final, model.unembed.W_U
+    norm, W_U = getattr(model, "ln_final", None), model.unembed.W_U  # toy models may have no norm
     weight = _first(norm, "w", "weight")
     if weight is not None and getattr(model.cfg, "rmsnorm_uses_offset", False) and backend_of(model) == "bridge":
         weight = 1.0 + weight  # Gemma stores its norm weights less one; HookedTransformer adds it when it converts

@@ -2,6 +2,7 @@
 
 import importlib.resources
 import importlib.util
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -103,8 +104,9 @@ def _read_frame(name: str) -> pd.DataFrame:
     try:
         if path.suffix.lower() == ".csv":
             return pd.read_csv(path, dtype=str, keep_default_na=False)
-        return pd.read_json(path, lines=True, dtype=False, convert_dates=False)
-    except (ValueError, UnicodeDecodeError) as error:  # pandas' parser errors are ValueErrors
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return pd.DataFrame([json.loads(line) for line in lines if line.strip()], dtype=object)
+    except ValueError as error:  # the errors of pandas' parser, of json and of UTF-8 decoding are ValueErrors
         raise InputError(f"data file {name!r} cannot be read as {path.suffix[1:].upper()}: {error}") from error
 
 

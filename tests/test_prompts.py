@@ -1,0 +1,272 @@
+"""Prompts: the paper's template, exact label positions, exact padding, and variants that change one thing."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from planted import planted_rows
+
+from icl_circuits.errors import InputError
+from icl_circuits.models import LensModel
+from icl_circuits.prompts import (
+    Demo,
+    Prompt,
+    PromptBatch,
+    Row,
+    Rows,
+    encode,
+    group_by_label,
+    imbalance,
+    load_rows,
+    reorder,
+    reverse_labels,
+    sample_prompts,
+    zero_shot,
+)
+
+WITH_MODEL = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+TEXTS = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=20).filter(lambda text: text.strip())
+LABEL_SETS = st.sampled_from([("foo", "bar"), ("bar", "foo"), ("foo", "bar", "baz")])
+
+
+@st.composite
+def prompt_parts(draw: st.DrawFn) -> tuple[tuple[str, ...], list[tuple[list[tuple[str, int]], str, int]]]:
+    """Label words, and prompts as (demonstrations, query, gold) of any text, all with as many demonstrations."""
+    labels = draw(LABEL_SETS)
+    label = st.integers(0, len(labels) - 1)
+    n_demos = draw(st.integers(0, 4))
+    demos = st.lists(st.tuples(TEXTS, label), min_size=n_demos, max_size=n_demos)
+    return labels, draw(st.lists(st.tuples(demos, TEXTS, label), min_size=1, max_size=4))
+
+
+# --- encoding ---------------------------------------------------------------------------------------------------------
+
+
+@WITH_MODEL
+@given(parts=prompt_parts(), separator=st.sampled_from([" ", "\n", ", ", " | "]), bos=st.booleans())
+def test_label_positions_hold_the_labels(gpt2: LensModel, parts: Any, separator: str, bos: bool) -> None:
+    labels, raw = parts
+    prompts = [
+        Prompt(tuple(Demo(text, "any", label) for text, label in demos), query, "any", gold, labels)
+        for demos, query, gold in raw
+    ]
+    try:
+        batch = encode(gpt2, prompts, separator=separator, prepend_bos=bos)
+    except InputError as error:
+        assert "tokens, but" in str(error)  # noqa: PT017  (only a prompt over n_ctx may be refused)
+        return
+    tokenizer = gpt2.tokenizer
+    assert batch.label_positions.shape == (len(prompts), len(prompts[0].demos))
+    assert [tokenizer.decode([token]) for token in batch.label_tokens] == [f" {label}" for label in batch.labels]
+    for row, prompt in enumerate(prompts):
+        demo_labels = torch.tensor([demo.label for demo in prompt.demos], dtype=torch.long)
+        assert torch.equal(batch.tokens[row, batch.label_positions[row]], batch.label_tokens[demo_labels])
+        assert torch.equal(batch.demo_labels[row], demo_labels)
+        last = int(batch.last[row])
+        assert tokenizer.decode(batch.tokens[row, int(bos) : last + 1]) == batch.texts[row]
+        assert batch.texts[row].endswith(f"{prompt.query} :")
+        assert (batch.tokens[row, last + 1 :] == tokenizer.pad_token_id).all()
+        for position, demo in zip(batch.label_positions[row], prompt.demos, strict=True):
+            before = tokenizer.decode(batch.tokens[row, int(bos) : int(position)])
+            assert before.endswith(f"{demo.text} :")
+    assert torch.equal(batch.is_text.sum(1), batch.last + 1)
+    assert torch.equal(batch.gold_tokens, batch.label_tokens[batch.gold])
+
+
+def test_the_papers_template(gpt2: LensModel) -> None:
+    demos = tuple(Demo(f"S{i}", "c", label) for i, label in enumerate([1, 1, 0, 0]))
+    batch = encode(gpt2, [Prompt(demos, "S4", "c", 0, ("foo", "bar"))])
+    assert batch.texts == ("S0 : bar S1 : bar S2 : foo S3 : foo S4 :",)
+
+
+def test_padding_is_exact_at_last(model: LensModel, batch: PromptBatch) -> None:
+    assert len(set(batch.last.tolist())) > 1
+    with torch.no_grad():
+        together = model(batch.tokens)
+        for row in range(len(batch)):
+            last = int(batch.last[row])
+            alone = model(batch.tokens[row : row + 1, : last + 1])[0, -1]
+            torch.testing.assert_close(together[row, last], alone, atol=1e-5, rtol=0)
+
+
+def test_chunks_hold_the_same_prompts(model: LensModel, batch: PromptBatch) -> None:
+    chunks = list(batch.chunks(max_tokens=2 * batch.tokens.shape[1]))
+    assert [len(chunk) for chunk in chunks] == [2, 2, 1]
+    assert sum((chunk.texts for chunk in chunks), ()) == batch.texts
+    for field in ("last", "gold", "label_positions", "demo_labels"):
+        assert torch.equal(torch.cat([getattr(chunk, field) for chunk in chunks]), getattr(batch, field))
+    for chunk in chunks:
+        assert chunk.tokens.shape[1] == int(chunk.last.max()) + 1
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (("foo", "foofoo"), "'foo' and 'foofoo' start with the same token ' foo'"),
+        (("foo", "extraordinary"), "label 'extraordinary' is .* tokens .*choose a word of one token"),
+    ],
+)
+def test_labels_that_cannot_be_read(gpt2: LensModel, words: Rows, labels: tuple[str, str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        encode(gpt2, sample_prompts(words, 2, labels=labels))
+
+
+def test_a_prompt_over_the_context_is_named(gpt2: LensModel) -> None:
+    prompts = [Prompt((), text, "c", 0, ("foo", "bar")) for text in ("cat", "cat " * 200)]
+    with pytest.raises(InputError, match=r"prompt 1 has \d+ tokens, but .* reads at most 128"):
+        encode(gpt2, prompts)
+
+
+def test_a_separator_that_spoils_the_labels_is_refused(planted: LensModel) -> None:
+    """A tokenizer of whole words knows `foo` but not `foo,`."""
+    with pytest.raises(InputError, match="labels 'foo' and 'bar' start with the same token"):
+        encode(planted, sample_prompts(planted_rows(), 1, shots=2), separator=",")
+
+
+def test_prompts_of_different_shapes_are_refused(gpt2: LensModel, words: Rows) -> None:
+    with pytest.raises(InputError, match="prompt 1 has labels .* encode them apart"):
+        encode(gpt2, [*sample_prompts(words, 1, shots=2), *sample_prompts(words, 1, shots=1)])
+
+
+# --- sampling and variants --------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(n=st.integers(1, 12), labels=LABEL_SETS, shots=st.integers(0, 5), seed=st.integers(0, 2**31))
+def test_sampling(words: Rows, n: int, labels: tuple[str, ...], shots: int, seed: int) -> None:
+    prompts = sample_prompts(words, n, labels=labels, shots=shots, seed=seed)
+    assert prompts == sample_prompts(words, n, labels=labels, shots=shots, seed=seed)
+    golds = Counter(prompt.gold for prompt in prompts)
+    counts = [golds[label] for label in range(len(labels))]
+    assert max(counts) - min(counts) <= 1
+    category = {row.text: row.label for row in words.rows}
+    for prompt in prompts:
+        texts = [demo.text for demo in prompt.demos] + [prompt.query]
+        assert len(set(texts)) == len(texts)
+        assert Counter(demo.label for demo in prompt.demos) == {i: shots for i in range(len(labels)) if shots}
+        assert all(category[demo.text] == demo.category for demo in prompt.demos)
+        assert category[prompt.query] == prompt.category
+        assert {demo.label for demo in prompt.demos if demo.category == prompt.category} <= {prompt.gold}
+
+
+@given(seed=st.integers(0, 1000), labels=LABEL_SETS)
+def test_variants_change_one_thing(words: Rows, seed: int, labels: tuple[str, ...]) -> None:
+    (prompt,) = sample_prompts(words, 1, labels=labels, shots=3, seed=seed)
+    twin = reverse_labels(prompt)
+    assert [demo.text for demo in twin.demos] == [demo.text for demo in prompt.demos]
+    assert twin.query == prompt.query
+    assert all(a.label != b.label for a, b in zip(twin.demos, prompt.demos, strict=True))
+    assert {demo.label for demo in twin.demos if demo.category == twin.category} == {twin.gold}
+    for _ in range(len(labels) - 1):
+        twin = reverse_labels(twin)
+    assert twin == prompt
+
+    grouped = group_by_label(prompt)
+    assert Counter(grouped.demos) == Counter(prompt.demos)
+    shown = [demo.label for demo in grouped.demos]
+    assert shown[-3:] == [prompt.gold] * 3
+    assert sum(a != b for a, b in zip(shown, shown[1:], strict=False)) == len(labels) - 1
+
+    fewer = imbalance(prompt, [1, 3] + [2] * (len(labels) - 2))
+    assert Counter(demo.label for demo in fewer.demos)[0] == 1
+    assert [demo for demo in prompt.demos if demo in fewer.demos] == list(fewer.demos)
+    assert zero_shot(prompt).demos == ()
+    assert reorder(reorder(prompt, [1, 0, *range(2, len(prompt.demos))]), [1, 0, *range(2, len(prompt.demos))]) == prompt
+
+
+def test_variants_refuse_what_is_not_there(words: Rows) -> None:
+    (prompt,) = sample_prompts(words, 1, shots=2)
+    with pytest.raises(InputError, match=r"cannot keep \[3, 1\] .* has \[2, 2\]"):
+        imbalance(prompt, [3, 1])
+    with pytest.raises(InputError, match="no permutation"):
+        reorder(prompt, [0, 0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"labels": ("foo",)}, "at least two different words"),
+        ({"labels": ("foo", "foo")}, "at least two different words"),
+        ({"labels": ("foo", " ")}, "at least two different words"),
+        ({"shots": 40}, "class 'animal' has 40 different texts here, but 40 shots and a query need 41"),
+        ({"shots": -1}, "shots is -1"),
+        ({"labels": tuple("abcdefghijklmno")}, "has 14 classes, fewer than the 15 labels"),
+    ],
+)
+def test_sampling_refuses(words: Rows, options: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        sample_prompts(words, 4, **options)
+
+
+# --- rows -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_built_in_words(words: Rows) -> None:
+    by_class = words.by_class()
+    assert len(by_class) == 14
+    assert all(len(texts) == 40 for texts in by_class.values())
+    assert len({row.text for row in words.rows}) == 560
+
+
+def test_halves_share_no_text(words: Rows) -> None:
+    first, second = words.split(seed=1)
+    assert not {row.text for row in first.rows} & {row.text for row in second.rows}
+    for half in (first, second):
+        assert all(len(texts) == 20 for texts in half.by_class().values())
+    assert words.split(seed=1) == (first, second)
+    assert words.split(seed=2) != (first, second)
+
+
+def test_a_text_in_two_classes_counts_once() -> None:
+    rows = Rows("r", (Row("a", "x"), Row("b", "y"), Row("a", "y"), Row("b", "y")))
+    assert rows.by_class() == {"x": ["a"], "y": ["b"]}
+
+
+def test_csv_and_jsonl_hold_the_same_rows(tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_text('review,stars\n"good, very",1\nnull,0\nnan,0\n')
+    with (tmp_path / "d.jsonl").open("w") as handle:
+        for text, label in (("good, very", 1), ("null", 0), ("nan", 0)):
+            handle.write(json.dumps({"review": text, "stars": label}) + "\n")
+    expected = (Row("good, very", "1"), Row("null", "0"), Row("nan", "0"))
+    for name in ("d.csv", "d.jsonl"):
+        assert load_rows(str(tmp_path / name), text_column="review", label_column="stars").rows == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("text,label\n", "has no rows"),
+        ("", "cannot be read as CSV"),
+        ("text,label\na,x\nb,x\n", r"one class only \('x'\)"),
+        ("text,class\na,x\n", "no column 'label': its columns are text, class"),
+        ("text,label\na,x\n,y\n", "row 2: empty text"),
+        ("text,label\na,x\nb,\n", "row 2: empty label"),
+        ('text,label\n"a,x\n', "cannot be read as CSV"),
+    ],
+)
+def test_bad_csv(tmp_path: Path, content: str, message: str) -> None:
+    file = tmp_path / "d.csv"
+    file.write_text(content)
+    with pytest.raises(InputError, match=message):
+        load_rows(str(file))
+
+
+def test_bad_jsonl_and_unknown_data(tmp_path: Path) -> None:
+    file = tmp_path / "d.jsonl"
+    file.write_text('{"text": "a", "label"')
+    with pytest.raises(InputError, match="cannot be read as JSONL"):
+        load_rows(str(file))
+    with pytest.raises(InputError, match=r"data file .*none\.csv' does not exist"):
+        load_rows(str(tmp_path / "none.csv"))
+    with pytest.raises(InputError, match="data 'nonsense' is unknown"):
+        load_rows("nonsense")
+
+
+def test_hub_data_without_a_network_is_one_error() -> None:
+    with pytest.raises(InputError, match=r"data 'hf:nobody/nothing' (cannot be loaded|needs the datasets package)"):
+        load_rows("hf:nobody/nothing")
