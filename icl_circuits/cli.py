@@ -13,12 +13,12 @@ import typer
 from icl_circuits.errors import InputError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table as RichTable
+    import rich.console
+    import rich.table
 
-    from icl_circuits.models import LensModel
-    from icl_circuits.report import Settings
-    from icl_circuits.viz import Table
+    import icl_circuits.models
+    import icl_circuits.report
+    import icl_circuits.viz
 
 app = typer.Typer(
     name="icl-circuits",
@@ -161,7 +161,9 @@ def prompts_command(
         for place, (token, mark) in enumerate(marked_tokens(batch, row, tokens)):
             line.append(f"{token}<{mark}@{place}>" if mark else token, style="bold reverse" if mark else "")
         console.print(line, soft_wrap=True)
-        console.print(f"  right answer: {settings.labels[prompt.gold]} ({prompt.category})", highlight=False, markup=False)
+        console.print(
+            f"  right answer: {settings.labels[prompt.gold]} ({prompt.category})", highlight=False, markup=False
+        )
 
 
 def main() -> None:
@@ -180,7 +182,9 @@ def _errors_as_lines() -> Iterator[None]:
         sys.exit(2)
 
 
-def _settings(labels: str, shots: int, prompts: int, heads: int, seed: int, separator: str) -> "Settings":
+def _settings(
+    labels: str, shots: int, prompts: int, heads: int, seed: int, separator: str
+) -> "icl_circuits.report.Settings":
     from icl_circuits.report import Settings
 
     words = tuple(word.strip() for word in labels.split(","))
@@ -193,8 +197,8 @@ def _load(
     revision: str | None,
     dtype: str,
     device: str | None,
-    console: "Console",
-) -> "LensModel":
+    console: "rich.console.Console",
+) -> "icl_circuits.models.LensModel":
     import torch
 
     from icl_circuits.models import load_model
@@ -203,13 +207,13 @@ def _load(
         return load_model(name, backend=backend, revision=revision, dtype=getattr(torch, dtype), device=device)
 
 
-def _console() -> "Console":
+def _console() -> "rich.console.Console":
     from rich.console import Console
 
     return Console()
 
 
-def _rich(table: "Table", title: str) -> "RichTable":
+def _rich(table: "icl_circuits.viz.Table", title: str) -> "rich.table.Table":
     from rich.table import Table as RichTable
     from rich.text import Text
 

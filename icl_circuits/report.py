@@ -83,9 +83,7 @@ def score_heads(model: LensModel, rows: Rows, settings: Settings) -> Scores:
     Raises:
         InputError: whatever sampling, encoding, scoring or selecting raises.
     """
-    prompts = sample_prompts(
-        rows, settings.prompts, labels=settings.labels, shots=settings.shots, seed=settings.seed
-    )
+    prompts = sample_prompts(rows, settings.prompts, labels=settings.labels, shots=settings.shots, seed=settings.seed)
     batch = encode(model, prompts, separator=settings.separator)
     increase = log_prob_increase(model, batch)
     means = increase.head_means()
@@ -223,7 +221,10 @@ def summary(findings: Findings) -> dict[str, Any]:
             ],
         },
         "heads": [vars(head) for head in findings.scores.selected.heads],
-        "heads_scanned": {"static": findings.scores.increase.heads[0].size, "causal": len(findings.scores.effects.heads)},
+        "heads_scanned": {
+            "static": findings.scores.increase.heads[0].size,
+            "causal": len(findings.scores.effects.heads),
+        },
         "seconds": findings.seconds,
     }
 
@@ -263,11 +264,11 @@ def accuracy_table(groups: GroupEffects) -> Table:
             "nothing" if row["zeroed"] == "base" else row["zeroed"],
             str(row["n_heads"]),
             row["gold"],
-            *(f"{row[r]:.3f} [{row[f'{r}_low']:.3f}, {row[f'{r}_high']:.3f}]" for r in ("top1", "between_labels")),
+            *(f"{row[r]:.2f} [{row[f'{r}_low']:.2f}, {row[f'{r}_high']:.2f}]" for r in ("top1", "between_labels")),
         )
         for _, row in groups.to_frame().iterrows()
     ]
-    return Table(("zeroed", "heads", "gold label", "top-1 accuracy", "between labels"), tuple(rows))
+    return Table(("zeroed", "heads", "gold label", "top-1", "between labels"), tuple(rows))
 
 
 def head_table(selected: InContextHeads) -> Table:
@@ -333,14 +334,15 @@ def _page(findings: Findings, figures: Path) -> str:
             f"Zeroing {len(selected.heads)} of {n_scored} heads ({len(selected.heads) / n_scored:.1%}) takes top-1 "
             f"accuracy from {base:.1%} to {zeroed:.1%}; as many random heads of the same layers leave {random:.1%} "
             f"(mean of {len(findings.groups.random_heads)} draws). Data: {where['data']}, labels "
-            f"{', '.join(settings.labels)}, {settings.shots} demonstrations of each label, {settings.prompts} prompts to "
-            f"select on and {settings.prompts} others to test on, seed {settings.seed}."
+            f"{', '.join(settings.labels)}, {settings.shots} demonstrations of each label, {settings.prompts} prompts "
+            f"to select on and {settings.prompts} others to test on, seed {settings.seed}."
         ),
         sections=(
             Section(
                 "Accuracy before and after",
-                "Each group of heads is zeroed at once, in every position. Intervals: 95 % bootstrap over prompts; the "
-                "random control is averaged over its draws first.",
+                "Each group of heads is zeroed at once, in every position. Accuracy is counted over the whole "
+                "vocabulary (top-1) and between the label words alone. In brackets: 95 % bootstrap intervals over prompts; "
+                "the random control is averaged over its draws first.",
                 accuracy_table(findings.groups),
                 figures / "accuracy.svg",
             ),
@@ -369,7 +371,7 @@ def _page(findings: Findings, figures: Path) -> str:
             ),
             Section(
                 "A prompt",
-                "Boxed: label positions, with the label they hold. Dashed: the last position, where the answer is read.",
+                "Boxed: label positions, with the label they hold. Dashed: the last position, which gives the answer.",
                 marked=marked_tokens(findings.evaluation, 0, findings.tokens[0]),
             ),
             Section(

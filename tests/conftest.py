@@ -18,11 +18,11 @@ from icl_circuits.models.lens import hooked_transformer_class
 from icl_circuits.prompts import PromptBatch, Rows, encode, load_rows, sample_prompts
 
 ARCHITECTURES = {
-    "gpt2": lambda v: transformers.GPT2Config(vocab_size=v, n_embd=32, n_head=4, n_layer=3, n_positions=128),
+    "gpt2": lambda v: transformers.GPT2Config(vocab_size=v, n_embd=32, n_head=4, n_layer=3, n_positions=256),
     "llama": lambda v: transformers.LlamaConfig(**_rotary(v), num_key_value_heads=2),
     "neox": lambda v: transformers.GPTNeoXConfig(**_rotary(v)),
     "gptj": lambda v: transformers.GPTJConfig(
-        vocab_size=v, n_embd=32, n_head=4, n_layer=3, n_positions=128, rotary_dim=4
+        vocab_size=v, n_embd=32, n_head=4, n_layer=3, n_positions=256, rotary_dim=4
     ),
     "qwen2": lambda v: transformers.Qwen2Config(**_rotary(v), num_key_value_heads=2),
 }
@@ -36,7 +36,7 @@ def _rotary(vocabulary: int) -> dict[str, int]:
         "num_attention_heads": 4,
         "num_hidden_layers": 3,
         "intermediate_size": 64,
-        "max_position_embeddings": 128,
+        "max_position_embeddings": 256,
     }
 
 

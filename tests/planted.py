@@ -21,7 +21,10 @@ from transformers import PreTrainedTokenizerFast
 from icl_circuits.models import LensModel
 from icl_circuits.prompts import Row, Rows
 
-CATEGORIES = {"animal": ["cat", "dog", "cow", "pig", "hen", "fox"], "colour": ["red", "blue", "pink", "grey", "tan", "gold"]}
+CATEGORIES = {
+    "animal": ["cat", "dog", "cow", "pig", "hen", "fox"],
+    "colour": ["red", "blue", "pink", "grey", "tan", "gold"],
+}
 VOCABULARY = ["<s>", ":", "foo", "bar", *CATEGORIES["animal"], *CATEGORIES["colour"]]
 N_CTX = 32
 GAIN = 4.0

@@ -1,4 +1,4 @@
-"""Loading: the same logits as Hugging Face on every architecture and backend, and one clear error for what cannot be."""
+"""Loading: Hugging Face's logits on every architecture and backend, and one clear error for what cannot be."""
 
 import importlib.util
 import json
@@ -36,9 +36,7 @@ def test_default_processing_keeps_log_probs(folders: dict[str, Path], name: str,
     processed = load_model(str(folders[name]), backend=backend, processing="default", device="cpu")
     tokens = torch.randint(1, 200, (2, 12), generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
-        torch.testing.assert_close(
-            processed(tokens).log_softmax(-1), plain(tokens).log_softmax(-1), atol=1e-4, rtol=0
-        )
+        torch.testing.assert_close(processed(tokens).log_softmax(-1), plain(tokens).log_softmax(-1), atol=1e-4, rtol=0)
     assert provenance(processed)["processing"] == "default"
     assert provenance(processed)["weights_sha256"] != provenance(plain)["weights_sha256"]
 
@@ -156,7 +154,9 @@ def test_nan_weights(folders: dict[str, Path], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_conversion_that_computes_something_else_is_refused(folders: dict[str, Path], tmp_path: Path, backend: str) -> None:
+def test_a_conversion_that_computes_something_else_is_refused(
+    folders: dict[str, Path], tmp_path: Path, backend: str
+) -> None:
     """YaRN position scaling is not in HookedTransformer's Llama conversion; the Bridge runs Hugging Face's own code."""
     require_backend(backend)
     folder = tmp_path / "yarn"
@@ -177,7 +177,13 @@ def test_an_architecture_without_conversion_names_the_other_backend(tmp_path: Pa
     require_backend("hooked")
     from conftest import save_model, save_tokenizer
 
-    sizes = {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 2, "intermediate_size": 64, "head_dim": 8}
+    sizes = {
+        "hidden_size": 32,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 2,
+        "intermediate_size": 64,
+        "head_dim": 8,
+    }
     save_model(tmp_path, transformers.Gemma2Config(vocab_size=save_tokenizer(tmp_path), num_key_value_heads=2, **sizes))
     with pytest.raises(InputError, match="no conversion for Gemma2ForCausalLM .*use backend='bridge'"):
         load_model(str(tmp_path), backend="hooked", device="cpu")

@@ -1,5 +1,6 @@
 """Prompts: the paper's template, exact label positions, exact padding, and variants that change one thing."""
 
+import itertools
 import json
 from collections import Counter
 from pathlib import Path
@@ -117,8 +118,8 @@ def test_labels_that_cannot_be_read(gpt2: LensModel, words: Rows, labels: tuple[
 
 
 def test_a_prompt_over_the_context_is_named(gpt2: LensModel) -> None:
-    prompts = [Prompt((), text, "c", 0, ("foo", "bar")) for text in ("cat", "cat " * 200)]
-    with pytest.raises(InputError, match=r"prompt 1 has \d+ tokens, but .* reads at most 128"):
+    prompts = [Prompt((), text, "c", 0, ("foo", "bar")) for text in ("cat", "cat " * 400)]
+    with pytest.raises(InputError, match=r"prompt 1 has \d+ tokens, but .* reads at most 256"):
         encode(gpt2, prompts)
 
 
@@ -170,13 +171,15 @@ def test_variants_change_one_thing(words: Rows, seed: int, labels: tuple[str, ..
     assert Counter(grouped.demos) == Counter(prompt.demos)
     shown = [demo.label for demo in grouped.demos]
     assert shown[-3:] == [prompt.gold] * 3
-    assert sum(a != b for a, b in zip(shown, shown[1:], strict=False)) == len(labels) - 1
+    assert sum(a != b for a, b in itertools.pairwise(shown)) == len(labels) - 1
 
     fewer = imbalance(prompt, [1, 3] + [2] * (len(labels) - 2))
     assert Counter(demo.label for demo in fewer.demos)[0] == 1
     assert [demo for demo in prompt.demos if demo in fewer.demos] == list(fewer.demos)
     assert zero_shot(prompt).demos == ()
-    assert reorder(reorder(prompt, [1, 0, *range(2, len(prompt.demos))]), [1, 0, *range(2, len(prompt.demos))]) == prompt
+    assert (
+        reorder(reorder(prompt, [1, 0, *range(2, len(prompt.demos))]), [1, 0, *range(2, len(prompt.demos))]) == prompt
+    )
 
 
 def test_variants_refuse_what_is_not_there(words: Rows) -> None:
@@ -270,3 +273,12 @@ def test_bad_jsonl_and_unknown_data(tmp_path: Path) -> None:
 def test_hub_data_without_a_network_is_one_error() -> None:
     with pytest.raises(InputError, match=r"data 'hf:nobody/nothing' (cannot be loaded|needs the datasets package)"):
         load_rows("hf:nobody/nothing")
+
+
+def test_hub_data_reads_class_names(tmp_path: Path) -> None:
+    """`hf:` takes whatever the datasets library loads: here a local folder with named classes."""
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"])})
+    table = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]}, features=features)
+    table.to_parquet(str(tmp_path / "train.parquet"))
+    assert load_rows(f"hf:{tmp_path}").rows == (Row("a", "pos"), Row("b", "neg"))

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from icl_circuits.interventions import Intervention, answer_logits
-from icl_circuits.models import LensModel
+from icl_circuits.models import LensModel, at_least_float32
 from icl_circuits.prompts import PromptBatch
 
 
@@ -41,7 +41,7 @@ def score_answers(
     logits: Float[Tensor, "batch d_vocab"], label_tokens: Int[Tensor, " label"], gold: Int[Tensor, " batch"]
 ) -> Answers:
     """Score answer-position logits against the gold label of each prompt."""
-    logits = logits.float()
+    logits = at_least_float32(logits)
     label_logits = logits[:, label_tokens]
     right = label_logits.gather(1, gold[:, None])[:, 0]
     best_other = label_logits.scatter(1, gold[:, None], float("-inf")).amax(1)

@@ -1,4 +1,4 @@
-"""The group intervention: zero all in-context heads at once, each label's alone, and random heads (methods 1.5, 1.6)."""
+"""The group intervention: zero all in-context heads, each label's alone, and random heads (methods 1.5, 1.6)."""
 
 from dataclasses import dataclass
 
@@ -36,7 +36,10 @@ class GroupEffects:
         """
         rows = []
         for group, answers in self.groups.items():
-            for label, chosen in [("all", slice(None)), *((name, self.gold == i) for i, name in enumerate(self.labels))]:
+            for label, chosen in [
+                ("all", slice(None)),
+                *((name, self.gold == i) for i, name in enumerate(self.labels)),
+            ]:
                 row: dict[str, object] = {"zeroed": group, "n_heads": self.sizes[group], "gold": label}
                 for rule in ("top1", "between_labels"):
                     right = getattr(answers, rule).astype(float)

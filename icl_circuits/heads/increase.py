@@ -61,7 +61,7 @@ class LogProbIncrease:
 
 @dataclass(frozen=True)
 class PositionIncrease:
-    """What each source position adds through a head: its increase and attention; NaN after a prompt's answer position."""
+    """What each source position adds through a head, and its attention; NaN after a prompt's answer position."""
 
     heads: tuple[Head, ...]
     increase: Float[np.ndarray, "prompt selected src_pos"]
@@ -82,7 +82,9 @@ def log_prob_increase(model: LensModel, batch: PromptBatch) -> LogProbIncrease:
     """
     require_per_head_z(model)
     parts = [_increase_of_chunk(model, chunk) for chunk in progress(list(batch.chunks()), "log-probability increase")]
-    return LogProbIncrease(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("attn", "mlp", "heads")))
+    return LogProbIncrease(
+        *(np.concatenate([getattr(part, name) for part in parts]) for name in ("attn", "mlp", "heads"))
+    )
 
 
 @torch.no_grad()
@@ -118,7 +120,7 @@ def _increase_of_chunk(model: LensModel, batch: PromptBatch) -> LogProbIncrease:
 def position_increase(model: LensModel, batch: PromptBatch, heads: Sequence[Head]) -> PositionIncrease:
     """Score every source position inside each of `heads` by what it adds to log p(gold label) (methods 1.4).
 
-    The head's output is a sum over positions, `o = sum_p alpha_p vo_p` with `vo_p = v_p W_O`; each term is scored alone.
+    The head's output is a sum over positions, `o = sum_p alpha_p vo_p` with `vo_p = v_p W_O`; each is scored alone.
 
     Raises:
         InputError: a head that does not exist.
@@ -162,17 +164,18 @@ def target_log_probs(
     scale: Float[Tensor, "batch 1"],
     target: Int[Tensor, " batch"],
 ) -> Float[Tensor, "batch state"]:
-    """log p(target) of each residual state under the prompt's frozen final scale, in nats, in chunks of bounded size."""
+    """The log-probability of the target at each residual state under the prompt's frozen final scale, in nats."""
     rows = states.flatten(0, 1)
     scales = scale.expand(-1, states.shape[1]).reshape(-1, 1)
     targets = target[:, None].expand(-1, states.shape[1]).reshape(-1, 1)
     size = max(1, LOGITS_AT_ONCE // out.W_U.shape[1])
-    parts = zip(rows.split(size), scales.split(size), targets.split(size), strict=True)
-    return torch.cat([out.log_probs(row, s).gather(1, t) for row, s, t in parts]).view(states.shape[:2])
+    parts = [slice(start, start + size) for start in range(0, len(rows), size)]
+    found = [out.log_probs(rows[part], scales[part]).gather(1, targets[part]) for part in parts]
+    return torch.cat(found).view(states.shape[:2])
 
 
 def _require_sum(model: LensModel, total: Tensor, attn_out: Tensor, layer: int) -> None:
-    """Raise `InputError` unless the heads' outputs and the bias add up to what the layer adds to the residual stream."""
+    """Raise `InputError` unless the heads' outputs and the bias add up to what the layer adds to the stream."""
     tolerance = 1e-3 if attn_out.dtype in (torch.float32, torch.float64) else 5e-2
     if not (total - attn_out).abs().max() <= tolerance * attn_out.abs().max():
         raise InputError(

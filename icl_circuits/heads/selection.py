@@ -78,7 +78,9 @@ def select_heads(
         InputError: fewer than one head asked for, or more than were scored.
     """
     if not 1 <= n_heads <= len(effects.heads):
-        raise InputError(f"cannot select {n_heads} heads: ask for 1 to {len(effects.heads)}, the number of scored heads")
+        raise InputError(
+            f"cannot select {n_heads} heads: ask for 1 to {len(effects.heads)}, the number of scored heads"
+        )
     static = np.array([increase.head_means()[head.layer, head.head] for head in effects.heads])
     log_prob_drop = effects.log_prob_drop.mean(axis=1)
     static_rank = _ranks(static)
@@ -104,16 +106,16 @@ def select_heads(
     )
 
 
-def _by_label(
-    effects: HeadEffects, gold: Int[np.ndarray, " prompt"], n_labels: int
-) -> Float[np.ndarray, "head label"]:
+def _by_label(effects: HeadEffects, gold: Int[np.ndarray, " prompt"], n_labels: int) -> Float[np.ndarray, "head label"]:
     """Mean log-probability drop of each head on the prompts of each gold label; none such: minus infinity."""
     drops = effects.log_prob_drop
     columns = [drops[:, gold == label] for label in range(n_labels)]
     return np.stack([c.mean(axis=1) if c.shape[1] else np.full(len(drops), -np.inf) for c in columns], axis=1)
 
 
-def _ranks(score: Float[np.ndarray, " head"], tie: Float[np.ndarray, " head"] | None = None) -> Int[np.ndarray, " head"]:
+def _ranks(
+    score: Float[np.ndarray, " head"], tie: Float[np.ndarray, " head"] | None = None
+) -> Int[np.ndarray, " head"]:
     """Rank 0 for the highest score, ties broken by `tie`."""
     keys = (-score,) if tie is None else (-tie, -score)
     ranks = np.empty(len(score), dtype=np.int64)

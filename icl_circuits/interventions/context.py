@@ -73,6 +73,7 @@ class Capture:
     found: dict[str, Tensor] = field(default_factory=dict)
 
     def hooks(self, model: LensModel) -> list[tuple[str, Hook]]:
+        """The hooks on `model` that do this."""
         return [(name, self._reader(name)) for name in self.names]
 
     def _reader(self, name: str) -> Hook:
@@ -96,6 +97,8 @@ class _AnswerOnly:
     last: Tensor
 
     def hooks(self, model: LensModel) -> list[tuple[str, Hook]]:
+        """The hooks on `model` that do this."""
+
         def keep(normed: Float[Tensor, "batch pos d_model"], hook: object) -> Float[Tensor, "batch 1 d_model"]:
             return normed[torch.arange(normed.shape[0], device=normed.device), self.last][:, None]
 
@@ -127,4 +130,7 @@ def mean_z(model: LensModel, batch: PromptBatch, heads: Sequence[Head]) -> dict[
     """The mean of each head's z over all positions of all prompts: mean ablation is `ReplaceHeads(mean_z(...))`."""
     capture = Capture(tuple({f"blocks.{head.layer}.attn.hook_z": None for head in heads}))
     answer_logits(model, batch, capture)
-    return {head: capture.found[f"blocks.{head.layer}.attn.hook_z"][:, :, head.head][batch.is_text].mean(0) for head in heads}
+    return {
+        head: capture.found[f"blocks.{head.layer}.attn.hook_z"][:, :, head.head][batch.is_text].mean(0)
+        for head in heads
+    }

@@ -46,6 +46,7 @@ class ZeroHeads:
     """Default: every position."""
 
     def hooks(self, model: LensModel) -> list[tuple[str, Hook]]:
+        """The hooks on `model` that do this."""
         require_heads(model, self.heads)
         zero = torch.zeros(model.cfg.d_head)
         return ReplaceHeads(dict.fromkeys(self.heads, zero), self.positions).hooks(model)
@@ -63,6 +64,7 @@ class ReplaceHeads:
     """Default: every position."""
 
     def hooks(self, model: LensModel) -> list[tuple[str, Hook]]:
+        """The hooks on `model` that do this."""
         require_heads(model, tuple(self.values))
         return [
             (f"blocks.{layer}.attn.hook_z", self._layer_hook(layer))
@@ -98,6 +100,7 @@ class ScaleScores:
     """Key positions (columns). Default: all."""
 
     def hooks(self, model: LensModel) -> list[tuple[str, Hook]]:
+        """The hooks on `model` that do this."""
         return _score_hooks(
             model, self.heads, lambda head, scores: scores * self.factor, self.positions, self.src_positions
         )
@@ -117,6 +120,8 @@ class ReplaceScores:
     """Key positions (columns). Default: all."""
 
     def hooks(self, model: LensModel) -> list[tuple[str, Hook]]:
+        """The hooks on `model` that do this."""
+
         def value_of(head: Head, scores: Tensor) -> Tensor:
             value = self.values[head]
             if value.shape != scores.shape:
@@ -141,6 +146,7 @@ class Patch:
     """Default: every position."""
 
     def hooks(self, model: LensModel) -> list[tuple[str, Hook]]:
+        """The hooks on `model` that do this."""
         if not 0 <= self.layer < model.cfg.n_layers:
             raise InputError(f"layer {self.layer} does not exist: {model.cfg.model_name!r} has {model.cfg.n_layers}")
         if self.site != "resid_mid":
@@ -166,9 +172,7 @@ class Patch:
 
         def patch(attn_out: Float[Tensor, "batch pos d_model"], hook: object) -> Float[Tensor, "batch pos d_model"]:
             resid_mid = resid_pre[0] + attn_out
-            return (
-                _written(resid_mid, self.value, self.positions, f"blocks.{self.layer}.hook_resid_mid") - resid_pre[0]
-            )
+            return _written(resid_mid, self.value, self.positions, f"blocks.{self.layer}.hook_resid_mid") - resid_pre[0]
 
         return [(f"blocks.{self.layer}.hook_resid_pre", remember), (f"blocks.{self.layer}.hook_attn_out", patch)]
 
@@ -198,7 +202,9 @@ def _score_hooks(
             scores = scores.clone()
             for head in heads:
                 if head.layer == layer:
-                    scores[:, head.head] = torch.where(chosen, changed(head, scores[:, head.head]), scores[:, head.head])
+                    scores[:, head.head] = torch.where(
+                        chosen, changed(head, scores[:, head.head]), scores[:, head.head]
+                    )
             return scores
 
         return change_scores
@@ -236,7 +242,7 @@ def _mask(batch: int, n_pos: int, positions: Tensor | None, device: torch.device
 def _require_positions(positions: Tensor, batch: int, n_pos: int, name: str) -> None:
     if positions.ndim != 2 or positions.shape[0] != batch:
         raise InputError(f"{name}: positions have shape {_shape(positions)}, but the batch has {batch} rows")
-    if positions.numel() and not (0 <= int(positions.min()) and int(positions.max()) < n_pos):
+    if positions.numel() and not (int(positions.min()) >= 0 and int(positions.max()) < n_pos):
         wrong = next(p for p in positions.flatten().tolist() if not 0 <= p < n_pos)
         raise InputError(f"{name}: position {wrong} does not exist: the prompts have positions 0..{n_pos - 1}")
 

@@ -35,13 +35,17 @@ class LensModel(Protocol):
     unembed: Any
 
     @property
-    def hook_dict(self) -> Mapping[str, Any]: ...
+    def hook_dict(self) -> Mapping[str, Any]:  # noqa: D102
+        ...
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: D102
+        ...
 
-    def run_with_cache(self, *args: Any, **kwargs: Any) -> Any: ...
+    def run_with_cache(self, *args: Any, **kwargs: Any) -> Any:  # noqa: D102
+        ...
 
-    def run_with_hooks(self, *args: Any, **kwargs: Any) -> Any: ...
+    def run_with_hooks(self, *args: Any, **kwargs: Any) -> Any:  # noqa: D102
+        ...
 
 
 class Head(NamedTuple):
@@ -84,7 +88,7 @@ def official_name(name: str) -> str:
 
 
 def wants_own_weights(name: str) -> bool:
-    """Whether TransformerLens loads `name` from a format of its own (`solu-1l`, `NeelNanda/...`), not from Hugging Face."""
+    """Whether TransformerLens has weights of its own for `name` (`solu-1l`, `NeelNanda/...`), not Hugging Face's."""
     return official_name(name).startswith(("NeelNanda/", "ArthurConmy/", "Baidicoot/"))
 
 
@@ -319,7 +323,7 @@ class Readout:
 
         Linear in `vector`: the norm's bias and the unembedding's are dropped, as in the authors' code (methods 1.4).
         """
-        return cast(Tensor, (self._centre(vector) / scale * self.weight) @ self.W_U)
+        return (self._centre(vector) / scale * self.weight) @ self.W_U
 
     def log_probs(
         self, state: Float[Tensor, "*batch d_model"], scale: Float[Tensor, "*#batch 1"]
@@ -328,7 +332,7 @@ class Readout:
 
         The norm's bias is dropped as in the authors' code; a bias of the unembedding (GPT-J) is kept.
         """
-        return self._cap(self.project(state, scale) + self.b_U).float().log_softmax(-1)
+        return at_least_float32(self._cap(self.project(state, scale) + self.b_U)).log_softmax(-1)
 
     def logits(self, resid: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_vocab"]:
         """The model's own logits of a final residual state, nothing frozen and nothing dropped."""
@@ -397,6 +401,11 @@ def require_live_scores(model: LensModel) -> None:
             f"{type(model).__name__} of {model.cfg.model_name!r} shows its attention scores but does not use them, so "
             "an intervention on them would change nothing: load the model with backend='hooked'"
         )
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precision widened to float32, for sums over a vocabulary; float64 stays."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def device_of(model: LensModel) -> torch.device:

@@ -57,7 +57,8 @@ class PromptBatch:
 
     def chunks(self, max_tokens: int = 4096) -> Iterator["PromptBatch"]:
         """The batch in parts of at most `max_tokens` tokens (never less than one prompt), each padded no further than
-        its own longest prompt."""
+        its own longest prompt.
+        """
         rows = max(1, max_tokens // self.tokens.shape[1])
         for start in range(0, len(self), rows):
             part = slice(start, start + rows)
@@ -98,40 +99,39 @@ def encode(
         raise InputError("no prompts to encode")
     labels = prompts[0].labels
     n_demos = len(prompts[0].demos)
-    for row, prompt in enumerate(prompts):
+    for i, prompt in enumerate(prompts):
         if prompt.labels != labels or len(prompt.demos) != n_demos:
             raise InputError(
-                f"prompt {row} has labels {prompt.labels} and {len(prompt.demos)} demonstrations, prompt 0 has {labels} "
-                f"and {n_demos}: encode them apart"
+                f"prompt {i} has labels {prompt.labels} and {len(prompt.demos)} demonstrations, prompt 0 has "
+                f"{labels} and {n_demos}: encode them apart"
             )
     tokenizer = model.tokenizer
     if tokenizer is None:
         raise InputError(f"model {model.cfg.model_name!r} has no tokenizer: set one with model.set_tokenizer")
     bos = [tokenizer.bos_token_id] if (model_card(model).prepend_bos if prepend_bos is None else prepend_bos) else []
     if bos == [None]:
-        raise InputError(f"the tokenizer of {model.cfg.model_name!r} has no BOS token to prepend: use prepend_bos=False")
-    label_tokens = _label_tokens(tokenizer, labels, separator)
-    rows = [_encode_one(tokenizer, prompt, separator, label_tokens, row) for row, prompt in enumerate(prompts)]
-    longest = max(len(bos) + len(row.tokens) for row in rows)
-    if longest > model.cfg.n_ctx:
-        row = next(i for i, r in enumerate(rows) if len(bos) + len(r.tokens) > model.cfg.n_ctx)
         raise InputError(
-            f"prompt {row} has {len(bos) + len(rows[row].tokens)} tokens, but {model.cfg.model_name!r} reads at most "
-            f"{model.cfg.n_ctx}: use fewer shots or shorter texts"
+            f"the tokenizer of {model.cfg.model_name!r} has no BOS token to prepend: use prepend_bos=False"
         )
+    label_tokens = _label_tokens(tokenizer, labels, separator)
+    rows = [_encode_one(tokenizer, bos, prompt, separator, label_tokens, i) for i, prompt in enumerate(prompts)]
+    for i, row in enumerate(rows):
+        if len(row.tokens) > model.cfg.n_ctx:
+            raise InputError(
+                f"prompt {i} has {len(row.tokens)} tokens, but {model.cfg.model_name!r} reads at most "
+                f"{model.cfg.n_ctx}: use fewer shots or shorter texts"
+            )
     device = device_of(model)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-    tokens = torch.full((len(rows), longest), pad, device=device)
-    for i, row in enumerate(rows):
-        tokens[i, : len(bos) + len(row.tokens)] = torch.tensor(bos + row.tokens, device=device)
+    width = max(len(row.tokens) for row in rows)
 
     def integers(values: Any) -> Tensor:
         return torch.tensor(values, dtype=torch.long, device=device)
 
     return PromptBatch(
-        tokens=tokens,
-        last=integers([len(bos) + len(row.tokens) - 1 for row in rows]),
-        label_positions=integers([row.label_positions for row in rows]).reshape(len(rows), n_demos) + len(bos),
+        tokens=integers([row.tokens + [pad] * (width - len(row.tokens)) for row in rows]),
+        last=integers([len(row.tokens) - 1 for row in rows]),
+        label_positions=integers([row.label_positions for row in rows]).reshape(len(rows), n_demos),
         demo_labels=integers([[demo.label for demo in p.demos] for p in prompts]).reshape(len(rows), n_demos),
         gold=integers([prompt.gold for prompt in prompts]),
         label_tokens=integers(label_tokens),
@@ -162,8 +162,8 @@ def _label_tokens(tokenizer: Any, labels: Sequence[str], separator: str) -> list
         if len(found) != 1:
             pieces = ", ".join(repr(tokenizer.decode([token])) for token in found)
             raise InputError(
-                f"label {label!r} is {len(found)} tokens for this tokenizer ({pieces}), and a prediction is read as one "
-                "token: choose a word of one token, such as foo or bar"
+                f"label {label!r} is {len(found)} tokens for this tokenizer ({pieces}), and a prediction is read as "
+                "one token: choose a word of one token, such as foo or bar"
             )
     return [found[0] for found in ids]
 
@@ -175,7 +175,9 @@ def _tokens_between(tokenizer: Any, text: str, span: tuple[int, int]) -> list[in
     return [token for token, (start, end) in found if start < span[1] and end > span[0] and text[start:end].strip()]
 
 
-def _encode_one(tokenizer: Any, prompt: Prompt, separator: str, label_tokens: list[int], row: int) -> _Encoded:
+def _encode_one(
+    tokenizer: Any, bos: list[int], prompt: Prompt, separator: str, label_tokens: list[int], row: int
+) -> _Encoded:
     """One prompt's text, tokens and label positions, its last token the one that ends with the final `:`."""
     text = ""
     spans: list[tuple[int, int]] = []
@@ -193,8 +195,8 @@ def _encode_one(tokenizer: Any, prompt: Prompt, separator: str, label_tokens: li
         position = next((i for i, (_, stop) in enumerate(offsets) if stop > start and stop >= end), -1)
         if position < 0 or tokens[position] != label_tokens[demo.label]:
             raise InputError(
-                f"prompt {row}: in {text[max(0, start - 20) : end + 5]!r} the label {prompt.labels[demo.label]!r} is not "
-                "the single token it is elsewhere: choose another label or separator"
+                f"prompt {row}: in {text[max(0, start - 20) : end + 5]!r} the label {prompt.labels[demo.label]!r} is "
+                "not the single token it is elsewhere: choose another label or separator"
             )
         positions.append(position)
-    return _Encoded(text, tokens, positions)
+    return _Encoded(text, bos + tokens, [len(bos) + position for position in positions])

@@ -67,7 +67,9 @@ def sample_prompts(
         raise InputError(f"labels {', '.join(labels)!r}: give at least two different words")
     texts = rows.by_class()
     if len(texts) < len(labels):
-        raise InputError(f"data {rows.name!r} has {len(texts)} classes, fewer than the {len(labels)} labels: drop labels")
+        raise InputError(
+            f"data {rows.name!r} has {len(texts)} classes, fewer than the {len(labels)} labels: drop labels"
+        )
     short = {name: len(kept) for name, kept in texts.items() if len(kept) < shots + 1}
     if short:
         name, count = next(iter(short.items()))
@@ -109,7 +111,9 @@ def reorder(prompt: Prompt, order: Sequence[int]) -> Prompt:
 
 def group_by_label(prompt: Prompt) -> Prompt:
     """The paper's order (methods 1.3): demonstrations of one label stand together, those of the query's class last."""
-    order = sorted(range(len(prompt.demos)), key=lambda i: (prompt.demos[i].label == prompt.gold, prompt.demos[i].label))
+    order = sorted(
+        range(len(prompt.demos)), key=lambda i: (prompt.demos[i].label == prompt.gold, prompt.demos[i].label)
+    )
     return reorder(prompt, order)
 
 

@@ -3,6 +3,7 @@
 import importlib.resources
 import importlib.util
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -70,8 +71,8 @@ def load_rows(name: str, *, text_column: str = "text", label_column: str = "labe
         if column not in frame.columns:
             raise InputError(f"data {name!r} has no column {column!r}: its columns are {', '.join(map(str, frame))}")
     rows: list[Row] = []
-    for number, (text, label) in enumerate(zip(frame[text_column], frame[label_column], strict=True), start=1):
-        text, label = _cell(text), _cell(label)
+    for number, cells in enumerate(zip(frame[text_column], frame[label_column], strict=True), start=1):
+        text, label = (_cell(cell) for cell in cells)
         if not text or not label:
             raise InputError(f"data {name!r}, row {number}: empty {text_column if not text else label_column}")
         rows.append(Row(text, label))
@@ -85,7 +86,8 @@ def load_rows(name: str, *, text_column: str = "text", label_column: str = "labe
 
 def _cell(value: object) -> str:
     """A table cell as clean text; missing values are empty."""
-    return "" if value is None or value != value else str(value).strip()
+    missing = value is None or (isinstance(value, float) and math.isnan(value))
+    return "" if missing else str(value).strip()
 
 
 def _read_frame(name: str) -> pd.DataFrame:
@@ -97,7 +99,7 @@ def _read_frame(name: str) -> pd.DataFrame:
     path = Path(name).expanduser()
     if path.suffix.lower() not in (".csv", ".jsonl"):
         raise InputError(
-            f"data {name!r} is unknown: give {WORD_CATEGORIES!r}, a .csv or .jsonl file, or {HUB_PREFIX}NAME for the Hub"
+            f"data {name!r} is unknown: give {WORD_CATEGORIES!r}, a .csv or .jsonl file, or {HUB_PREFIX}NAME (the Hub)"
         )
     if not path.is_file():
         raise InputError(f"data file {name!r} does not exist")
@@ -121,7 +123,7 @@ def _read_hub(name: str) -> pd.DataFrame:
         raise InputError(
             f"data 'hf:{name}' cannot be loaded from the Hub ({type(error).__name__}): check the name and the network"
         ) from error
-    frame = dataset.to_pandas()
+    frame: pd.DataFrame = dataset.to_pandas()
     for column, feature in dataset.features.items():
         if isinstance(feature, ClassLabel):
             frame[column] = [feature.int2str(int(value)) for value in frame[column]]

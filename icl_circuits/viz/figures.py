@@ -9,11 +9,11 @@ from icl_circuits.stats import bootstrap_mean
 from icl_circuits.viz.style import ATTENTION_COLOUR, BETWEEN_COLOUR, MLP_COLOUR, TOP1_COLOUR, style
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    import matplotlib.axes
+    import matplotlib.figure
 
 
-def head_map(increase: LogProbIncrease, effects: HeadEffects, selected: InContextHeads) -> "Figure":
+def head_map(increase: LogProbIncrease, effects: HeadEffects, selected: InContextHeads) -> "matplotlib.figure.Figure":
     """Heat maps over layers and heads of both scores; selected heads are framed, heads not zeroed are hatched."""
     from matplotlib.figure import Figure
 
@@ -31,14 +31,22 @@ def head_map(increase: LogProbIncrease, effects: HeadEffects, selected: InContex
     return figure
 
 
-def _heat_map(axes: "Axes", values: np.ndarray, selected: InContextHeads, title: str, figure: "Figure") -> None:
+def _heat_map(
+    axes: "matplotlib.axes.Axes",
+    values: np.ndarray,
+    selected: InContextHeads,
+    title: str,
+    figure: "matplotlib.figure.Figure",
+) -> None:
     """One `[layer head]` map, zero at the middle of the colours."""
     from matplotlib.patches import Rectangle
     from matplotlib.ticker import MaxNLocator
 
     limit = float(np.nanmax(np.abs(values))) or 1.0
     n_layers, n_heads = values.shape
-    axes.add_patch(Rectangle((-0.5, -0.5), n_layers, n_heads, facecolor="white", edgecolor="0.8", hatch="////", lw=0, zorder=-1))
+    axes.add_patch(
+        Rectangle((-0.5, -0.5), n_layers, n_heads, facecolor="white", edgecolor="0.8", hatch="////", lw=0, zorder=-1)
+    )
     image = axes.imshow(values.T, cmap="PuOr_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
     for head in selected.heads:
         axes.add_patch(Rectangle((head.layer - 0.5, head.head - 0.5), 1, 1, fill=False, edgecolor="black", lw=1.4))
@@ -50,7 +58,7 @@ def _heat_map(axes: "Axes", values: np.ndarray, selected: InContextHeads, title:
     figure.colorbar(image, ax=axes, fraction=0.03, pad=0.02)
 
 
-def layer_bars(increase: LogProbIncrease) -> "Figure":
+def layer_bars(increase: LogProbIncrease) -> "matplotlib.figure.Figure":
     """Log-probability increase of attention and MLP layers, interleaved, with 95 % bootstrap intervals over prompts."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -85,16 +93,13 @@ def layer_bars(increase: LogProbIncrease) -> "Figure":
     return figure
 
 
-def accuracy_bars(effects: GroupEffects) -> "Figure":
+def accuracy_bars(effects: GroupEffects) -> "matplotlib.figure.Figure":
     """Accuracy by both rules for each group of zeroed heads, with 95 % bootstrap intervals over prompts."""
     from matplotlib.figure import Figure
 
     frame = effects.to_frame()
     frame = frame[frame["gold"] == "all"].reset_index(drop=True)
-    names = [
-        "nothing" if row.zeroed == "base" else f"{row.zeroed}\n({row.n_heads})"  # type: ignore[attr-defined]
-        for row in frame.itertuples()
-    ]
+    names = ["nothing" if row.zeroed == "base" else f"{row.zeroed}\n({row.n_heads})" for row in frame.itertuples()]
     with style():
         figure = Figure(figsize=(max(5.5, 1.1 * len(names)), 3.0))
         axes = figure.subplots()

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    import matplotlib.figure
 
 ATTENTION_COLOUR = "darksalmon"
 MLP_COLOUR = "lightseagreen"
@@ -21,7 +21,7 @@ def style() -> Iterator[None]:
     """Matplotlib settings for the figures drawn inside the block; no display is needed."""
     import matplotlib
 
-    settings = {
+    settings: Any = {
         "font.size": 9,
         "axes.titlesize": 10,
         "axes.spines.top": False,
@@ -38,7 +38,7 @@ def style() -> Iterator[None]:
         yield
 
 
-def save(figure: "Figure", stem: Path) -> None:
+def save(figure: "matplotlib.figure.Figure", stem: Path) -> None:
     """Write `figure` as `stem.pdf`, `stem.png` and `stem.svg`, without dates, so that equal figures are equal files."""
     with style():
         figure.savefig(stem.with_suffix(".pdf"), metadata={"CreationDate": None})

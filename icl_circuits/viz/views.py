@@ -35,10 +35,8 @@ def attention_view(
         "attentionHeadNames": list(head_names),
         "maskUpperTri": True,
     }
-    return (
-        f'<div class="view" id="{html.escape(view_id, quote=True)}"></div>\n'
-        f"<script>CircuitsVis.render({script_json(view_id)}, CircuitsVis.AttentionHeads, {script_json(props)});</script>"
-    )
+    call = f"CircuitsVis.render({script_json(view_id)}, CircuitsVis.AttentionHeads, {script_json(props)});"
+    return f'<div class="view" id="{html.escape(view_id, quote=True)}"></div>\n<script>{call}</script>'
 
 
 def script_json(value: object) -> str:

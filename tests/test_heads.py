@@ -1,0 +1,289 @@
+"""Head scores: exact on a planted model, equal to the plain computation on every architecture."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from planted import GAIN, VOCABULARY, planted_rows
+
+from icl_circuits.errors import InputError
+from icl_circuits.heads import (
+    InContextHeads,
+    answer,
+    group_intervention,
+    log_prob_increase,
+    position_increase,
+    random_heads,
+    score_answers,
+    select_heads,
+    zero_each_head,
+)
+from icl_circuits.interventions import ZeroHeads
+from icl_circuits.models import Head, LensModel, all_heads, attention_weights, is_parallel, kv_head, readout
+from icl_circuits.prompts import PromptBatch, encode, sample_prompts
+from icl_circuits.stats import bootstrap_mean
+
+N_PROMPTS = 12
+SHOTS = 3
+CHANCE = -math.log(len(VOCABULARY))
+RIGHT = GAIN - math.log(math.exp(GAIN) + len(VOCABULARY) - 1)
+FOOHEAD, BARHEAD = Head(1, 0), Head(1, 1)
+COLLECTORS = (Head(0, 0), Head(0, 1))
+
+
+@pytest.fixture(scope="module")
+def planted_batch(planted: LensModel) -> PromptBatch:
+    return encode(planted, sample_prompts(planted_rows(), N_PROMPTS, shots=SHOTS, seed=0))
+
+
+@pytest.fixture(scope="module")
+def planted_selection(planted: LensModel, planted_batch: PromptBatch) -> InContextHeads:
+    increase = log_prob_increase(planted, planted_batch)
+    effects = zero_each_head(planted, planted_batch, all_heads(planted))
+    return select_heads(increase, effects, planted_batch.gold.numpy(), ("foo", "bar"), n_heads=2)
+
+
+# --- the planted model: every score is known --------------------------------------------------------------------------
+
+
+def test_planted_answers(planted: LensModel, planted_batch: PromptBatch) -> None:
+    answers = answer(planted, planted_batch)
+    assert answers.top1.all()
+    assert answers.between_labels.all()
+    np.testing.assert_allclose(answers.log_prob, RIGHT, atol=1e-6)
+    np.testing.assert_allclose(answers.logit_diff, GAIN, atol=1e-6)
+
+
+def test_planted_log_prob_increase(planted: LensModel, planted_batch: PromptBatch) -> None:
+    increase = log_prob_increase(planted, planted_batch)
+    expected = np.zeros((N_PROMPTS, 2, 3))
+    for row, gold in enumerate(planted_batch.gold.tolist()):
+        expected[row, 1, gold] = RIGHT - CHANCE
+    np.testing.assert_allclose(increase.heads, expected, atol=1e-6)
+    np.testing.assert_allclose(increase.attn, expected.sum(axis=2), atol=1e-6)
+    np.testing.assert_allclose(increase.mlp, 0)
+    frame = increase.to_frame()
+    assert list(frame.columns) == ["layer", "head", "log_prob_increase", "std"]
+    assert frame.loc[3, "log_prob_increase"] == pytest.approx((RIGHT - CHANCE) / 2)
+
+
+def test_planted_positions(planted: LensModel, planted_batch: PromptBatch) -> None:
+    """Attention is even over the labels of the query's category; each adds its share of the gain."""
+    found = position_increase(planted, planted_batch, [FOOHEAD, BARHEAD])
+    share = GAIN / SHOTS
+    one = share - math.log(math.exp(share) + len(VOCABULARY) - 1) - CHANCE
+    for row, gold in enumerate(planted_batch.gold.tolist()):
+        at_gold = planted_batch.label_positions[row][planted_batch.demo_labels[row] == gold].numpy()
+        attention, increase = np.zeros((2, found.increase.shape[2])), np.zeros((2, found.increase.shape[2]))
+        attention[gold, at_gold], increase[gold, at_gold] = 1 / SHOTS, one
+        attention[1 - gold, 0] = 1.0
+        np.testing.assert_allclose(found.attention[row], attention, atol=1e-6)
+        np.testing.assert_allclose(found.increase[row], increase, atol=1e-6)
+
+
+def test_planted_zeroing(planted: LensModel, planted_batch: PromptBatch) -> None:
+    effects = zero_each_head(planted, planted_batch, all_heads(planted))
+    drops = dict(zip(effects.heads, effects.accuracy_drop, strict=True))
+    assert drops == {
+        COLLECTORS[0]: 1.0, COLLECTORS[1]: 1.0, Head(0, 2): 0.0, FOOHEAD: 0.5, BARHEAD: 0.5, Head(1, 2): 0.0,
+    }  # fmt: skip
+    lost = dict(zip(effects.heads, effects.log_prob_drop, strict=True))
+    gold = planted_batch.gold.numpy()
+    np.testing.assert_allclose(lost[COLLECTORS[0]], RIGHT - CHANCE, atol=1e-6)
+    np.testing.assert_allclose(lost[FOOHEAD], np.where(gold == 0, RIGHT - CHANCE, 0), atol=1e-6)
+    np.testing.assert_allclose(effects.logit_diff_drop[effects.heads.index(BARHEAD)], np.where(gold == 1, GAIN, 0))
+    assert list(effects.to_frame()["accuracy_drop"]) == list(effects.accuracy_drop)
+
+
+@pytest.mark.parametrize(
+    ("n_heads", "combine", "expected"),
+    [
+        (2, "intersection", set()),  # static picks the copying heads, causal the collectors
+        (4, "intersection", {FOOHEAD, BARHEAD, *COLLECTORS}),
+        (4, "union", {FOOHEAD, BARHEAD, *COLLECTORS}),
+        (2, "union", {FOOHEAD, COLLECTORS[0]}),
+    ],
+)
+def test_planted_selection(
+    planted: LensModel, planted_batch: PromptBatch, n_heads: int, combine: Any, expected: set[Head]
+) -> None:
+    increase = log_prob_increase(planted, planted_batch)
+    effects = zero_each_head(planted, planted_batch, all_heads(planted))
+    gold = planted_batch.gold.numpy()
+    selected = select_heads(increase, effects, gold, ("foo", "bar"), n_heads=n_heads, combine=combine)
+    assert set(selected.of()) == expected
+    labels = {head.index: head.label for head in selected.heads}
+    assert labels.get(FOOHEAD, "foo") == "foo"
+    assert labels.get(BARHEAD, "bar") == "bar"
+    assert set(selected.of("foo")) | set(selected.of("bar")) == expected
+
+
+def test_planted_groups(planted: LensModel, planted_batch: PromptBatch) -> None:
+    """Zeroing the foohead leaves no foo answer and every bar answer; random heads may be the collectors."""
+    increase = log_prob_increase(planted, planted_batch)
+    effects = zero_each_head(planted, planted_batch, [FOOHEAD, BARHEAD, Head(1, 2)])
+    gold = planted_batch.gold.numpy()
+    selected = select_heads(increase, effects, gold, ("foo", "bar"), n_heads=2)
+    groups = group_intervention(planted, planted_batch, selected, n_random=8, seed=0)
+    frame = groups.to_frame().set_index(["zeroed", "gold"])["top1"]
+    assert frame["base", "all"] == 1.0
+    assert frame["all heads", "all"] == 0.0
+    assert (frame["foo heads", "foo"], frame["foo heads", "bar"]) == (0.0, 1.0)
+    assert (frame["bar heads", "foo"], frame["bar heads", "bar"]) == (1.0, 0.0)
+    assert len(groups.random_heads) == 8
+    assert all(Head(1, 2) in draw and not set(draw) & set(selected.of()) for draw in groups.random_heads)
+    harmless = [set(draw) == {Head(1, 2), Head(0, 2)} for draw in groups.random_heads]
+    assert frame["random heads", "all"] == pytest.approx(np.mean(harmless))
+    assert groups.sizes == {"base": 0, "all heads": 2, "foo heads": 1, "bar heads": 1, "random heads": 2}
+
+
+def test_planted_three_labels_share_nothing(planted: LensModel) -> None:
+    """A label that no prompt has as gold gets no head."""
+    batch = encode(planted, sample_prompts(planted_rows(), 1, shots=2, seed=0))
+    effects = zero_each_head(planted, batch, [FOOHEAD, BARHEAD])
+    selected = select_heads(log_prob_increase(planted, batch), effects, batch.gold.numpy(), ("foo", "bar"), n_heads=2)
+    assert {head.label for head in selected.heads} == {("foo", "bar")[int(batch.gold[0])]}
+
+
+# --- every architecture: equal to the plain computation ---------------------------------------------------------------
+
+
+def plain_log_prob(model: LensModel, state: torch.Tensor, final: torch.Tensor, target: int) -> float:
+    """log p(target) of one state with the norm's scale frozen at `final`, written out (methods 1.4)."""
+    out = readout(model)
+    if str(model.cfg.normalization_type).startswith("LN"):
+        sigma = torch.sqrt(final.var(unbiased=False) + model.cfg.eps)
+        normed = (state - state.mean()) / sigma * out.weight
+    else:
+        normed = state / torch.sqrt(final.pow(2).mean() + model.cfg.eps) * out.weight
+    return float((normed @ out.W_U + out.b_U).log_softmax(-1)[target])
+
+
+def test_increase_equals_the_formula(model: LensModel, batch: PromptBatch) -> None:
+    increase = log_prob_increase(model, batch)
+    _, cache = model.run_with_cache(batch.tokens)
+    positions = position_increase(model, batch, [Head(1, 3)])
+    for row in range(len(batch)):
+        last, target = int(batch.last[row]), int(batch.gold_tokens[row])
+        final = cache["blocks.2.hook_resid_post"][row, last]
+
+        def log_prob(state: torch.Tensor, final: torch.Tensor = final, target: int = target) -> float:
+            return plain_log_prob(model, state, final, target)
+
+        for layer in range(3):
+            at = {
+                site: cache[f"blocks.{layer}.hook_{site}"][row, last] for site in ("resid_pre", "attn_out", "mlp_out")
+            }
+            with_attn = at["resid_pre"] + at["attn_out"]
+            if not is_parallel(model):
+                torch.testing.assert_close(with_attn, cache[f"blocks.{layer}.hook_resid_mid"][row, last])
+            expected = log_prob(with_attn) - log_prob(at["resid_pre"])
+            assert increase.attn[row, layer] == pytest.approx(expected, abs=1e-4)
+            expected = log_prob(with_attn + at["mlp_out"]) - log_prob(with_attn)
+            assert increase.mlp[row, layer] == pytest.approx(expected, abs=1e-4)
+            for head in range(4):
+                z = cache[f"blocks.{layer}.attn.hook_z"][row, last, head]
+                head_out = z @ attention_weights(model, layer).W_O[head]
+                expected = log_prob(at["resid_pre"] + head_out) - log_prob(at["resid_pre"])
+                assert increase.heads[row, layer, head] == pytest.approx(expected, abs=1e-4)
+        pre = cache["blocks.1.hook_resid_pre"][row, last]
+        for p in range(last + 1):
+            alpha = cache["blocks.1.attn.hook_pattern"][row, 3, last, p]
+            vo = cache["blocks.1.attn.hook_v"][row, p, kv_head(model, 3)] @ attention_weights(model, 1).W_O[3]
+            expected = log_prob(pre + alpha * vo) - log_prob(pre)
+            assert positions.attention[row, 0, p] == pytest.approx(float(alpha), abs=1e-6)
+            assert positions.increase[row, 0, p] == pytest.approx(expected, abs=1e-4)
+        assert np.isnan(positions.increase[row, 0, last + 1 :]).all()
+
+
+def test_zeroing_scores_equal_run_with_hooks(model: LensModel, batch: PromptBatch) -> None:
+    heads = (Head(0, 2), Head(2, 1))
+    effects = zero_each_head(model, batch, heads)
+    for i, head in enumerate(heads):
+
+        def zero(z: torch.Tensor, hook: object, head: Head = head) -> torch.Tensor:
+            z = z.clone()
+            z[:, :, head.head] = 0.0
+            return z
+
+        with torch.no_grad():
+            logits = model.run_with_hooks(batch.tokens, fwd_hooks=[(f"blocks.{head.layer}.attn.hook_z", zero)])
+        at_last = logits[torch.arange(len(batch)), batch.last]
+        label_logits = at_last[:, batch.label_tokens]
+        right = label_logits[torch.arange(len(batch)), batch.gold]
+        other = label_logits[torch.arange(len(batch)), 1 - batch.gold]
+        expected = at_last.log_softmax(-1)[torch.arange(len(batch)), batch.gold_tokens]
+        np.testing.assert_allclose(effects.zeroed.log_prob[i], expected.numpy(), atol=1e-4)
+        np.testing.assert_allclose(effects.zeroed.logit_diff[i], (right - other).numpy(), atol=1e-4)
+        assert (effects.zeroed.top1[i] == (at_last.argmax(-1) == batch.gold_tokens).numpy()).all()
+
+
+def test_chunks_do_not_change_scores(gpt2: LensModel, words: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = encode(gpt2, sample_prompts(words, 7, shots=2))
+    heads = [Head(0, 1), Head(2, 3)]
+    whole = log_prob_increase(gpt2, batch), position_increase(gpt2, batch, heads), answer(gpt2, batch)
+    chunks = PromptBatch.chunks
+    monkeypatch.setattr(PromptBatch, "chunks", lambda self: chunks(self, max_tokens=1))
+    monkeypatch.setattr("icl_circuits.heads.increase.LOGITS_AT_ONCE", 1000)
+    parts = log_prob_increase(gpt2, batch), position_increase(gpt2, batch, heads), answer(gpt2, batch)
+    for one, other in zip(whole, parts, strict=True):
+        for field, value in vars(one).items():
+            if isinstance(value, np.ndarray):
+                np.testing.assert_allclose(getattr(other, field), value, atol=1e-4, err_msg=field)
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+
+def test_score_answers_by_hand() -> None:
+    logits = torch.log(torch.tensor([[0.5, 0.3, 0.2], [0.2, 0.3, 0.5], [0.4, 0.4, 0.2]]))
+    answers = score_answers(logits, label_tokens=torch.tensor([0, 1]), gold=torch.tensor([0, 1, 0]))
+    assert answers.top1.tolist() == [True, False, False]
+    assert answers.between_labels.tolist() == [True, True, False]
+    np.testing.assert_allclose(answers.log_prob, np.log([0.5, 0.3, 0.4]), rtol=1e-6)
+    np.testing.assert_allclose(answers.logit_diff, np.log([5 / 3, 3 / 2, 1]), atol=1e-6)
+
+
+def test_random_heads_keep_to_the_layers() -> None:
+    heads = tuple(Head(layer, head) for layer in range(3) for head in range(4))
+    selected = (Head(0, 0), Head(2, 0), Head(2, 1), Head(2, 2))
+    draws = [random_heads(heads, selected, seed=seed) for seed in range(20)]
+    for draw in draws:
+        assert len(set(draw)) == 4
+        assert not set(draw) & set(selected)
+        layers = sorted(head.layer for head in draw)
+        assert layers == [0, 1, 1, 2]  # layer 2 has one head left, so two come from the layer beside it
+    assert len(set(draws)) > 5
+    assert draws == [random_heads(heads, selected, seed=seed) for seed in range(20)]
+    with pytest.raises(InputError, match="select at most 6"):
+        random_heads(heads, heads[:7], seed=0)
+
+
+def test_selecting_more_heads_than_scored(planted: LensModel, planted_batch: PromptBatch) -> None:
+    effects = zero_each_head(planted, planted_batch, [FOOHEAD])
+    increase = log_prob_increase(planted, planted_batch)
+    for n_heads in (0, 2):
+        with pytest.raises(InputError, match=f"cannot select {n_heads} heads: ask for 1 to 1"):
+            select_heads(increase, effects, planted_batch.gold.numpy(), ("foo", "bar"), n_heads=n_heads)
+
+
+def test_bootstrap() -> None:
+    values = np.random.default_rng(0).normal(2.0, 1.0, size=400)
+    interval = bootstrap_mean(values)
+    half_width = 1.96 * values.std() / 20
+    assert interval.mean == pytest.approx(values.mean())
+    assert interval.low == pytest.approx(values.mean() - half_width, abs=0.015)
+    assert interval.high == pytest.approx(values.mean() + half_width, abs=0.015)
+    assert bootstrap_mean(values) == interval
+    assert bootstrap_mean(np.ones(5)) == (1.0, 1.0, 1.0)
+    assert math.isnan(bootstrap_mean(np.array([])).mean)
+
+
+def test_group_zeroing_equals_zeroing_together(
+    planted: LensModel, planted_batch: PromptBatch, planted_selection: Any
+) -> None:
+    groups = group_intervention(planted, planted_batch, planted_selection, n_random=2)
+    expected = answer(planted, planted_batch, ZeroHeads(planted_selection.of()))
+    np.testing.assert_array_equal(groups.groups["all heads"].log_prob, expected.log_prob)

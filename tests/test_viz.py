@@ -1,0 +1,109 @@
+"""Pages open offline and show every view whatever the data holds; figures are the same bytes every time."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from browser import open_page
+
+from icl_circuits.heads import Answers, GroupEffects, HeadEffects, InContextHead, InContextHeads, LogProbIncrease
+from icl_circuits.models import Head
+from icl_circuits.viz import (
+    Section,
+    Table,
+    accuracy_bars,
+    attention_view,
+    head_map,
+    layer_bars,
+    render_page,
+    save,
+    script_json,
+)
+
+HOSTILE = [
+    "</script><b>bold</b>", "<!--", "<script>alert(1)</script>", "\"'`", "\\", "\u2028\u2029", "\x00\x01", "שלום", "🙂",
+    "&amp;", "${x}", "]]>", "\n", "", " foo",
+]  # fmt: skip
+
+
+def answers(right: np.ndarray) -> Answers:
+    return Answers(right, right, np.where(right, -0.1, -3.0), np.where(right, 1.0, -1.0))
+
+
+@pytest.fixture
+def results() -> tuple[LogProbIncrease, HeadEffects, InContextHeads, GroupEffects]:
+    rng = np.random.default_rng(0)
+    increase = LogProbIncrease(rng.normal(size=(8, 5)), rng.normal(size=(8, 5)), rng.normal(size=(8, 5, 4)))
+    heads = (Head(4, 1), Head(3, 2), Head(3, 0))
+    effects = HeadEffects(heads, answers(rng.random(8) < 0.9), answers(rng.random((3, 8)) < 0.5))
+    chosen = (InContextHead(4, 1, "foo", 1.0, 0.3, 0.5), InContextHead(3, 0, "bar", 0.5, 0.1, 0.2))
+    selected = InContextHeads(chosen, ("foo", "bar"))
+    groups = {name: answers(rng.random(8) < share) for name, share in [("base", 0.9), ("all heads", 0.1)]}
+    groups["random heads"] = answers(rng.random((5, 8)) < 0.8)
+    sizes = {"base": 0, "all heads": 2, "random heads": 2}
+    gold = np.arange(8) % 2
+    return increase, effects, selected, GroupEffects(groups, sizes, ((Head(0, 0),),) * 5, gold, ("foo", "bar"))
+
+
+def test_figures_are_written_and_deterministic(results: tuple, tmp_path: Path) -> None:
+    increase, effects, selected, groups = results
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        save(head_map(increase, effects, selected), tmp_path / name / "head_map")
+        save(layer_bars(increase), tmp_path / name / "layer_bars")
+        save(accuracy_bars(groups), tmp_path / name / "accuracy")
+    files = sorted(file.name for file in (tmp_path / "first").iterdir())
+    assert files == [
+        f"{stem}.{kind}" for stem in ("accuracy", "head_map", "layer_bars") for kind in ("pdf", "png", "svg")
+    ]
+    for file in files:
+        assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes(), file
+
+
+def test_figures_show_their_numbers(results: tuple) -> None:
+    increase, effects, selected, groups = results
+    above, below, *_ = head_map(increase, effects, selected).axes
+    np.testing.assert_allclose(above.images[0].get_array(), increase.head_means().T)
+    shown = below.images[0].get_array()
+    assert np.isnan(np.ma.filled(shown, np.nan)).sum() == 5 * 4 - 3
+    np.testing.assert_allclose(shown[1, 4], effects.log_prob_drop.mean(axis=1)[0])
+    assert sum(not patch.get_fill() for patch in above.patches) == 2
+    (bars,) = layer_bars(increase).axes
+    heights = [bar.get_height() for bar in bars.patches]
+    np.testing.assert_allclose(heights, [*increase.attn.mean(axis=0), *increase.mlp.mean(axis=0)])
+    (accuracy,) = accuracy_bars(groups).axes
+    frame = groups.to_frame().query("gold == 'all'")
+    np.testing.assert_allclose(
+        [bar.get_height() for bar in accuracy.patches], [*frame["top1"], *frame["between_labels"]]
+    )
+
+
+def test_script_json_cannot_leave_its_script() -> None:
+    for text in HOSTILE:
+        dumped = script_json({"text": text})
+        assert json.loads(dumped) == {"text": text}
+        assert not re.search("[<>&\u2028\u2029]", dumped)
+
+
+def test_hostile_strings_in_every_place(chromium: str, tmp_path: Path) -> None:
+    n = len(HOSTILE)
+    pattern = np.tril(np.full((2, n, n), 0.25))
+    views = tuple(
+        (text, attention_view(f"view-{i}", HOSTILE, pattern, [text, "L0H1"])) for i, text in enumerate(HOSTILE[:3])
+    )
+    page = tmp_path / "page.html"
+    cells = tuple((text, text) for text in HOSTILE)
+    section = Section(HOSTILE[0], HOSTILE[2], Table(("a</td>", "b"), cells), views=views, marked=cells)
+    page.write_text(render_page(HOSTILE[0], HOSTILE[1], (section,)), encoding="utf-8")
+    opened = open_page(chromium, page)
+    assert opened.console == []
+    assert opened.count("canvas") == 3 * 3  # two small patterns and an enlarged one in each view
+    assert opened.count("b") == 0
+    assert opened.count("td") == 2 * n
+    assert "http://" not in page.read_text().split("<body>")[1]
+
+
+def test_a_page_without_views_has_no_bundle() -> None:
+    assert len(render_page("t", "s", (Section("a", "b"),))) < 10_000
