@@ -341,7 +341,7 @@ def _page(findings: Findings, figures: Path) -> str:
             Section(
                 "Accuracy before and after",
                 "Each group of heads is zeroed at once, in every position. Accuracy is counted over the whole "
-                "vocabulary (top-1) and between the label words alone. In brackets: 95 % bootstrap intervals over prompts; "
+                "vocabulary (top-1) and between the label words alone. In brackets: 95 % bootstrap intervals; "
                 "the random control is averaged over its draws first.",
                 accuracy_table(findings.groups),
                 figures / "accuracy.svg",

@@ -391,7 +391,8 @@ def require_live_scores(model: LensModel) -> None:
         return scores
 
     z_name = "blocks.0.attn.hook_z"
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # TransformerLens 4 warns where the change is lost
         model.run_with_hooks(tokens, fwd_hooks=[(z_name, record)])
         model.run_with_hooks(
             tokens, fwd_hooks=[(z_name, record), ("blocks.0.attn.hook_attn_scores", block_own_position)]
