@@ -225,8 +225,16 @@ def summary(findings: Findings) -> dict[str, Any]:
             "static": findings.scores.increase.heads[0].size,
             "causal": len(findings.scores.effects.heads),
         },
+        "prompts": {"selection": _prompts(findings.scores.batch), "evaluation": _prompts(findings.evaluation)},
         "seconds": findings.seconds,
     }
+
+
+def _prompts(batch: PromptBatch) -> list[dict[str, str]]:
+    return [
+        {"text": text, "answer": prompt.labels[prompt.gold], "category": prompt.category, "origin": prompt.origin}
+        for text, prompt in zip(batch.texts, batch.prompts, strict=True)
+    ]
 
 
 def _arrays(findings: Findings) -> dict[str, np.ndarray]:

@@ -60,6 +60,10 @@ def check_report(out: Path, *, heads: int, prompts: int) -> dict[str, Any]:
     assert len(where["weights_sha256"]) == 64
     assert where["processing"] == "none"
     assert {"transformer_lens", "torch"} <= set(where["versions"])
+    selection, evaluation = (results["prompts"][part] for part in ("selection", "evaluation"))
+    assert len(selection) == len(evaluation) == prompts
+    assert not {prompt["text"] for prompt in selection} & {prompt["text"] for prompt in evaluation}
+    assert all(prompt["text"].endswith(" :") and "seed 0" in prompt["origin"] for prompt in selection)
     arrays = load_file(out / "results.safetensors")
     assert arrays["groups.base.top1"].shape == (prompts,)
     assert arrays["groups.base.top1"].mean() == pytest.approx(results["accuracy"]["base"]["top1"])

@@ -32,6 +32,8 @@ class Prompt:
     category: str
     gold: int
     labels: tuple[str, ...]
+    origin: str = ""
+    """How it came about: data set, seed and number, then the variants made of it."""
 
 
 def sample_prompts(
@@ -81,7 +83,7 @@ def sample_prompts(
     golds = rng.permutation(np.arange(n) % len(labels))
     names = list(texts)
     prompts = []
-    for gold in golds:
+    for number, gold in enumerate(golds):
         chosen = [names[i] for i in rng.choice(len(names), size=len(labels), replace=False)]
         demos: list[Demo] = []
         query = ""
@@ -91,7 +93,8 @@ def sample_prompts(
             if label == gold:
                 query = picks[shots]
         order = rng.permutation(len(demos))
-        prompts.append(Prompt(tuple(demos[i] for i in order), query, chosen[gold], int(gold), labels))
+        origin = f"{rows.name}, seed {seed}, prompt {number}"
+        prompts.append(Prompt(tuple(demos[i] for i in order), query, chosen[gold], int(gold), labels, origin))
     return tuple(prompts)
 
 
@@ -99,14 +102,15 @@ def reverse_labels(prompt: Prompt) -> Prompt:
     """The label-reversed twin: every label word moves on to the next (foo <-> bar); texts and order stay."""
     k = len(prompt.labels)
     demos = tuple(replace(demo, label=(demo.label + 1) % k) for demo in prompt.demos)
-    return replace(prompt, demos=demos, gold=(prompt.gold + 1) % k)
+    return replace(prompt, demos=demos, gold=(prompt.gold + 1) % k, origin=f"{prompt.origin}, labels reversed")
 
 
 def reorder(prompt: Prompt, order: Sequence[int]) -> Prompt:
     """The same demonstrations in another order: `order[i]` is the old place of the new i-th demonstration."""
     if sorted(order) != list(range(len(prompt.demos))):
         raise InputError(f"order {list(order)} is no permutation of the prompt's {len(prompt.demos)} demonstrations")
-    return replace(prompt, demos=tuple(prompt.demos[i] for i in order))
+    demos = tuple(prompt.demos[i] for i in order)
+    return replace(prompt, demos=demos, origin=f"{prompt.origin}, order {list(order)}")
 
 
 def group_by_label(prompt: Prompt) -> Prompt:
@@ -128,9 +132,9 @@ def imbalance(prompt: Prompt, keep: Sequence[int]) -> Prompt:
         if left[demo.label] > 0:
             left[demo.label] -= 1
             kept.append(demo)
-    return replace(prompt, demos=tuple(kept))
+    return replace(prompt, demos=tuple(kept), origin=f"{prompt.origin}, keeping {list(keep)} a label")
 
 
 def zero_shot(prompt: Prompt) -> Prompt:
     """The query alone."""
-    return replace(prompt, demos=())
+    return replace(prompt, demos=(), origin=f"{prompt.origin}, zero-shot")
