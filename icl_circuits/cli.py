@@ -40,7 +40,12 @@ PromptsOption = Annotated[int, typer.Option("--prompts", help="Prompts to select
 HeadsOption = Annotated[int, typer.Option("--heads", help="In-context heads to select.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of every random choice.")]
 SeparatorOption = Annotated[
-    str, typer.Option("--separator", help="Between demonstrations; \\n stands for a new line. The paper: one space.")
+    str,
+    typer.Option(
+        "--separator",
+        help="Between demonstrations; \\n stands for a new line.",
+        show_default="one space, as in the paper",
+    ),
 ]
 BackendOption = Annotated[
     Literal["hooked", "bridge"] | None,
@@ -84,15 +89,13 @@ def report(
 ) -> None:
     """Find the in-context heads, zero them, and write results, figures and a page."""
     from icl_circuits.prompts import load_rows
-    from icl_circuits.report import accuracy_table, head_table, new_folder, require_free, run, write
+    from icl_circuits.report import accuracy_table, head_table, new_folder, plan, run, write
 
-    require_free(out, force=force)
     settings = _settings(labels, shots, prompts, heads, seed, separator)
-    rows = load_rows(data, text_column=text_column, label_column=label_column)
+    planned = plan(load_rows(data, text_column=text_column, label_column=label_column), settings)
     console = _console()
-    lens = _load(model, backend, revision, dtype, device, console)
-    findings = run(lens, rows, settings)
     with new_folder(out, force=force) as folder:
+        findings = run(_load(model, backend, revision, dtype, device), planned)
         write(findings, folder)
     console.print(_rich(head_table(findings.scores.selected), "In-context heads"))
     console.print(_rich(accuracy_table(findings.groups), "Accuracy before and after zeroing"))
@@ -118,14 +121,12 @@ def heads_command(
 ) -> None:
     """Find the in-context heads and print their scores; nothing is written."""
     from icl_circuits.prompts import load_rows
-    from icl_circuits.report import head_table, score_heads
+    from icl_circuits.report import head_table, plan, score_heads
 
     settings = _settings(labels, shots, prompts, heads, seed, separator)
-    rows = load_rows(data, text_column=text_column, label_column=label_column)
-    console = _console()
-    lens = _load(model, backend, revision, dtype, device, console)
-    for_selection, _ = rows.split(seed)
-    console.print(_rich(head_table(score_heads(lens, for_selection, settings).selected), "In-context heads"))
+    planned = plan(load_rows(data, text_column=text_column, label_column=label_column), settings)
+    scores = score_heads(_load(model, backend, revision, dtype, device), planned)
+    _console().print(_rich(head_table(scores.selected), "In-context heads"))
 
 
 @app.command("prompts")
@@ -142,28 +143,25 @@ def prompts_command(
     backend: BackendOption = None,
     revision: RevisionOption = None,
 ) -> None:
-    """Show prompts token by token, their label positions and last position marked."""
+    """Show prompts token by token (between bars), their label positions and last position marked."""
     from rich.text import Text
 
-    from icl_circuits.prompts import encode, load_rows, sample_prompts
-    from icl_circuits.report import marked_tokens
+    from icl_circuits.prompts import encode, load_rows
+    from icl_circuits.report import marked_tokens, plan
 
     settings = _settings(labels, shots, prompts, 1, seed, separator)
-    rows = load_rows(data, text_column=text_column, label_column=label_column)
+    planned = plan(load_rows(data, text_column=text_column, label_column=label_column), settings)
+    lens = _load(model, backend, revision, "float32", None)
+    batch = encode(lens, planned.selection, separator=settings.separator)
     console = _console()
-    lens = _load(model, backend, revision, "float32", None, console)
-    for_selection, _ = rows.split(seed)
-    sampled = sample_prompts(for_selection, prompts, labels=settings.labels, shots=shots, seed=seed)
-    batch = encode(lens, sampled, separator=settings.separator)
-    for row, prompt in enumerate(sampled):
-        line = Text(f"prompt {row}: ")
-        tokens = [lens.tokenizer.decode([t]) for t in batch.tokens[row, : int(batch.last[row]) + 1].tolist()]
-        for place, (token, mark) in enumerate(marked_tokens(batch, row, tokens)):
-            line.append(f"{token}<{mark}@{place}>" if mark else token, style="bold reverse" if mark else "")
-        console.print(line, soft_wrap=True)
-        console.print(
-            f"  right answer: {settings.labels[prompt.gold]} ({prompt.category})", highlight=False, markup=False
-        )
+    for row, prompt in enumerate(planned.selection):
+        tokens = [
+            Text(token.text if token.kind == "plain" else f"{token.text}<{token.kind} {token.position}>",
+                 style="" if token.kind == "plain" else "bold reverse")
+            for token in marked_tokens(lens, batch, row)
+        ]  # fmt: skip
+        console.print(Text("|").join(tokens), soft_wrap=True)
+        console.print(Text(f"right answer: {settings.labels[prompt.gold]} ({prompt.origin})"), soft_wrap=True)
 
 
 def main() -> None:
@@ -192,19 +190,13 @@ def _settings(
 
 
 def _load(
-    name: str,
-    backend: Literal["hooked", "bridge"] | None,
-    revision: str | None,
-    dtype: str,
-    device: str | None,
-    console: "rich.console.Console",
+    name: str, backend: Literal["hooked", "bridge"] | None, revision: str | None, dtype: str, device: str | None
 ) -> "icl_circuits.models.LensModel":
     import torch
 
     from icl_circuits.models import load_model
 
-    with console.status(f"loading {name}"):
-        return load_model(name, backend=backend, revision=revision, dtype=getattr(torch, dtype), device=device)
+    return load_model(name, backend=backend, revision=revision, dtype=getattr(torch, dtype), device=device)
 
 
 def _console() -> "rich.console.Console":

@@ -1,13 +1,17 @@
-"""Progress bars for long steps: shown in a terminal or a notebook, silent in a pipe."""
+"""Progress of long steps: a bar in a terminal or notebook, one line in a log."""
 
+import sys
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 T = TypeVar("T")
 
 
 def progress(items: Sequence[T], description: str) -> Iterable[T]:
-    """Iterate over `items` behind a bar that names the step; the bar leaves no line when it ends."""
-    return tqdm(items, desc=description, leave=False, disable=None)
+    """Iterate over `items` behind a bar that names the step and goes when it ends; elsewhere name the step once."""
+    if sys.stderr.isatty() or "ipykernel" in sys.modules:
+        return tqdm(items, desc=description, leave=False)
+    print(f"{description} ({len(items)})", file=sys.stderr, flush=True)
+    return items

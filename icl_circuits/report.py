@@ -1,7 +1,6 @@
 """The main job: find the in-context heads of a model, test them, and write the report."""
 
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -29,13 +28,26 @@ from icl_circuits.heads import (
 )
 from icl_circuits.interventions import Capture, answer_logits
 from icl_circuits.models import Head, LensModel, provenance
-from icl_circuits.prompts import PromptBatch, Rows, encode, sample_prompts
-from icl_circuits.viz import Section, Table, accuracy_bars, attention_view, head_map, layer_bars, render_page, save
+from icl_circuits.prompts import Prompt, PromptBatch, Rows, encode, sample_prompts
+from icl_circuits.viz import (
+    MarkedToken,
+    Section,
+    Table,
+    accuracy_bars,
+    attention_view,
+    head_map,
+    heads_that_fit,
+    layer_bars,
+    render_page,
+    save,
+)
 
 CANDIDATES_PER_HEAD = 4
 """The causal scan zeroes this many heads for each head to select: those of highest log-probability increase."""
 RANDOM_DRAWS = 20
 VIEWED_PROMPTS = 3
+EVALUATION_SEED = 1_000_003
+"""Added to the seed for the evaluation prompts, so that neighbouring seeds share none."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +60,17 @@ class Settings:
     heads: int
     seed: int
     separator: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The prompts of a run, sampled before any model is loaded."""
+
+    settings: Settings
+    data: str
+    selection: tuple[Prompt, ...]
+    evaluation: tuple[Prompt, ...]
+    """Made of other texts than `selection`."""
 
 
 @dataclass(frozen=True)
@@ -72,49 +95,69 @@ class Findings:
     positions: PositionIncrease
     attention: Float[np.ndarray, "prompt head pos src_pos"]
     """Attention of the selected heads on the first evaluation prompts."""
-    tokens: tuple[tuple[str, ...], ...]
-    """The tokens of those prompts as text."""
+    tokens: tuple[tuple[MarkedToken, ...], ...]
+    """The tokens of those prompts."""
     seconds: dict[str, float]
 
 
-def score_heads(model: LensModel, rows: Rows, settings: Settings) -> Scores:
-    """Sample selection prompts, score every head statically and the most promising ones causally, and select.
+def plan(rows: Rows, settings: Settings) -> Plan:
+    """Sample prompts to select on from one half of the texts, and prompts to test on from the other.
 
     Raises:
-        InputError: whatever sampling, encoding, scoring or selecting raises.
+        InputError: no head asked for, and whatever `sample_prompts` raises (a half may have too few texts of a class).
     """
-    prompts = sample_prompts(rows, settings.prompts, labels=settings.labels, shots=settings.shots, seed=settings.seed)
-    batch = encode(model, prompts, separator=settings.separator)
+    if settings.heads < 1:
+        raise InputError(f"cannot select {settings.heads} heads: ask for at least 1")
+    for_selection, for_evaluation = rows.split(settings.seed)
+    options: dict[str, Any] = {"labels": settings.labels, "shots": settings.shots}
+    return Plan(
+        settings,
+        rows.name,
+        sample_prompts(for_selection, settings.prompts, seed=settings.seed, **options),
+        sample_prompts(for_evaluation, settings.prompts, seed=settings.seed + EVALUATION_SEED, **options),
+    )
+
+
+def score_heads(model: LensModel, plan: Plan) -> Scores:
+    """Score every head statically and the most promising ones causally on the selection prompts, and select.
+
+    Raises:
+        InputError: more heads asked for than half of the model's, and whatever encoding and scoring raise.
+    """
+    settings, n_heads = plan.settings, model.cfg.n_layers * model.cfg.n_heads
+    if settings.heads > n_heads // 2:
+        raise InputError(
+            f"cannot select {settings.heads} heads: {model.cfg.model_name!r} has {n_heads}, and as many others are "
+            f"needed for the random control, so select at most {n_heads // 2}"
+        )
+    batch = encode(model, plan.selection, separator=settings.separator)
     increase = log_prob_increase(model, batch)
     means = increase.head_means()
-    order = np.argsort(-means, axis=None)[: max(1, CANDIDATES_PER_HEAD * settings.heads)]
+    order = np.argsort(-means, axis=None)[: CANDIDATES_PER_HEAD * settings.heads]
     candidates = [Head(int(i) // means.shape[1], int(i) % means.shape[1]) for i in order]
     effects = zero_each_head(model, batch, candidates)
     selected = select_heads(increase, effects, batch.gold.cpu().numpy(), settings.labels, n_heads=settings.heads)
     return Scores(batch, increase, effects, selected)
 
 
-def run(model: LensModel, rows: Rows, settings: Settings) -> Findings:
-    """Select in-context heads on one half of the texts and test them on the other.
+def run(model: LensModel, plan: Plan) -> Findings:
+    """Select in-context heads and test them on prompts of other texts.
 
     Raises:
-        InputError: whatever `score_heads` raises; a class with too few texts for both halves; too few heads left for
-            the random control.
+        InputError: whatever `score_heads` and encoding raise.
     """
-    seconds: dict[str, float] = {}
-    for_selection, for_evaluation = rows.split(settings.seed)
+    settings, seconds = plan.settings, dict[str, float]()
+    evaluation = encode(model, plan.evaluation, separator=settings.separator)
     with _timed(seconds, "selection"):
-        scores = score_heads(model, for_selection, settings)
-    prompts = sample_prompts(
-        for_evaluation, settings.prompts, labels=settings.labels, shots=settings.shots, seed=settings.seed + 1
-    )
-    evaluation = encode(model, prompts, separator=settings.separator)
+        scores = score_heads(model, plan)
     with _timed(seconds, "evaluation"):
         groups = group_intervention(model, evaluation, scores.selected, n_random=RANDOM_DRAWS, seed=settings.seed)
     with _timed(seconds, "positions and attention"):
         positions = position_increase(model, evaluation, scores.selected.of())
-        attention, tokens = _attention(model, evaluation, scores.selected.of())
-    where = provenance(model) | {"data": rows.name, "seed": settings.seed, "template": _template(settings)}
+        few = encode(model, plan.evaluation[:VIEWED_PROMPTS], separator=settings.separator)
+        attention = _attention(model, few, scores.selected.of())
+        tokens = tuple(marked_tokens(model, few, row) for row in range(len(few)))
+    where = provenance(model) | {"data": plan.data, "seed": settings.seed, "template": _template(settings)}
     return Findings(settings, where, scores, evaluation, groups, positions, attention, tokens, seconds)
 
 
@@ -131,17 +174,20 @@ def _template(settings: Settings) -> str:
 
 def _attention(
     model: LensModel, batch: PromptBatch, heads: Sequence[Head]
-) -> tuple[Float[np.ndarray, "prompt head pos src_pos"], tuple[tuple[str, ...], ...]]:
-    """Attention of `heads` on the first prompts of `batch`, and those prompts' tokens as text."""
-    few = encode(model, batch.prompts[:VIEWED_PROMPTS], separator=batch.separator)
+) -> Float[np.ndarray, "prompt head pos src_pos"]:
     capture = Capture(tuple({f"blocks.{head.layer}.attn.hook_pattern": None for head in heads}))
-    answer_logits(model, few, capture)
+    answer_logits(model, batch, capture)
     patterns = [capture.found[f"blocks.{head.layer}.attn.hook_pattern"][:, head.head].float().cpu() for head in heads]
-    tokens = tuple(
-        tuple(model.tokenizer.decode([token]) for token in few.tokens[row, : int(few.last[row]) + 1].tolist())
-        for row in range(len(few))
+    return np.stack([pattern.numpy() for pattern in patterns], axis=1)
+
+
+def marked_tokens(model: LensModel, batch: PromptBatch, row: int) -> tuple[MarkedToken, ...]:
+    """One prompt's tokens as text, its label positions and last position marked."""
+    last, labels = int(batch.last[row]), set(batch.label_positions[row].tolist())
+    return tuple(
+        MarkedToken(model.tokenizer.decode([token]), i, "last" if i == last else "label" if i in labels else "plain")
+        for i, token in enumerate(batch.tokens[row, : last + 1].tolist())
     )
-    return np.stack([pattern.numpy() for pattern in patterns], axis=1), tokens
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -152,36 +198,33 @@ def new_folder(out: Path, *, force: bool) -> Iterator[Path]:
     """A temporary folder beside `out` that becomes `out` when the block ends well, and is removed when it does not.
 
     Raises:
-        InputError: `out` exists and `force` is not set, or its parent cannot be written.
+        InputError: `out` exists and `force` is not set, `out` is neither empty nor a report, or its parent cannot be
+            written.
     """
-    require_free(out, force=force)
+    out = out.resolve()
+    if out.exists():
+        if not out.is_dir():
+            raise InputError(f"--out {str(out)!r} is a file: name a folder")
+        if any(out.iterdir()) and not (out / "results.json").is_file():
+            raise InputError(f"--out {str(out)!r} exists and is no report: name another folder")
+        if not force:
+            raise InputError(f"--out {str(out)!r} exists already: give --force to replace it, or name another folder")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+        work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     except OSError as error:
         raise InputError(f"cannot write to {str(out.parent)!r}: {error.strerror}") from error
+    new, old = work / "new", work / "old"
     try:
-        yield partial
-        umask = os.umask(0)
-        os.umask(umask)
-        partial.chmod(0o777 & ~umask)  # mkdtemp makes folders that their owner alone can read
+        new.mkdir()
+        yield new
         if out.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-            out.rename(old / out.name)
-            partial.rename(out)
-            shutil.rmtree(old)
-        else:
-            partial.rename(out)
+            out.rename(old)
+        new.rename(out)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def require_free(out: Path, *, force: bool) -> None:
-    """Raise `InputError` where `out` exists and `force` is not set, or is no folder."""
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {str(out)!r} is a file: name a folder")
-    if out.exists() and not force:
-        raise InputError(f"--out {str(out)!r} exists already: give --force to replace it, or name another folder")
+        if old.exists() and not out.exists():
+            old.rename(out)
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def write(findings: Findings, folder: Path) -> None:
@@ -207,16 +250,16 @@ def summary(findings: Findings) -> dict[str, Any]:
         ci95 = {rule: [row[f"{rule}_low"], row[f"{rule}_high"]] for rule in ("top1", "between_labels")}
         return {"top1": row["top1"], "between_labels": row["between_labels"], "ci95": ci95}
 
-    overall = {row["zeroed"]: accuracy(row) for _, row in frame[frame["gold"] == "all"].iterrows()}
+    overall = {row["kind"]: accuracy(row) for _, row in frame[frame["gold"].isna() & frame["label"].isna()].iterrows()}
     return {
         "provenance": findings.provenance,
         "settings": asdict(findings.settings),
         "accuracy": {
             "base": overall["base"],
-            "heads_zeroed": overall["all heads"],
-            "random_zeroed": overall["random heads"] | {"draws": len(findings.groups.random_heads)},
+            "heads_zeroed": overall["all"],
+            "random_zeroed": overall["random"] | {"draws": len(findings.groups.random_heads)},
             "by_group": [
-                {"zeroed": row["zeroed"], "n_heads": row["n_heads"], "gold": row["gold"]} | accuracy(row)
+                {key: row[key] for key in ("kind", "label", "n_heads", "gold")} | accuracy(row)
                 for _, row in frame.iterrows()
             ],
         },
@@ -256,7 +299,9 @@ def _arrays(findings: Findings) -> dict[str, np.ndarray]:
         "random.heads": np.array(groups.random_heads, dtype=np.int64),
     }
     named = {"effects.base": scores.effects.base, "effects.zeroed": scores.effects.zeroed}
-    named |= {f"groups.{name.replace(' ', '_')}": answers for name, answers in groups.groups.items()}
+    named |= {
+        "groups." + (f"label.{group.label}" if group.label else group.kind): group.answers for group in groups.groups
+    }
     for name, answers in named.items():
         arrays |= {f"{name}.{field}": value for field, value in vars(answers).items()}
     return {name: np.ascontiguousarray(value) for name, value in arrays.items()}
@@ -269,9 +314,9 @@ def accuracy_table(groups: GroupEffects) -> Table:
     """Accuracy by group and gold label, as text."""
     rows = [
         (
-            "nothing" if row["zeroed"] == "base" else row["zeroed"],
+            row["zeroed"],
             str(row["n_heads"]),
-            row["gold"],
+            row["gold"] or "",
             *(f"{row[r]:.2f} [{row[f'{r}_low']:.2f}, {row[f'{r}_high']:.2f}]" for r in ("top1", "between_labels")),
         )
         for _, row in groups.to_frame().iterrows()
@@ -295,16 +340,6 @@ def head_table(selected: InContextHeads) -> Table:
     return Table(columns, tuple(rows))
 
 
-def marked_tokens(batch: PromptBatch, row: int, tokens: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """One prompt's tokens, each with its label word at label positions, `last` at the end, else nothing."""
-    marks = {
-        int(position): batch.labels[int(label)]
-        for position, label in zip(batch.label_positions[row], batch.demo_labels[row], strict=True)
-    }
-    marks[int(batch.last[row])] = "last"
-    return tuple((token, marks.get(place, "")) for place, token in enumerate(tokens))
-
-
 def _positions_table(findings: Findings) -> Table:
     """What each head reads and writes at the label positions, by whether they hold the gold label."""
     batch, found = findings.evaluation, findings.positions
@@ -323,25 +358,36 @@ def _positions_table(findings: Findings) -> Table:
     return Table(columns, tuple(rows))
 
 
+def _views(findings: Findings) -> tuple[tuple[str, str], ...]:
+    """An attention view of the selected heads for each viewed prompt, with its caption."""
+    names = [str(head) for head in findings.positions.heads]
+    views = []
+    for row, tokens in enumerate(findings.tokens):
+        caption = f"Prompt {row}: {findings.evaluation.texts[row]}"
+        if (shown := heads_that_fit(len(tokens))) < len(names):
+            caption += f" (the first {shown} of {len(names)} heads, to keep the page small)"
+        pattern = findings.attention[row][:, : len(tokens), : len(tokens)]
+        views.append((caption, attention_view(f"attention-{row}", [token.text for token in tokens], pattern, names)))
+    return tuple(views)
+
+
 def _page(findings: Findings, figures: Path) -> str:
     settings, where, selected = findings.settings, findings.provenance, findings.scores.selected
     n_scored = findings.scores.increase.heads[0].size
     n_scanned = len(findings.scores.effects.heads)
-    names = [str(head) for head in selected.of()]
-    views = []
-    for row, tokens in enumerate(findings.tokens):
-        pattern = findings.attention[row][:, : len(tokens), : len(tokens)]
-        caption = f"Prompt {row}: {findings.evaluation.texts[row]}"
-        views.append((caption, attention_view(f"attention-{row}", tokens, pattern, names)))
-    base = findings.groups.groups["base"].top1.mean()
-    zeroed = findings.groups.groups["all heads"].top1.mean()
-    random = findings.groups.groups["random heads"].top1.mean()
+    groups = {group.kind: group for group in findings.groups.groups}
+    shares = {
+        kind: (groups[kind].answers.top1.mean(), groups[kind].answers.between_labels.mean())
+        for kind in ("base", "all", "random")
+    }
     return render_page(
         title=f"In-context heads of {where['name']}",
         summary=(
             f"Zeroing {len(selected.heads)} of {n_scored} heads ({len(selected.heads) / n_scored:.1%}) takes top-1 "
-            f"accuracy from {base:.1%} to {zeroed:.1%}; as many random heads of the same layers leave {random:.1%} "
-            f"(mean of {len(findings.groups.random_heads)} draws). Data: {where['data']}, labels "
+            f"accuracy from {shares['base'][0]:.1%} to {shares['all'][0]:.1%}, and accuracy between the labels alone "
+            f"from {shares['base'][1]:.1%} to {shares['all'][1]:.1%}. As many random heads of the same layers (mean of "
+            f"{len(findings.groups.random_heads)} draws) leave {shares['random'][0]:.1%} and "
+            f"{shares['random'][1]:.1%}. Data: {where['data']}, labels "
             f"{', '.join(settings.labels)}, {settings.shots} demonstrations of each label, {settings.prompts} prompts "
             f"to select on and {settings.prompts} others to test on, seed {settings.seed}."
         ),
@@ -357,13 +403,13 @@ def _page(findings: Findings, figures: Path) -> str:
             Section(
                 "The in-context heads",
                 f"Selected by log-probability increase ({n_scored} heads scored) and by what zeroing each alone costs "
-                f"({n_scanned} heads of highest increase scored). A head is listed under the label whose prompts lose "
-                "most without it.",
+                f"(the {n_scanned} heads of highest increase scored), best mean rank first: a head may be here for one "
+                "score alone. Its label is the one whose prompts lose most log-probability without it.",
                 head_table(selected),
             ),
             Section(
                 "Every head",
-                "Means over the selection prompts. Framed: selected. Hatched: not zeroed.",
+                f"Means over the selection prompts. Framed: selected. Hatched: not among the {n_scanned} heads zeroed.",
                 figure=figures / "head_map.svg",
             ),
             Section(
@@ -379,13 +425,13 @@ def _page(findings: Findings, figures: Path) -> str:
             ),
             Section(
                 "A prompt",
-                "Boxed: label positions, with the label they hold. Dashed: the last position, which gives the answer.",
-                marked=marked_tokens(findings.evaluation, 0, findings.tokens[0]),
+                "Boxed: label positions. Dashed: the last position, which gives the answer. Numbers: positions.",
+                marked=findings.tokens[0],
             ),
             Section(
                 "Attention of the in-context heads",
-                "From each token (rows) to the tokens before it. Click a head to enlarge it.",
-                views=tuple(views),
+                "From each token (rows) to the tokens before it. Hover over a head to see it, click to keep it.",
+                views=_views(findings),
             ),
             Section(
                 "Provenance",

@@ -67,7 +67,7 @@ def check_report(out: Path, *, heads: int, prompts: int) -> dict[str, Any]:
     arrays = load_file(out / "results.safetensors")
     assert arrays["groups.base.top1"].shape == (prompts,)
     assert arrays["groups.base.top1"].mean() == pytest.approx(results["accuracy"]["base"]["top1"])
-    assert arrays["groups.random_heads.log_prob"].shape == (20, prompts)
+    assert arrays["groups.random.log_prob"].shape == (20, prompts)
     means = arrays["increase.heads"].mean(axis=0)
     for head in results["heads"]:
         assert means[head["layer"], head["head"]] == pytest.approx(head["log_prob_increase"], abs=1e-5)
@@ -81,7 +81,7 @@ def check_report(out: Path, *, heads: int, prompts: int) -> dict[str, Any]:
 
 @pytest.mark.parametrize("backend", ["hooked", "bridge"])
 def test_report_on_a_small_model(
-    run: Any, folders: dict[str, Path], chromium: str, tmp_path: Path, backend: str
+    run: Any, folders: dict[str, Path], tmp_path: Path, backend: str, request: pytest.FixtureRequest
 ) -> None:
     require_backend(backend)
     data = hostile_csv(tmp_path)
@@ -93,12 +93,12 @@ def test_report_on_a_small_model(
     assert "Report: r/report.html" in out
     results = check_report(tmp_path / "r", heads=2, prompts=6)
     assert results["provenance"]["backend"] == backend
-    opened = open_page(chromium, tmp_path / "r" / "report.html")
+    assert {file.name for file in tmp_path.iterdir()} == {"r", "hostile.csv"}
+    opened = open_page(request.getfixturevalue("chromium"), tmp_path / "r" / "report.html")
     assert opened.console == []
     assert opened.count("canvas") == 3 * (2 + 1)
     assert opened.count("b") == 0
     assert opened.count("img") == 3
-    assert {file.name for file in tmp_path.iterdir()} == {"r", "hostile.csv"}
 
 
 def test_a_report_is_the_same_every_time(run: Any, folders: dict[str, Path], tmp_path: Path) -> None:
@@ -114,6 +114,7 @@ def test_a_report_is_the_same_every_time(run: Any, folders: dict[str, Path], tmp
 
 def test_three_labels_and_force(run: Any, folders: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "results.json").write_text("an older report")
     (tmp_path / "r" / "old").touch()
     options = ("--labels", "foo, bar,baz", "--separator", r"\n", "--force")
     assert run("report", "--model", str(folders["neox"]), "--out", "r", *options, *SMALL)[0] == 0
@@ -146,12 +147,14 @@ def test_heads_command(run: Any, folders: dict[str, Path], tmp_path: Path) -> No
 def test_prompts_command(run: Any, folders: dict[str, Path]) -> None:
     code, out, _ = run("prompts", "--model", str(folders["gpt2"]), "--shots", "1", "--prompts", "2", "--seed", "4")
     assert code == 0
-    shown = [line for line in out.splitlines() if line.startswith("prompt")]
+    shown = [line for line in out.splitlines() if "<last" in line]
     assert len(shown) == 2
     for line in shown:
-        assert line.count(" foo<foo@") == line.count(" bar<bar@") == 1
-        assert " :<last@" in line
+        assert line.count("| foo<label ") == line.count("| bar<label ") == 1
+        assert "| :<last " in line
+        assert line.count("|") == int(line.rsplit("<last ", 1)[1].rstrip(">"))
     assert out.count("right answer: ") == 2
+    assert "word-categories, seed 4, prompt 1" in out
 
 
 def test_help_and_version(run: Any) -> None:
@@ -195,10 +198,15 @@ def test_using_the_package_warns_of_nothing_and_draws_nothing() -> None:
         (("--labels", "foo"), "at least two different words"),
         (("--shots", "19"), "reads at most 256"),
         (("--heads", "7"), "select at most 6"),
+        (("--seed", "-1"), "seed is -1"),
+        (("--device", "nonsense"), "device 'nonsense' does not exist"),
+        (("--model", "[/x]"), "cannot load model '[/x]'"),
+        (("--out", "/proc/none/r"), "cannot write to"),
         (("--heads", "0"), "cannot select 0 heads"),
         (("--prompts", "0"), "cannot sample 0 prompts"),
-        (("--out", "there"), "'there' exists already: give --force"),
-        (("--out", "file", "--force"), "'file' is a file: name a folder"),
+        (("--out", "there"), "there' exists already: give --force"),
+        (("--out", "file", "--force"), "file' is a file: name a folder"),
+        (("--out", ".", "--force"), "exists and is no report"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(

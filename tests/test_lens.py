@@ -7,7 +7,7 @@ import torch
 from conftest import ARCHITECTURES, loaded, require_backend
 
 from icl_circuits.errors import InputError
-from icl_circuits.heads.increase import _require_sum
+from icl_circuits.heads.increase import _require_close
 from icl_circuits.models import (
     Head,
     LensModel,
@@ -103,10 +103,10 @@ def test_scores_that_do_nothing_are_refused(folders: dict[str, Path]) -> None:
         require_live_scores(loaded(folders[name], "bridge"))
 
 
-def test_heads_that_do_not_add_up_are_refused(gpt2: LensModel) -> None:
-    _require_sum(gpt2, torch.ones(2, 3), torch.ones(2, 3), 1)
-    with pytest.raises(InputError, match="heads of layer 1 .* do not add up"):
-        _require_sum(gpt2, torch.ones(2, 3), 2 * torch.ones(2, 3), 1)
+def test_identities_that_fail_are_refused() -> None:
+    _require_close(torch.ones(2, 3), torch.ones(2, 3), "x", torch.float32)
+    with pytest.raises(InputError, match="x, so its layers and heads cannot be scored"):
+        _require_close(torch.full((2, 3), torch.nan), torch.ones(2, 3), "x", torch.bfloat16)
 
 
 def test_missing_places_are_named(gpt2: LensModel) -> None:

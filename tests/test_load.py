@@ -194,7 +194,7 @@ def test_a_model_without_heads_is_refused(tmp_path: Path) -> None:
 
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}
     save_model(tmp_path, transformers.MambaConfig(vocab_size=save_tokenizer(tmp_path), **sizes))
-    with pytest.raises(InputError, match="no per-head z|no conversion|cannot load"):
+    with pytest.raises(InputError, match="has no per-head z in layer 0"):
         load_model(str(tmp_path), backend="bridge", device="cpu")
 
 
@@ -214,3 +214,31 @@ def test_smollm2_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None
 def test_smollm2_card(smollm2: LensModel) -> None:
     card = model_card(smollm2)
     assert (card.name, card.processing, card.prepend_bos) == ("smollm2-135m", "none", False)
+
+
+def test_missing_tensors_are_named(folders: dict[str, Path], tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "incomplete"
+    shutil.copytree(folders["llama"], folder)
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.layers.1.mlp.down_proj.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"lack 1 tensors.*'model\.layers\.1\.mlp\.down_proj\.weight' first"):
+        load_model(str(folder))
+
+
+def test_devices_that_do_not_exist(folders: dict[str, Path]) -> None:
+    for device in ("nonsense", "cuda:7"):
+        with pytest.raises(InputError, match=f"device '{device}' does not exist"):
+            load_model(str(folders["gpt2"]), device=device)
+
+
+def test_messages_name_the_model_as_the_user_does(folders: dict[str, Path]) -> None:
+    for backend in ("bridge",) if hooked_transformer_class() is None else BACKENDS:
+        assert loaded(folders["gpt2"], backend).cfg.model_name == str(folders["gpt2"])
+
+
+def test_transformer_lens_own_models_without_a_network() -> None:
+    with pytest.raises(InputError, match="solu-1l"):
+        load_model("solu-1l")

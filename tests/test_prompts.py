@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from planted import planted_rows
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
 
 from icl_circuits.errors import InputError
-from icl_circuits.models import LensModel
+from icl_circuits.models import LensModel, load_model
 from icl_circuits.prompts import (
     Demo,
     Prompt,
@@ -72,7 +75,7 @@ def test_label_positions_hold_the_labels(gpt2: LensModel, parts: Any, separator:
         last = int(batch.last[row])
         assert tokenizer.decode(batch.tokens[row, int(bos) : last + 1]) == batch.texts[row]
         assert batch.texts[row].endswith(f"{prompt.query} :")
-        assert (batch.tokens[row, last + 1 :] == tokenizer.pad_token_id).all()
+        assert (batch.tokens[row, last:] == batch.tokens[row, last]).all()
         for position, demo in zip(batch.label_positions[row], prompt.demos, strict=True):
             before = tokenizer.decode(batch.tokens[row, int(bos) : int(position)])
             assert before.endswith(f"{demo.text} :")
@@ -104,6 +107,30 @@ def test_chunks_hold_the_same_prompts(model: LensModel, batch: PromptBatch) -> N
         assert torch.equal(torch.cat([getattr(chunk, field) for chunk in chunks]), getattr(batch, field))
     for chunk in chunks:
         assert chunk.tokens.shape[1] == int(chunk.last.max()) + 1
+
+
+def test_a_tokenizer_that_prepends_bos(folders: dict[str, Path], tmp_path: Path, words: Rows) -> None:
+    """As Llama's: `<s>` first, spaces as word-initial marks, and label positions one further on."""
+    shutil.copytree(folders["llama"], tmp_path, dirs_exist_ok=True)
+    plain = load_model(str(folders["llama"]), device="cpu")
+    vocabulary = {token: i for i, token in enumerate(["<s>", "<unk>", "\u2581", "\u2581:", "\u2581foo", "\u2581bar"])}
+    vocabulary |= {chr(c): 6 + i for i, c in enumerate(range(33, 127))}
+    merges = [("\u2581", ":"), ("f", "o"), ("fo", "o"), ("\u2581", "foo"), ("b", "a"), ("ba", "r"), ("\u2581", "bar")]
+    vocabulary |= {pair[0] + pair[1]: 100 + i for i, pair in enumerate(merges) if "".join(pair) not in vocabulary}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", unk_token="<unk>").save_pretrained(tmp_path)
+    model = load_model(str(tmp_path), device="cpu")
+    prompts = sample_prompts(words, 4, shots=2)
+    batch = encode(model, prompts)
+    without = encode(model, prompts, prepend_bos=False)
+    assert (batch.tokens[:, 0] == 0).all()
+    assert torch.equal(batch.label_positions, without.label_positions + 1)
+    assert torch.equal(batch.tokens.gather(1, batch.label_positions), batch.label_tokens[batch.demo_labels])
+    assert batch.label_tokens.tolist() == [vocabulary["\u2581foo"], vocabulary["\u2581bar"]]
+    assert (batch.tokens.gather(1, batch.last[:, None]) == vocabulary["\u2581:"]).all()
+    assert not encode(plain, prompts).tokens[:, 0].eq(0).any()
 
 
 @pytest.mark.parametrize(
@@ -197,7 +224,8 @@ def test_variants_refuse_what_is_not_there(words: Rows) -> None:
     [
         ({"labels": ("foo",)}, "at least two different words"),
         ({"labels": ("foo", "foo")}, "at least two different words"),
-        ({"labels": ("foo", " ")}, "at least two different words"),
+        ({"labels": ("foo", " bar")}, "without spaces around them"),
+        ({"seed": -1}, "seed is -1"),
         ({"shots": 40}, "class 'animal' has 40 different texts here, but 40 shots and a query need 41"),
         ({"shots": -1}, "shots is -1"),
         ({"labels": tuple("abcdefghijklmno")}, "has 14 classes, fewer than the 15 labels"),
@@ -259,6 +287,13 @@ def test_bad_csv(tmp_path: Path, content: str, message: str) -> None:
     file.write_text(content)
     with pytest.raises(InputError, match=message):
         load_rows(str(file))
+
+
+def test_jsonl_may_hold_line_separators_inside_strings(tmp_path: Path) -> None:
+    rows = [{"text": "a\u2028b", "label": "x"}, {"text": "c", "label": "y"}]
+    text = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    (tmp_path / "d.jsonl").write_text(text, encoding="utf-8")
+    assert load_rows(str(tmp_path / "d.jsonl")).rows == (Row("a\u2028b", "x"), Row("c", "y"))
 
 
 def test_bad_jsonl_and_unknown_data(tmp_path: Path) -> None:

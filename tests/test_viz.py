@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 from browser import open_page
 
-from icl_circuits.heads import Answers, GroupEffects, HeadEffects, InContextHead, InContextHeads, LogProbIncrease
+from icl_circuits.heads import Answers, Group, GroupEffects, HeadEffects, InContextHead, InContextHeads, LogProbIncrease
 from icl_circuits.models import Head
 from icl_circuits.viz import (
+    MarkedToken,
     Section,
     Table,
     accuracy_bars,
     attention_view,
     head_map,
+    heads_that_fit,
     layer_bars,
     render_page,
     save,
@@ -40,11 +42,16 @@ def results() -> tuple[LogProbIncrease, HeadEffects, InContextHeads, GroupEffect
     effects = HeadEffects(heads, answers(rng.random(8) < 0.9), answers(rng.random((3, 8)) < 0.5))
     chosen = (InContextHead(4, 1, "foo", 1.0, 0.3, 0.5), InContextHead(3, 0, "bar", 0.5, 0.1, 0.2))
     selected = InContextHeads(chosen, ("foo", "bar"))
-    groups = {name: answers(rng.random(8) < share) for name, share in [("base", 0.9), ("all heads", 0.1)]}
-    groups["random heads"] = answers(rng.random((5, 8)) < 0.8)
-    sizes = {"base": 0, "all heads": 2, "random heads": 2}
-    gold = np.arange(8) % 2
-    return increase, effects, selected, GroupEffects(groups, sizes, ((Head(0, 0),),) * 5, gold, ("foo", "bar"))
+    groups = GroupEffects(
+        base=Group("base", None, 0, answers(rng.random(8) < 0.9)),
+        all=Group("all", None, 2, answers(rng.random(8) < 0.1)),
+        by_label=(),
+        random=Group("random", None, 2, answers(rng.random((5, 8)) < 0.8)),
+        random_heads=((Head(0, 0),),) * 5,
+        gold=np.arange(8) % 2,
+        labels=("foo", "bar"),
+    )
+    return increase, effects, selected, groups
 
 
 def test_figures_are_written_and_deterministic(results: tuple, tmp_path: Path) -> None:
@@ -74,7 +81,7 @@ def test_figures_show_their_numbers(results: tuple) -> None:
     heights = [bar.get_height() for bar in bars.patches]
     np.testing.assert_allclose(heights, [*increase.attn.mean(axis=0), *increase.mlp.mean(axis=0)])
     (accuracy,) = accuracy_bars(groups).axes
-    frame = groups.to_frame().query("gold == 'all'")
+    frame = groups.to_frame().query("gold.isna()")
     np.testing.assert_allclose(
         [bar.get_height() for bar in accuracy.patches], [*frame["top1"], *frame["between_labels"]]
     )
@@ -95,7 +102,8 @@ def test_hostile_strings_in_every_place(chromium: str, tmp_path: Path) -> None:
     )
     page = tmp_path / "page.html"
     cells = tuple((text, text) for text in HOSTILE)
-    section = Section(HOSTILE[0], HOSTILE[2], Table(("a</td>", "b"), cells), views=views, marked=cells)
+    marked = tuple(MarkedToken(text, i, "label") for i, text in enumerate(HOSTILE))
+    section = Section(HOSTILE[0], HOSTILE[2], Table(("a</td>", "b"), cells), views=views, marked=marked)
     page.write_text(render_page(HOSTILE[0], HOSTILE[1], (section,)), encoding="utf-8")
     opened = open_page(chromium, page)
     assert opened.console == []
@@ -107,3 +115,11 @@ def test_hostile_strings_in_every_place(chromium: str, tmp_path: Path) -> None:
 
 def test_a_page_without_views_has_no_bundle() -> None:
     assert len(render_page("t", "s", (Section("a", "b"),))) < 10_000
+
+
+def test_long_prompts_keep_the_page_small() -> None:
+    assert (heads_that_fit(34), heads_that_fit(300), heads_that_fit(5000)) == (346, 4, 1)
+    view = attention_view("v", ["a"] * 400, np.full((3, 400, 400), 0.123), ["L0H0", "L0H1", "L0H2"])
+    assert len(view) < 3_000_000
+    assert "L0H1" in view
+    assert "L0H2" not in view

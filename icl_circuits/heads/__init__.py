@@ -2,12 +2,13 @@
 
 from icl_circuits.heads.answers import Answers, answer, score_answers
 from icl_circuits.heads.causal import HeadEffects, zero_each_head
-from icl_circuits.heads.groups import GroupEffects, group_intervention, random_heads
+from icl_circuits.heads.groups import Group, GroupEffects, group_intervention, random_heads
 from icl_circuits.heads.increase import LogProbIncrease, PositionIncrease, log_prob_increase, position_increase
 from icl_circuits.heads.selection import InContextHead, InContextHeads, select_heads
 
 __all__ = [
     "Answers",
+    "Group",
     "GroupEffects",
     "HeadEffects",
     "InContextHead",

@@ -1,6 +1,7 @@
 """The group intervention: zero all in-context heads, each label's alone, and random heads (methods 1.5, 1.6)."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -13,41 +14,68 @@ from icl_circuits.interventions import ZeroHeads
 from icl_circuits.models import Head, LensModel, all_heads
 from icl_circuits.progress import progress
 from icl_circuits.prompts import PromptBatch
-from icl_circuits.stats import bootstrap_mean
+from icl_circuits.stats import bootstrap_mean, generator
+
+
+@dataclass(frozen=True)
+class Group:
+    """One group of zeroed heads and the answers without them."""
+
+    kind: Literal["base", "all", "label", "random"]
+    label: str | None
+    """The label whose heads these are, where `kind` is `label`."""
+    n_heads: int
+    answers: Answers
+    """Axes: prompt; for `random`: draw, prompt."""
+
+    @property
+    def name(self) -> str:
+        """What the group zeroes, for people to read."""
+        names = {"base": "nothing", "all": "all in-context heads", "random": "random heads"}
+        return f"{self.label}heads" if self.kind == "label" else names[self.kind]
 
 
 @dataclass(frozen=True)
 class GroupEffects:
     """Answers to the same prompts under each group of zeroed heads (paper 1, tables 2 and 3)."""
 
-    groups: dict[str, Answers]
-    """`base`, `all heads`, `foo heads`, `bar heads`, ... : axes prompt. `random heads`: axes draw, prompt."""
-    sizes: dict[str, int]
-    """How many heads each group zeroes."""
+    base: Group
+    all: Group
+    by_label: tuple[Group, ...]
+    """A group for each label that has heads."""
+    random: Group
     random_heads: tuple[tuple[Head, ...], ...]
     """The heads of each random draw."""
     gold: Int[np.ndarray, " prompt"]
     labels: tuple[str, ...]
 
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """Every group, nothing zeroed first."""
+        return (self.base, self.all, *self.by_label, self.random)
+
     def to_frame(self) -> pd.DataFrame:
-        """One row a group and gold label (`all` first): both accuracies with 95 % bootstrap intervals over prompts.
+        """One row a group and gold label (None: all prompts): accuracies with 95 % bootstrap intervals over prompts.
 
         The random control is averaged over its draws within each prompt first.
         """
+        splits = [
+            (None, np.full(len(self.gold), True)),
+            *((name, self.gold == i) for i, name in enumerate(self.labels)),
+        ]
         rows = []
-        for group, answers in self.groups.items():
-            for label, chosen in [
-                ("all", slice(None)),
-                *((name, self.gold == i) for i, name in enumerate(self.labels)),
-            ]:
-                row: dict[str, object] = {"zeroed": group, "n_heads": self.sizes[group], "gold": label}
+        for group in self.groups:
+            for gold, chosen in splits:
+                row: dict[str, object] = {"kind": group.kind, "label": group.label, "zeroed": group.name}
+                row |= {"n_heads": group.n_heads, "gold": gold}
                 for rule in ("top1", "between_labels"):
-                    right = getattr(answers, rule).astype(float)
+                    right = getattr(group.answers, rule).astype(float)
                     per_prompt = right if right.ndim == 1 else right.mean(axis=0)
                     interval = bootstrap_mean(per_prompt[chosen])
                     row |= {rule: interval.mean, f"{rule}_low": interval.low, f"{rule}_high": interval.high}
                 rows.append(row)
-        return pd.DataFrame(rows)
+        words = {column: pd.Series([row[column] for row in rows], dtype=object) for column in ("label", "gold")}
+        return pd.DataFrame(rows).assign(**words)  # object columns keep None
 
 
 def group_intervention(
@@ -59,32 +87,34 @@ def group_intervention(
         model: the model.
         batch: prompts, other than those the heads were selected on.
         selected: the in-context heads.
-        n_random: draws of random heads, as many as selected and in the same layers.
+        n_random: draws of random heads, at least 1, each of as many heads as selected and in the same layers.
         seed: of the draws.
 
     Raises:
-        InputError: too few heads are left unselected for a random control.
+        InputError: no draws asked for, or too few heads are left unselected for them.
     """
-    draws = tuple(random_heads(all_heads(model), selected.of(), seed=seed + i) for i in range(n_random))
-    zeroed = {"all heads": selected.of()} | {
-        f"{label} heads": selected.of(label) for label in selected.labels if selected.of(label)
-    }
-    groups = {"base": answer(model, batch)}
-    for name, heads in progress(list(zeroed.items()), "zeroing groups of heads"):
-        groups[name] = answer(model, batch, ZeroHeads(heads))
+    if n_random < 1:
+        raise InputError(f"{n_random} draws of random heads make no control: ask for at least 1")
+    draws = tuple(random_heads(all_heads(model), selected.of(), seed=(seed, i)) for i in range(n_random))
+    chosen: list[tuple[Literal["all", "label"], str | None, tuple[Head, ...]]] = [("all", None, selected.of())]
+    chosen += [("label", label, selected.of(label)) for label in selected.labels if selected.of(label)]
+    base = Group("base", None, 0, answer(model, batch))
+    zeroed = [
+        Group(kind, label, len(heads), answer(model, batch, ZeroHeads(heads)))
+        for kind, label, heads in progress(chosen, "zeroing groups of heads")
+    ]
     controls = [answer(model, batch, ZeroHeads(heads)) for heads in progress(draws, "zeroing random heads")]
-    groups["random heads"] = stack_answers(controls, "stack")
-    sizes = {"base": 0, "random heads": len(selected.heads)} | {name: len(heads) for name, heads in zeroed.items()}
-    return GroupEffects(groups, sizes, draws, batch.gold.cpu().numpy(), selected.labels)
+    random = Group("random", None, len(selected.heads), stack_answers(controls, "stack"))
+    return GroupEffects(base, zeroed[0], tuple(zeroed[1:]), random, draws, batch.gold.cpu().numpy(), selected.labels)
 
 
-def random_heads(heads: tuple[Head, ...], selected: tuple[Head, ...], *, seed: int) -> tuple[Head, ...]:
+def random_heads(heads: tuple[Head, ...], selected: tuple[Head, ...], *, seed: tuple[int, ...]) -> tuple[Head, ...]:
     """As many unselected heads as `selected`, from the same layers; where a layer has too few, from the nearest ones.
 
     Raises:
         InputError: fewer unselected heads than selected ones.
     """
-    rng = np.random.default_rng(seed)
+    rng = generator(*seed)
     free = [head for head in heads if head not in set(selected)]
     if len(free) < len(selected):
         raise InputError(

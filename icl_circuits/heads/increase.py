@@ -23,6 +23,7 @@ from icl_circuits.models import (
     Head,
     LensModel,
     Readout,
+    at_least_float32,
     attention_weights,
     kv_head,
     readout,
@@ -69,16 +70,31 @@ class PositionIncrease:
     attention: Float[np.ndarray, "prompt selected src_pos"]
     """Attention probability from the answer position to the source position."""
 
+    def to_frame(self) -> pd.DataFrame:
+        """One row a prompt, head and source position up to the answer position."""
+        shown = np.argwhere(~np.isnan(self.increase))
+        return pd.DataFrame(
+            {
+                "prompt": shown[:, 0],
+                "layer": [self.heads[i].layer for i in shown[:, 1]],
+                "head": [self.heads[i].head for i in shown[:, 1]],
+                "src_pos": shown[:, 2],
+                "log_prob_increase": self.increase[tuple(shown.T)],
+                "attention": self.attention[tuple(shown.T)],
+            }
+        )
+
 
 def log_prob_increase(model: LensModel, batch: PromptBatch) -> LogProbIncrease:
     """Score every layer and head by the log-probability it adds to the right label (methods 1.4 and 1.5).
 
     Args:
-        model: any model with per-head z; its head outputs must add up to `attn_out` (no norm between them).
+        model: any model with per-head z whose layers and heads add up to the residual stream.
         batch: prompts; `b` is each prompt's gold label token.
 
     Raises:
-        InputError: the model has no per-head z, or normalises its attention output before adding it.
+        InputError: the model has no per-head z, or an identity that the scores rest on fails: heads add up to
+            `attn_out`, layers to the final state, norm and unembedding make the logits.
     """
     require_per_head_z(model)
     parts = [_increase_of_chunk(model, chunk) for chunk in progress(list(batch.chunks()), "log-probability increase")]
@@ -93,21 +109,40 @@ def _increase_of_chunk(model: LensModel, batch: PromptBatch) -> LogProbIncrease:
     sites = ["hook_resid_pre", "attn.hook_z", "hook_attn_out"]
     if not getattr(model.cfg, "attn_only", False):
         sites.append("hook_mlp_out")
-    capture = Capture([f"blocks.{layer}.{site}" for layer in range(n_layers) for site in sites], batch.last)
-    final = Capture([f"blocks.{n_layers - 1}.hook_resid_post"], batch.last)
-    answer_logits(model, batch, capture, final)
-    found = capture.found
-    out = readout(model)
-    scale = out.scale(final.found[f"blocks.{n_layers - 1}.hook_resid_post"])
+    final_name = f"blocks.{n_layers - 1}.hook_resid_post"
+    names = [f"blocks.{layer}.{site}" for layer in range(n_layers) for site in sites]
+    capture = Capture([*names, final_name], batch.last)
+    logits = answer_logits(model, batch, capture)
+    found = {name: at_least_float32(value) for name, value in capture.found.items()}
+    out, final = readout(model), found[final_name]
+    _require_close(
+        out.logits(final).log_softmax(-1),
+        at_least_float32(logits).log_softmax(-1),
+        f"{model.cfg.model_name!r} does not make its logits from norm and unembedding alone",
+        logits.dtype,
+    )
+    scale = out.scale(final)
     target = batch.gold_tokens
     attn, mlp, heads = [], [], []
     for layer in range(n_layers):
         resid_pre, z, attn_out, *mlp_out = (found[f"blocks.{layer}.{site}"] for site in sites)
         weights = attention_weights(model, layer)
-        head_out = torch.einsum("bhd,hdm->bhm", z, weights.W_O)
-        _require_sum(model, head_out.sum(1) + weights.b_O, attn_out, layer)
+        head_out = torch.einsum("bhd,hdm->bhm", z, at_least_float32(weights.W_O))
+        _require_close(
+            head_out.sum(1) + weights.b_O,
+            attn_out,
+            f"the heads of layer {layer} of {model.cfg.model_name!r} do not add up to its attn_out (a post-norm?)",
+            logits.dtype,
+        )
         with_attn = resid_pre + attn_out
-        whole = torch.stack([resid_pre, with_attn, sum(mlp_out, with_attn)], 1)
+        resid_post = sum(mlp_out, with_attn)
+        _require_close(
+            resid_post,
+            final if layer == n_layers - 1 else found[f"blocks.{layer + 1}.hook_resid_pre"],
+            f"layer {layer} of {model.cfg.model_name!r} does not add its attn_out and mlp_out to the residual stream",
+            logits.dtype,
+        )
+        whole = torch.stack([resid_pre, with_attn, resid_post], 1)
         states = torch.cat([whole, resid_pre[:, None] + head_out], 1)
         log_probs = target_log_probs(out, states, scale, target)
         attn.append(log_probs[:, 1] - log_probs[:, 0])
@@ -145,10 +180,11 @@ def position_increase(model: LensModel, batch: PromptBatch, heads: Sequence[Head
         stop, width = start + len(chunk), chunk.tokens.shape[1]
         text = chunk.is_text.cpu().numpy()
         for place, head in enumerate(heads):
-            resid_pre = rows.found[f"blocks.{head.layer}.hook_resid_pre"]
+            resid_pre = at_least_float32(rows.found[f"blocks.{head.layer}.hook_resid_pre"])
             alpha = rows.found[f"blocks.{head.layer}.attn.hook_pattern"][:, head.head]
             v = values.found[f"blocks.{head.layer}.attn.hook_v"][:, :, kv_head(model, head.head)]
-            weighted_vo = alpha[..., None] * (v @ attention_weights(model, head.layer).W_O[head.head])
+            W_O = at_least_float32(attention_weights(model, head.layer).W_O[head.head])
+            weighted_vo = alpha[..., None] * (at_least_float32(v) @ W_O)
             states = torch.cat([resid_pre[:, None], resid_pre[:, None] + weighted_vo], 1)
             log_probs = target_log_probs(out, states, scale, chunk.gold_tokens)
             gained = (log_probs[:, 1:] - log_probs[:, :1]).cpu().numpy()
@@ -174,11 +210,8 @@ def target_log_probs(
     return torch.cat(found).view(states.shape[:2])
 
 
-def _require_sum(model: LensModel, total: Tensor, attn_out: Tensor, layer: int) -> None:
-    """Raise `InputError` unless the heads' outputs and the bias add up to what the layer adds to the stream."""
-    tolerance = 1e-3 if attn_out.dtype in (torch.float32, torch.float64) else 5e-2
-    if not (total - attn_out).abs().max() <= tolerance * attn_out.abs().max():
-        raise InputError(
-            f"the heads of layer {layer} of {model.cfg.model_name!r} do not add up to its attn_out: the block changes "
-            "the attention output before adding it (a post-norm), so its heads cannot be scored one by one"
-        )
+def _require_close(found: Tensor, expected: Tensor, problem: str, dtype: torch.dtype) -> None:
+    """Raise `InputError` unless an identity that the scores rest on holds for this model, on these very prompts."""
+    tolerance = 5e-2 if dtype in (torch.float16, torch.bfloat16) else 1e-3
+    if not (found - expected).abs().max() <= tolerance * expected.abs().max():
+        raise InputError(f"{problem}, so its layers and heads cannot be scored one by one")

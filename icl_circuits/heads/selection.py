@@ -57,25 +57,27 @@ def select_heads(
     labels: tuple[str, ...],
     *,
     n_heads: int = 12,
+    top_n: int | None = None,
     combine: Literal["union", "intersection"] = "union",
 ) -> InContextHeads:
-    """Take the best `n_heads` by each score, combine the two lists, and keep the `n_heads` of best mean rank.
+    """Take the best `top_n` heads by each score, combine the two lists, and keep the `n_heads` of best mean rank.
 
-    The paper takes its top 10 by each and arrives at 12 heads; how it combines the lists is not known (methods 1.5), so
-    it is a parameter. The static score ranks by mean log-probability increase. The causal score ranks by accuracy drop,
-    ties by log-probability drop. Only heads in `effects` can be selected. A head belongs to the label whose prompts
-    lose most log-probability when it is zeroed.
+    The paper takes its top 10 by each and arrives at 12 heads (`top_n=10, n_heads=12`); how it combines the lists is
+    not known (methods 1.5), so it is a parameter. The static score ranks by mean log-probability increase. The causal
+    score ranks by accuracy drop, ties by log-probability drop. Only heads in `effects` can be selected. A head belongs
+    to the label whose prompts lose most log-probability when it is zeroed.
 
     Args:
         increase: static scores of all heads on the selection prompts.
         effects: causal scores, of all heads or of a preselection, on the same prompts.
         gold: index of each prompt's right label.
         labels: the label words.
-        n_heads: how many heads to keep; an intersection may give fewer.
+        n_heads: how many heads to keep; fewer where the combined list is shorter.
+        top_n: how many to take by each score; default `n_heads`.
         combine: `union` or `intersection` of the two lists.
 
     Raises:
-        InputError: fewer than one head asked for, or more than were scored.
+        InputError: fewer than one head asked for, more than were scored, or an empty intersection.
     """
     if not 1 <= n_heads <= len(effects.heads):
         raise InputError(
@@ -85,8 +87,11 @@ def select_heads(
     log_prob_drop = effects.log_prob_drop.mean(axis=1)
     static_rank = _ranks(static)
     causal_rank = _ranks(effects.accuracy_drop, log_prob_drop)
-    in_static, in_causal = static_rank < n_heads, causal_rank < n_heads
+    depth = n_heads if top_n is None else top_n
+    in_static, in_causal = static_rank < depth, causal_rank < depth
     kept = in_static | in_causal if combine == "union" else in_static & in_causal
+    if not kept.any():
+        raise InputError(f"no head is among the best {depth} by both scores: raise top_n, or use combine='union'")
     mean_rank = (static_rank + causal_rank) / 2
     best = [i for i in np.lexsort((static_rank, mean_rank)) if kept[i]][:n_heads]
     by_label = _by_label(effects, gold, len(labels))

@@ -89,7 +89,7 @@ class ReplaceHeads:
 class ScaleScores:
     """Multiply the attention scores (before the softmax) of `heads` by `factor`.
 
-    `factor` 0 makes a row attend evenly to what it may see. Entries above the diagonal stay masked.
+    `factor` 0 makes a row attend evenly to what it may see. Masked entries stay masked.
     """
 
     heads: tuple[Head, ...]
@@ -110,7 +110,7 @@ class ScaleScores:
 class ReplaceScores:
     """Set the attention scores (before the softmax) of each head to values of its own, `[batch pos src_pos]`.
 
-    Entries above the diagonal stay masked.
+    Masked entries (the future, what a sliding window hides) stay masked.
     """
 
     values: Mapping[Head, Float[Tensor, "batch pos src_pos"]]
@@ -197,14 +197,13 @@ def _score_hooks(
             batch, _, n_pos, n_src = scores.shape
             rows = _mask(batch, n_pos, positions, scores.device, name)
             columns = _mask(batch, n_src, src_positions, scores.device, name)
-            causal = torch.ones(n_pos, n_src, dtype=torch.bool, device=scores.device).tril()
-            chosen = rows[:, :, None] & columns[:, None, :] & causal
+            chosen = rows[:, :, None] & columns[:, None, :]
             scores = scores.clone()
             for head in heads:
                 if head.layer == layer:
-                    scores[:, head.head] = torch.where(
-                        chosen, changed(head, scores[:, head.head]), scores[:, head.head]
-                    )
+                    old = scores[:, head.head]
+                    seen = old > torch.finfo(old.dtype).min / 2  # masked: minus infinity, or near the least number
+                    scores[:, head.head] = torch.where(chosen & seen, changed(head, old), old)
             return scores
 
         return change_scores

@@ -97,9 +97,12 @@ def from_own_weights(name: str, *, processing: Processing, dtype: torch.dtype, d
     hooked = hooked_transformer_class()
     if hooked is None:
         raise InputError(f"model {name!r} exists for HookedTransformer only: install 'transformer_lens<4' to load it")
-    with _quiet():
-        load = hooked.from_pretrained if processing == "default" else hooked.from_pretrained_no_processing
-        return cast(LensModel, load(official_name(name), dtype=dtype, device=str(device)))
+    load = hooked.from_pretrained if processing == "default" else hooked.from_pretrained_no_processing
+    try:
+        with _quiet():
+            return cast(LensModel, load(official_name(name), dtype=dtype, device=str(device)))
+    except OSError as error:  # what the Hub client raises without a network
+        raise InputError(f"cannot load model {name!r} ({type(error).__name__}): it needs a network") from error
 
 
 def to_hooked(
@@ -221,8 +224,10 @@ def require_per_head_z(model: LensModel) -> None:
 
 
 def require_heads(model: LensModel, heads: tuple[Head, ...]) -> None:
-    """Raise `InputError` naming the first of `heads` that `model` does not have."""
+    """Raise `InputError` naming the first of `heads` that is no `Head` or that `model` does not have."""
     for head in heads:
+        if not isinstance(head, Head):
+            raise InputError(f"{head!r} is no Head: write Head(layer, head)")
         if not (0 <= head.layer < model.cfg.n_layers and 0 <= head.head < model.cfg.n_heads):
             raise InputError(
                 f"head {head} does not exist: {model.cfg.model_name!r} has layers 0..{model.cfg.n_layers - 1} with "
@@ -295,10 +300,10 @@ def attention_weights(model: LensModel, layer: int) -> AttentionWeights:
 
 @dataclass(frozen=True)
 class Readout:
-    """The final norm and the unembedding: `logits = softcap(norm(resid) @ W_U + b_U)`.
+    """The final norm and the unembedding: `logits = softcap(norm(resid) @ W_U + b_U)`, in float32 or wider.
 
-    `centred` says whether the norm subtracts the mean (LayerNorm) or not (RMS norm); `normalises` is False for toy
-    models without a final norm.
+    Half precision is widened, since it overflows in the norm's squares. `centred` says whether the norm subtracts the
+    mean (LayerNorm) or not (RMS norm); `normalises` is False for toy models without a final norm.
     """
 
     normalises: bool
@@ -312,6 +317,7 @@ class Readout:
 
     def scale(self, resid: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch 1"]:
         """What the final norm divides `resid` by: its standard deviation, or root mean square for RMS norms."""
+        resid = at_least_float32(resid)
         if not self.normalises:
             return torch.ones_like(resid[..., :1])
         return (self._centre(resid).pow(2).mean(-1, keepdim=True) + self.eps).sqrt()
@@ -332,7 +338,7 @@ class Readout:
 
         The norm's bias is dropped as in the authors' code; a bias of the unembedding (GPT-J) is kept.
         """
-        return at_least_float32(self._cap(self.project(state, scale) + self.b_U)).log_softmax(-1)
+        return self._cap(self.project(state, scale) + self.b_U).log_softmax(-1)
 
     def logits(self, resid: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_vocab"]:
         """The model's own logits of a final residual state, nothing frozen and nothing dropped."""
@@ -340,6 +346,7 @@ class Readout:
         return self._cap(normed @ self.W_U + self.b_U)
 
     def _centre(self, x: Tensor) -> Tensor:
+        x = at_least_float32(x)
         return x - x.mean(-1, keepdim=True) if self.centred else x
 
     def _cap(self, logits: Tensor) -> Tensor:
@@ -348,7 +355,7 @@ class Readout:
 
 def readout(model: LensModel) -> Readout:
     """The model's final norm and unembedding, whichever class, norm and processing it has."""
-    norm, W_U = getattr(model, "ln_final", None), model.unembed.W_U  # toy models may have no norm
+    norm, W_U = getattr(model, "ln_final", None), at_least_float32(model.unembed.W_U)  # toy models may have no norm
     weight = _first(norm, "w", "weight")
     if weight is not None and getattr(model.cfg, "rmsnorm_uses_offset", False) and backend_of(model) == "bridge":
         weight = 1.0 + weight  # Gemma stores its norm weights less one; HookedTransformer adds it when it converts
@@ -368,17 +375,28 @@ def readout(model: LensModel) -> Readout:
 
 
 def _first(module: Any, *names: str) -> Tensor | None:
-    """The first of the attributes `names` that `module` has as a tensor."""
+    """The first of the attributes `names` that `module` has as a tensor, in float32 or wider."""
     values = (getattr(module, name, None) for name in names)
-    return next((value for value in values if isinstance(value, Tensor)), None)
+    return next((at_least_float32(value) for value in values if isinstance(value, Tensor)), None)
 
 
 def require_live_scores(model: LensModel) -> None:
     """Raise `InputError` where hooks on attention scores would change nothing.
 
-    Some `TransformerBridge` attentions (GPT-J's) compute z apart from the scores they show. One forward of two tokens
-    tells: with the scores of layer 0 replaced, z must move.
+    Some `TransformerBridge` attentions (GPT-J's) compute z apart from the scores they show. `load_model` tries it; a
+    model that came another way is tried when first asked.
     """
+    if not hasattr(model, "icl_scores_are_live"):
+        note_live_scores(model)
+    if not cast(Any, model).icl_scores_are_live:
+        raise InputError(
+            f"{type(model).__name__} of {model.cfg.model_name!r} shows its attention scores but does not use them, so "
+            "an intervention on them would change nothing: load the model with backend='hooked'"
+        )
+
+
+def note_live_scores(model: LensModel) -> None:
+    """Try on two tokens whether z moves when the scores of layer 0 are replaced, and note it on the model."""
     tokens: Int[Tensor, "batch pos"] = torch.tensor([[0, 1]], device=device_of(model))
     seen: list[Tensor] = []
 
@@ -397,11 +415,7 @@ def require_live_scores(model: LensModel) -> None:
         model.run_with_hooks(
             tokens, fwd_hooks=[(z_name, record), ("blocks.0.attn.hook_attn_scores", block_own_position)]
         )
-    if torch.equal(seen[0], seen[1]):
-        raise InputError(
-            f"{type(model).__name__} of {model.cfg.model_name!r} shows its attention scores but does not use them, so "
-            "an intervention on them would change nothing: load the model with backend='hooked'"
-        )
+    cast(Any, model).icl_scores_are_live = not torch.equal(seen[0], seen[1])
 
 
 def at_least_float32(x: Tensor) -> Tensor:

@@ -16,10 +16,11 @@ from icl_circuits.models.lens import (
     Processing,
     backend_of,
     default_device,
+    device_of,
     from_own_weights,
     hooked_transformer_class,
+    note_live_scores,
     official_name,
-    readout,
     require_per_head_z,
     to_bridge,
     to_hooked,
@@ -83,16 +84,19 @@ def load_model(
         device: default: the one TransformerLens chooses.
 
     Returns:
-        The model. Its logits were compared with Hugging Face's on the same weights before it is returned.
+        The model. Its log-probabilities were compared with Hugging Face's on the same weights, but for the toy models
+        whose weights TransformerLens keeps itself.
 
     Raises:
         InputError: no such model, unreadable weights, no conversion for the architecture, no per-head attention, or
             logits that differ from Hugging Face's.
     """
     backend = backend or ("bridge" if hooked_transformer_class() is None else "hooked")
-    place = torch.device(device) if device is not None else default_device()
+    place = _device(device)
     revision = revision or (_checkpoint_revision(name, checkpoint) if checkpoint is not None else None)
     if wants_own_weights(name):
+        if revision:
+            raise InputError(f"model {name!r} is TransformerLens's own and has no revisions or checkpoints here")
         model = from_own_weights(name, processing=processing, dtype=dtype, device=place)
         prepend_bos = bool(model.cfg.default_prepend_bos)
     else:
@@ -103,9 +107,10 @@ def load_model(
             expected = hf_model(tokens).logits.float().log_softmax(-1)
         build = to_hooked if backend == "hooked" else to_bridge
         model = build(hf_model, tokenizer, processing=processing, dtype=dtype, device=place)
-        require_per_head_z(model)
         _require_same_log_probs(model, tokens, expected, name)
     require_per_head_z(model)
+    note_live_scores(model)
+    model.cfg.model_name = name  # what the user calls it, also in messages
     cast(torch.nn.Module, model).eval().requires_grad_(False)
     card = ModelCard(name, revision, backend, processing, str(dtype).removeprefix("torch."), prepend_bos)
     cast(Any, model).icl_card = card
@@ -117,7 +122,7 @@ def model_card(model: LensModel) -> ModelCard:
     card = getattr(model, "icl_card", None)
     if isinstance(card, ModelCard):
         return card
-    dtype = str(readout(model).W_U.dtype).removeprefix("torch.")
+    dtype = str(cast(torch.Tensor, model.unembed.W_U).dtype).removeprefix("torch.")
     name, bos = str(model.cfg.model_name), bool(getattr(model.cfg, "default_prepend_bos", False))
     return ModelCard(name, None, backend_of(model), None, dtype, bos)
 
@@ -186,7 +191,9 @@ def _load_hugging_face(source: _Source, name: str, revision: str | None, dtype: 
         options["revision"] = revision
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.location, **options)
-        hf_model = AutoModelForCausalLM.from_pretrained(source.location, dtype=dtype, **options)
+        hf_model, loading = AutoModelForCausalLM.from_pretrained(
+            source.location, dtype=dtype, output_loading_info=True, **options
+        )
     except Exception as error:  # transformers, safetensors and gguf each raise kinds of their own for a bad file
         reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
         if source.is_local:
@@ -197,6 +204,12 @@ def _load_hugging_face(source: _Source, name: str, revision: str | None, dtype: 
                 f"{SMOLLM2!r}; a Hub name needs a network or a filled cache"
             )
         raise InputError(f"cannot load model {name!r} from {source.described!r} ({reason}); {mend}") from error
+    absent = sorted(map(str, [*loading["missing_keys"], *loading["mismatched_keys"]]))
+    if absent:
+        raise InputError(
+            f"the weights of model {name!r} in {source.described!r} lack {len(absent)} tensors of the right shape, "
+            f"{absent[0]!r} first: the files are incomplete or of another model; fetch them again"
+        )
     if not getattr(tokenizer, "is_fast", False):
         raise InputError(f"the tokenizer of {name!r} is not a fast one: label positions need its character offsets")
     return hf_model.eval(), tokenizer
@@ -219,10 +232,10 @@ def _checkpoint_revision(name: str, checkpoint: int) -> str:
 def _require_same_log_probs(model: LensModel, tokens: torch.Tensor, expected: torch.Tensor, name: str) -> None:
     """Raise `InputError` where the loaded model does not compute what Hugging Face computes from the same weights."""
     with torch.no_grad():
-        found = model(tokens.to(readout(model).W_U.device)).float().log_softmax(-1).cpu()[..., : expected.shape[-1]]
+        found = model(tokens.to(device_of(model))).float().log_softmax(-1).cpu()[..., : expected.shape[-1]]
     if not torch.isfinite(expected).all():
         raise InputError(f"model {name!r} gives NaN or infinite logits: its weights are corrupt or dtype is too narrow")
-    tolerance = 1e-3 if readout(model).W_U.dtype in (torch.float32, torch.float64) else 5e-2
+    tolerance = 5e-2 if model.unembed.W_U.dtype in (torch.float16, torch.bfloat16) else 1e-3
     difference, size = (found - expected).abs().max().item(), expected.abs().max().item()
     if not difference <= tolerance * size:
         raise InputError(
@@ -230,6 +243,16 @@ def _require_same_log_probs(model: LensModel, tokens: torch.Tensor, expected: to
             f"(log-probabilities differ by {difference:.2g} nats): its config asks for what the conversion lacks; try "
             "the other backend"
         )
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    """The device asked for, after a try that it exists; by default the one TransformerLens chooses."""
+    if device is None:
+        return default_device()
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {str(device)!r} does not exist on this machine: try 'cpu'") from error
 
 
 def _seeded(seed: int) -> torch.Generator:

@@ -19,7 +19,8 @@ DEFAULT_SEPARATOR = " "
 class PromptBatch:
     """Prompts ready for a model.
 
-    Right padding is exact in a causal model whatever its position embedding: nothing after `last` is read.
+    Right padding (with each prompt's own last token) is exact in a causal model whatever its position embedding:
+    nothing after `last` is read.
     """
 
     tokens: Int[Tensor, "batch pos"]
@@ -122,14 +123,13 @@ def encode(
                 f"{model.cfg.n_ctx}: use fewer shots or shorter texts"
             )
     device = device_of(model)
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
     width = max(len(row.tokens) for row in rows)
 
     def integers(values: Any) -> Tensor:
         return torch.tensor(values, dtype=torch.long, device=device)
 
     return PromptBatch(
-        tokens=integers([row.tokens + [pad] * (width - len(row.tokens)) for row in rows]),
+        tokens=integers([row.tokens + row.tokens[-1:] * (width - len(row.tokens)) for row in rows]),
         last=integers([len(row.tokens) - 1 for row in rows]),
         label_positions=integers([row.label_positions for row in rows]).reshape(len(rows), n_demos),
         demo_labels=integers([[demo.label for demo in p.demos] for p in prompts]).reshape(len(rows), n_demos),

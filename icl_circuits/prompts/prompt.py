@@ -7,6 +7,7 @@ import numpy as np
 
 from icl_circuits.errors import InputError
 from icl_circuits.prompts.rows import Rows
+from icl_circuits.stats import generator
 
 DEFAULT_LABELS = ("foo", "bar")
 
@@ -58,15 +59,20 @@ def sample_prompts(
         seed: of every random choice.
 
     Raises:
-        InputError: fewer than two labels, a label twice, fewer classes than labels, or a class with too few texts.
+        InputError: fewer than two labels, a label twice, fewer classes than labels, a class with too few texts, or a
+            negative seed.
     """
     labels = tuple(labels)
     if n < 1:
         raise InputError(f"cannot sample {n} prompts: ask for at least 1")
     if shots < 0:
         raise InputError(f"shots is {shots}: ask for 0 (zero-shot) or more")
-    if len(labels) < 2 or len(set(labels)) < len(labels) or not all(label.strip() for label in labels):
-        raise InputError(f"labels {', '.join(labels)!r}: give at least two different words")
+    if (
+        len(labels) < 2
+        or len(set(labels)) < len(labels)
+        or not all(label and label == label.strip() for label in labels)
+    ):
+        raise InputError(f"labels {', '.join(labels)!r}: give at least two different words, without spaces around them")
     texts = rows.by_class()
     if len(texts) < len(labels):
         raise InputError(
@@ -79,7 +85,7 @@ def sample_prompts(
             f"data {rows.name!r}: class {name!r} has {count} different texts here, but {shots} shots and a query need "
             f"{shots + 1}: lower the shots or add rows"
         )
-    rng = np.random.default_rng(seed)
+    rng = generator(seed)
     golds = rng.permutation(np.arange(n) % len(labels))
     names = list(texts)
     prompts = []

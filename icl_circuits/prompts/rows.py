@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from icl_circuits.errors import InputError
+from icl_circuits.stats import generator
 
 WORD_CATEGORIES = "word-categories"
 HUB_PREFIX = "hf:"
@@ -46,7 +46,7 @@ class Rows:
 
     def split(self, seed: int) -> tuple["Rows", "Rows"]:
         """Two halves without a text in common, each with half of every class: one to select on, one to evaluate on."""
-        rng = np.random.default_rng(seed)
+        rng = generator(seed)
         halves: tuple[list[Row], list[Row]] = ([], [])
         for label, texts in self.by_class().items():
             for place, i in enumerate(rng.permutation(len(texts))):
@@ -106,9 +106,9 @@ def _read_frame(name: str) -> pd.DataFrame:
     try:
         if path.suffix.lower() == ".csv":
             return pd.read_csv(path, dtype=str, keep_default_na=False)
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # JSON strings may hold other line separators
         return pd.DataFrame([json.loads(line) for line in lines if line.strip()], dtype=object)
-    except ValueError as error:  # the errors of pandas' parser, of json and of UTF-8 decoding are ValueErrors
+    except (ValueError, OSError) as error:  # the errors of pandas' parser, json and UTF-8 decoding are ValueErrors
         raise InputError(f"data file {name!r} cannot be read as {path.suffix[1:].upper()}: {error}") from error
 
 
@@ -126,5 +126,6 @@ def _read_hub(name: str) -> pd.DataFrame:
     frame: pd.DataFrame = dataset.to_pandas()
     for column, feature in dataset.features.items():
         if isinstance(feature, ClassLabel):
-            frame[column] = [feature.int2str(int(value)) for value in frame[column]]
+            names = dict(enumerate(feature.names))
+            frame[column] = [names.get(value) for value in frame[column]]  # -1 stands for no label
     return frame

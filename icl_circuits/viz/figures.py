@@ -23,8 +23,8 @@ def head_map(increase: LogProbIncrease, effects: HeadEffects, selected: InContex
         causal[head.layer, head.head] = drop
     n_heads = static.shape[1]
     with style():
-        figure = Figure(figsize=(7.0, max(3.2, 0.9 + 0.34 * n_heads)))
-        above, below = figure.subplots(2, 1, sharex=True)
+        figure = Figure(figsize=(7.0, max(3.6, 1.3 + 0.34 * n_heads)))
+        above, below = figure.subplots(2, 1)
         _heat_map(above, static, selected, "Log-probability increase (nats)", figure)
         _heat_map(below, causal, selected, "Log-probability lost when zeroed (nats)", figure)
         below.set_xlabel("layer")
@@ -49,7 +49,9 @@ def _heat_map(
     )
     image = axes.imshow(values.T, cmap="PuOr_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
     for head in selected.heads:
-        axes.add_patch(Rectangle((head.layer - 0.5, head.head - 0.5), 1, 1, fill=False, edgecolor="black", lw=1.4))
+        axes.add_patch(
+            Rectangle((head.layer - 0.5, head.head - 0.5), 1, 1, fill=False, edgecolor="black", lw=1.4, clip_on=False)
+        )
     axes.set_title(title, loc="left")
     axes.set_ylabel("head")
     for axis in (axes.xaxis, axes.yaxis):
@@ -87,8 +89,9 @@ def layer_bars(increase: LogProbIncrease) -> "matplotlib.figure.Figure":
             )
         axes.axhline(0, color="0.3", lw=0.6)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=16))
-        axes.set_xlabel("layer")
-        axes.set_ylabel("log-probability increase (nats)")
+        axes.set_xlim(-0.5, n_layers - 0.1)
+        axes.set_xlabel("layer (MLPs at half steps)")
+        axes.set_ylabel("log-probability increase\n(nats, 95 % intervals)")
         axes.legend(loc="upper left")
     return figure
 
@@ -98,14 +101,15 @@ def accuracy_bars(effects: GroupEffects) -> "matplotlib.figure.Figure":
     from matplotlib.figure import Figure
 
     frame = effects.to_frame()
-    frame = frame[frame["gold"] == "all"].reset_index(drop=True)
-    names = ["nothing" if row.zeroed == "base" else f"{row.zeroed}\n({row.n_heads})" for row in frame.itertuples()]
+    frame = frame[frame["gold"].isna()].reset_index(drop=True)
+    shown = frame["zeroed"].str.replace("all ", "all\n")
+    names = [f"{name}\n({n})" if n else name for name, n in zip(shown, frame["n_heads"], strict=True)]
     with style():
         figure = Figure(figsize=(max(5.5, 1.1 * len(names)), 3.0))
         axes = figure.subplots()
         for offset, rule, colour, hatch, label in (
-            (-0.2, "top1", TOP1_COLOUR, "", "top-1 over the vocabulary"),
-            (0.2, "between_labels", BETWEEN_COLOUR, "///", "between the labels"),
+            (-0.2, "top1", TOP1_COLOUR, "", "top-1"),
+            (0.2, "between_labels", BETWEEN_COLOUR, "///", "between labels"),
         ):
             means = frame[rule].to_numpy()
             low, high = frame[f"{rule}_low"].to_numpy(), frame[f"{rule}_high"].to_numpy()
@@ -120,10 +124,10 @@ def accuracy_bars(effects: GroupEffects) -> "matplotlib.figure.Figure":
                 label=label,
                 error_kw={"lw": 0.9, "ecolor": "0.2", "capsize": 2},
             )
-        axes.axhline(1 / len(effects.labels), color="0.3", lw=0.9, ls="--", label="chance between the labels")
+        axes.axhline(1 / len(effects.labels), color="0.3", lw=0.9, ls="--", label="chance between labels")
         axes.set_xticks(range(len(names)), names)
         axes.set_ylim(0, 1)
         axes.set_xlabel("heads zeroed (how many)")
-        axes.set_ylabel("accuracy")
+        axes.set_ylabel("accuracy, 95 % intervals")
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3)
     return figure

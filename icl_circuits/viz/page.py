@@ -5,6 +5,7 @@ import importlib.resources
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
@@ -21,6 +22,15 @@ class Table:
 
 
 @dataclass(frozen=True)
+class MarkedToken:
+    """A token of a prompt, as text; label positions and the last position are marked."""
+
+    text: str
+    position: int
+    kind: Literal["plain", "label", "last"]
+
+
+@dataclass(frozen=True)
 class Section:
     """A heading, a sentence or two, and what it shows."""
 
@@ -31,8 +41,8 @@ class Section:
     """An SVG file, put into the page."""
     views: tuple[tuple[str, str], ...] = ()
     """Captions and the HTML of `viz.views`."""
-    marked: tuple[tuple[str, str], ...] = ()
-    """A prompt's tokens, each with its mark: a label word, `last`, or nothing."""
+    marked: tuple[MarkedToken, ...] = ()
+    """A prompt's tokens."""
 
 
 def render_page(title: str, summary: str, sections: Sequence[Section]) -> str:

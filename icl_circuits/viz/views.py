@@ -8,6 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
+CELLS_AT_MOST = 400_000
+"""Attention values in one view, about 2.5 MB of page."""
+
 
 def circuitsvis_bundle() -> str:
     """The JavaScript bundle of the installed circuitsvis wheel, safe inside a `<script>` element of a page."""
@@ -28,15 +31,23 @@ def attention_view(
         tokens: the prompt's tokens as text; any string is safe.
         attention: attention probabilities, rounded to three places to keep pages small.
         head_names: such as `L10H7`.
+
+    Heads beyond `heads_that_fit(len(tokens))` are left out; say so in the caption.
     """
+    shown = heads_that_fit(len(tokens))
     props = {
-        "attention": np.round(np.asarray(attention, dtype=np.float64), 3).tolist(),
+        "attention": np.round(np.asarray(attention[:shown], dtype=np.float64), 3).tolist(),
         "tokens": list(tokens),
-        "attentionHeadNames": list(head_names),
+        "attentionHeadNames": list(head_names[:shown]),
         "maskUpperTri": True,
     }
     call = f"CircuitsVis.render({script_json(view_id)}, CircuitsVis.AttentionHeads, {script_json(props)});"
     return f'<div class="view" id="{html.escape(view_id, quote=True)}"></div>\n<script>{call}</script>'
+
+
+def heads_that_fit(n_tokens: int) -> int:
+    """How many heads of a prompt of `n_tokens` one view may hold: at least one, at most `CELLS_AT_MOST` values."""
+    return max(1, CELLS_AT_MOST // max(1, n_tokens) ** 2)
 
 
 def script_json(value: object) -> str:
