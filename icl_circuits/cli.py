@@ -206,10 +206,11 @@ def _console() -> "rich.console.Console":
 
 
 def _rich(table: "icl_circuits.viz.Table", title: str) -> "rich.table.Table":
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    rich = RichTable(title=title)
+    rich = RichTable(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for column in table.columns:
         rich.add_column(column)
     for row in table.rows:

@@ -152,7 +152,7 @@ def test_planted_groups(planted: LensModel, planted_batch: PromptBatch) -> None:
     frame = groups.to_frame()
     top1 = {(row.zeroed, row.gold): row.top1 for row in frame.itertuples()}
     assert top1["nothing", None] == 1.0
-    assert top1["all in-context heads", None] == 0.0
+    assert top1["in-context heads", None] == 0.0
     assert (top1["fooheads", "foo"], top1["fooheads", "bar"]) == (0.0, 1.0)
     assert (top1["barheads", "foo"], top1["barheads", "bar"]) == (1.0, 0.0)
     assert len(groups.random_heads) == 8

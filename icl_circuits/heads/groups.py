@@ -31,7 +31,7 @@ class Group:
     @property
     def name(self) -> str:
         """What the group zeroes, for people to read."""
-        names = {"base": "nothing", "all": "all in-context heads", "random": "random heads"}
+        names = {"base": "nothing", "all": "in-context heads", "random": "random heads"}
         return f"{self.label}heads" if self.kind == "label" else names[self.kind]
 
 

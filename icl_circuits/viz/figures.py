@@ -102,7 +102,7 @@ def accuracy_bars(effects: GroupEffects) -> "matplotlib.figure.Figure":
 
     frame = effects.to_frame()
     frame = frame[frame["gold"].isna()].reset_index(drop=True)
-    shown = frame["zeroed"].str.replace("all ", "all\n")
+    shown = frame["zeroed"].str.replace(" heads", "\nheads")
     names = [f"{name}\n({n})" if n else name for name, n in zip(shown, frame["n_heads"], strict=True)]
     with style():
         figure = Figure(figsize=(max(5.5, 1.1 * len(names)), 3.0))
