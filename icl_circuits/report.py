@@ -316,7 +316,7 @@ def accuracy_table(groups: GroupEffects) -> Table:
         (
             row["zeroed"],
             str(row["n_heads"]),
-            row["gold"] or "",
+            row["gold"] or "(all)",
             *(f"{row[r]:.2f} [{row[f'{r}_low']:.2f}, {row[f'{r}_high']:.2f}]" for r in ("top1", "between_labels")),
         )
         for _, row in groups.to_frame().iterrows()

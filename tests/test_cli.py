@@ -141,7 +141,7 @@ def test_report_on_smollm2(run: Any, tmp_path: Path) -> None:
 def test_heads_command(run: Any, folders: dict[str, Path], tmp_path: Path) -> None:
     code, out, _ = run("heads", "--model", str(folders["gptj"]), *SMALL)
     assert code == 0
-    assert len([line for line in out.splitlines() if re.match(r"L\d+H\d+ ", line)]) == 2
+    assert len([line for line in out.splitlines() if re.match(r" *L\d+H\d+ ", line)]) == 2
     assert list(tmp_path.iterdir()) == []
 
 
