@@ -146,7 +146,8 @@ def run(model: LensModel, plan: Plan) -> Findings:
     Raises:
         InputError: whatever `score_heads` and encoding raise.
     """
-    settings, seconds = plan.settings, dict[str, float]()
+    settings = plan.settings
+    seconds: dict[str, float] = {}
     evaluation = encode(model, plan.evaluation, separator=settings.separator)
     with _timed(seconds, "selection"):
         scores = score_heads(model, plan)
@@ -209,6 +210,7 @@ def new_folder(out: Path, *, force: bool) -> Iterator[Path]:
             raise InputError(f"--out {str(out)!r} exists and is no report: name another folder")
         if not force:
             raise InputError(f"--out {str(out)!r} exists already: give --force to replace it, or name another folder")
+    made = [folder for folder in out.parents if not folder.exists()]
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
@@ -225,6 +227,9 @@ def new_folder(out: Path, *, force: bool) -> Iterator[Path]:
         if old.exists() and not out.exists():
             old.rename(out)
         shutil.rmtree(work, ignore_errors=True)
+        if not out.exists():
+            for folder in made:
+                folder.rmdir()
 
 
 def write(findings: Findings, folder: Path) -> None:

@@ -189,6 +189,7 @@ def test_using_the_package_warns_of_nothing_and_draws_nothing() -> None:
     ("arguments", "message"),
     [
         (("--model", "no-such-model-anywhere"), "cannot load model 'no-such-model-anywhere'"),
+        (("--model", "no-such-model-anywhere", "--out", "new/folders/r"), "cannot load model"),
         (("--data", "nonsense"), "data 'nonsense' is unknown"),
         (("--data", "GOOD", "--text-column", "body"), "no column 'body': its columns are text, label"),
         (("--data", "EMPTY"), "has no rows"),

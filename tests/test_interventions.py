@@ -109,7 +109,7 @@ def test_replacing_by_the_mean_and_by_another_run(model: LensModel, batch: Promp
 
 def test_scores(model: LensModel, batch: PromptBatch, request: pytest.FixtureRequest) -> None:
     if "gptj-bridge" in request.node.name:
-        with pytest.raises(InputError, match="does not use them"):
+        with pytest.raises(InputError, match="does not compute with the attention scores"):
             run(model, batch, ScaleScores((Head(1, 2),), 0.5))
         return
     name = "blocks.1.attn.hook_attn_scores"

@@ -97,7 +97,7 @@ def test_both_classes_tell_the_same_facts(folders: dict[str, Path], name: str) -
 
 def test_scores_that_do_nothing_are_refused(folders: dict[str, Path]) -> None:
     """GPT-J on the Bridge shows attention scores that it does not use."""
-    with pytest.raises(InputError, match="does not use them"):
+    with pytest.raises(InputError, match="does not compute with the attention scores"):
         require_live_scores(loaded(folders["gptj"], "bridge"))
     for name in ("gpt2", "llama", "neox", "qwen2"):
         require_live_scores(loaded(folders[name], "bridge"))

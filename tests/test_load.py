@@ -77,7 +77,14 @@ def test_checkpoints_are_revisions() -> None:
     assert load._checkpoint_revision("pythia-70m", 3000) == "step3000"
     assert load._checkpoint_revision("stanford-crfm/alias-gpt2-small-x21", 400) == "checkpoint-400"
     with pytest.raises(InputError, match="no known checkpoints"):
-        load._checkpoint_revision("gpt2", 10)
+        load_model("gpt2", checkpoint=10)
+    with pytest.raises(InputError, match="give revision 'main' or checkpoint 3000, not both"):
+        load_model("pythia-70m", revision="main", checkpoint=3000)
+
+
+def test_local_models_have_no_revisions(folders: dict[str, Path]) -> None:
+    with pytest.raises(InputError, match="is on this machine and has no revision 'main'"):
+        load_model(str(folders["gpt2"]), revision="main")
 
 
 def test_smollm2_gguf_equals_hugging_face(smollm2: LensModel) -> None:

@@ -390,13 +390,17 @@ def require_live_scores(model: LensModel) -> None:
         note_live_scores(model)
     if not cast(Any, model).icl_scores_are_live:
         raise InputError(
-            f"{type(model).__name__} of {model.cfg.model_name!r} shows its attention scores but does not use them, so "
-            "an intervention on them would change nothing: load the model with backend='hooked'"
+            f"{type(model).__name__} of {model.cfg.model_name!r} does not compute with the attention scores that its "
+            "hooks show, so an intervention on them would change nothing: load the model with backend='hooked'"
         )
 
 
 def note_live_scores(model: LensModel) -> None:
     """Try on two tokens whether z moves when the scores of layer 0 are replaced, and note it on the model."""
+    z_name, scores_name = "blocks.0.attn.hook_z", "blocks.0.attn.hook_attn_scores"
+    if scores_name not in model.hook_dict:
+        cast(Any, model).icl_scores_are_live = False
+        return
     tokens: Int[Tensor, "batch pos"] = torch.tensor([[0, 1]], device=device_of(model))
     seen: list[Tensor] = []
 
@@ -408,13 +412,10 @@ def note_live_scores(model: LensModel) -> None:
         scores[:, :, 1, 1] = scores[:, :, 1, 0] - 30.0
         return scores
 
-    z_name = "blocks.0.attn.hook_z"
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # TransformerLens 4 warns where the change is lost
         model.run_with_hooks(tokens, fwd_hooks=[(z_name, record)])
-        model.run_with_hooks(
-            tokens, fwd_hooks=[(z_name, record), ("blocks.0.attn.hook_attn_scores", block_own_position)]
-        )
+        model.run_with_hooks(tokens, fwd_hooks=[(z_name, record), (scores_name, block_own_position)])
     cast(Any, model).icl_scores_are_live = not torch.equal(seen[0], seen[1])
 
 

@@ -93,7 +93,10 @@ def load_model(
     """
     backend = backend or ("bridge" if hooked_transformer_class() is None else "hooked")
     place = _device(device)
-    revision = revision or (_checkpoint_revision(name, checkpoint) if checkpoint is not None else None)
+    if checkpoint is not None:
+        if revision:
+            raise InputError(f"model {name!r}: give revision {revision!r} or checkpoint {checkpoint}, not both")
+        revision = _checkpoint_revision(name, checkpoint)
     if wants_own_weights(name):
         if revision:
             raise InputError(f"model {name!r} is TransformerLens's own and has no revisions or checkpoints here")
@@ -184,6 +187,8 @@ def _load_hugging_face(source: _Source, name: str, revision: str | None, dtype: 
     """The Hugging Face model and fast tokenizer of `source`."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    if source.is_local and revision:
+        raise InputError(f"model {name!r} is on this machine and has no revision {revision!r}")
     options: dict[str, Any] = {}
     if source.gguf_file:
         options["gguf_file"] = source.gguf_file
