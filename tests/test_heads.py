@@ -188,7 +188,7 @@ def test_planted_three_labels_share_nothing(planted: LensModel) -> None:
 
 
 def plain_log_prob(model: LensModel, state: torch.Tensor, final: torch.Tensor, target: int) -> float:
-    """log p(target) of one state with the norm's scale frozen at `final`, written out (methods 1.4)."""
+    """log p(target) of one state with the norm's scale frozen at `final`, written out."""
     out = readout(model)
     if str(model.cfg.normalization_type).startswith("LN"):
         sigma = torch.sqrt(final.var(unbiased=False) + model.cfg.eps)

@@ -1,4 +1,4 @@
-"""The facts about a model are the same from both classes, and the identities of methods section 4 hold."""
+"""The facts about a model are the same from both classes, and the identities that the scores rest on hold."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def test_frozen_log_probs_are_the_models_where_no_bias_is_dropped(model: LensMod
 
 
 def test_projection_is_linear(model: LensModel) -> None:
-    """M(alpha vo) = alpha M(vo) with the frozen norm (methods 1.4)."""
+    """M(alpha vo) = alpha M(vo) with the frozen norm."""
     out = readout(model)
     x, y = torch.randn(2, 3, model.cfg.d_model, generator=torch.Generator().manual_seed(0)).unbind(0)
     scale = torch.full((3, 1), 0.7)
@@ -65,7 +65,7 @@ def test_attention_weights_make_q_k_v_and_attn_out(model: LensModel, batch: Prom
 
 
 def test_head_output_is_the_sum_over_positions(model: LensModel, batch: PromptBatch) -> None:
-    """sum_p alpha_p vo_p = z_h W_O[h] (methods 1.4)."""
+    """sum_p alpha_p vo_p = z_h W_O[h]."""
     _, cache = model.run_with_cache(batch.tokens)
     for layer in range(model.cfg.n_layers):
         pattern, v, z = (cache[f"blocks.{layer}.attn.hook_{site}"] for site in ("pattern", "v", "z"))

@@ -14,7 +14,7 @@ from icl_circuits.prompts import PromptBatch
 
 @dataclass(frozen=True)
 class Answers:
-    """How well each prompt was answered (methods 1.3: both readings of accuracy).
+    """How well each prompt was answered by both readings of accuracy.
 
     The leading axes are the prompts, or draws and prompts for random controls.
     """

@@ -1,4 +1,4 @@
-"""The causal score of a head: what is lost when it alone is zeroed (methods 1.5, list item 1)."""
+"""The causal score of a head: what is lost when it alone is zeroed (arXiv 2402.02872)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

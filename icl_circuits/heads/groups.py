@@ -1,4 +1,4 @@
-"""The group intervention: zero all in-context heads, each label's alone, and random heads (methods 1.5, 1.6)."""
+"""The group intervention: zero all in-context heads, each label's alone, and random heads."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -37,7 +37,7 @@ class Group:
 
 @dataclass(frozen=True)
 class GroupEffects:
-    """Answers to the same prompts under each group of zeroed heads (paper 1, tables 2 and 3)."""
+    """Answers to the same prompts under each group of zeroed heads (arXiv 2402.02872, tables 2 and 3)."""
 
     base: Group
     all: Group

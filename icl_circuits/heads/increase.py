@@ -1,4 +1,6 @@
-"""Log-probability increase: how much each layer, head and source position adds to log p(label) (methods 1.4, paper 3).
+"""Log-probability increase: how much each layer, head and source position adds to log p(label).
+
+The score of Yu and Ananiadou (arXiv 2312.12141, and its authors' code), which their arXiv 2402.02872 finds heads with.
 
 With h^{l-1} the state entering layer l at the answer position T, a vector v that the layer adds scores
 
@@ -46,7 +48,7 @@ class LogProbIncrease:
     heads: Float[np.ndarray, "prompt layer head"]
 
     def head_means(self) -> Float[np.ndarray, "layer head"]:
-        """The mean over prompts of each head's increase: the static score of methods 1.5."""
+        """The mean over prompts of each head's increase: the static score of arXiv 2402.02872."""
         return self.heads.mean(axis=0)
 
     def to_frame(self) -> pd.DataFrame:
@@ -86,7 +88,7 @@ class PositionIncrease:
 
 
 def log_prob_increase(model: LensModel, batch: PromptBatch) -> LogProbIncrease:
-    """Score every layer and head by the log-probability it adds to the right label (methods 1.4 and 1.5).
+    """Score every layer and head by the log-probability it adds to the right label (arXiv 2402.02872).
 
     Args:
         model: any model with per-head z whose layers and heads add up to the residual stream.
@@ -153,7 +155,7 @@ def _increase_of_chunk(model: LensModel, batch: PromptBatch) -> LogProbIncrease:
 
 @torch.no_grad()
 def position_increase(model: LensModel, batch: PromptBatch, heads: Sequence[Head]) -> PositionIncrease:
-    """Score every source position inside each of `heads` by what it adds to log p(gold label) (methods 1.4).
+    """Score every source position inside each of `heads` by what it adds to log p(gold label).
 
     The head's output is a sum over positions, `o = sum_p alpha_p vo_p` with `vo_p = v_p W_O`; each is scored alone.
 

@@ -1,4 +1,4 @@
-"""Which heads are the in-context heads: the best by both scores, each given to a label (methods 1.5)."""
+"""Which heads are the in-context heads: the best by both scores, each given to a label (arXiv 2402.02872)."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -63,7 +63,7 @@ def select_heads(
     """Take the best `top_n` heads by each score, combine the two lists, and keep the `n_heads` of best mean rank.
 
     The paper takes its top 10 by each and arrives at 12 heads (`top_n=10, n_heads=12`); how it combines the lists is
-    not known (methods 1.5), so it is a parameter. The static score ranks by mean log-probability increase. The causal
+    not known, so it is a parameter. The static score ranks by mean log-probability increase. The causal
     score ranks by accuracy drop, ties by log-probability drop. Only heads in `effects` can be selected. A head belongs
     to the label whose prompts lose most log-probability when it is zeroed.
 

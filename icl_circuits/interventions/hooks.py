@@ -39,7 +39,7 @@ class Intervention(Protocol):
 
 @dataclass(frozen=True)
 class ZeroHeads:
-    """Set z of `heads` to zero: the paper's intervention, equal to zeroing the heads' slices of W_O (methods 1.5)."""
+    """Set z of `heads` to zero, as arXiv 2402.02872 does: equal to zeroing the heads' slices of W_O."""
 
     heads: tuple[Head, ...]
     positions: Positions | None = None

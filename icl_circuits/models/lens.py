@@ -327,7 +327,7 @@ class Readout:
     ) -> Float[Tensor, "*batch d_vocab"]:
         """`bs(v)`: a vector's projection onto the vocabulary under a frozen final scale, in logits.
 
-        Linear in `vector`: the norm's bias and the unembedding's are dropped, as in the authors' code (methods 1.4).
+        Linear in `vector`: the norm's bias and the unembedding's are dropped, as in the code of arXiv 2312.12141.
         """
         return (self._centre(vector) / scale * self.weight) @ self.W_U
 

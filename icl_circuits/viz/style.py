@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 ATTENTION_COLOUR = "darksalmon"
 MLP_COLOUR = "lightseagreen"
-"""The authors' colours for layer bars (methods 3.7)."""
+"""The authors' colours for layer bars (code of arXiv 2312.12141)."""
 TOP1_COLOUR = "#0072B2"
 BETWEEN_COLOUR = "#E69F00"
 """From the Okabe-Ito palette, told apart by lightness too."""
