@@ -380,19 +380,19 @@ def _page(findings: Findings, figures: Path) -> str:
     settings, where, selected = findings.settings, findings.provenance, findings.scores.selected
     n_scored = findings.scores.increase.heads[0].size
     n_scanned = len(findings.scores.effects.heads)
-    groups = {group.kind: group for group in findings.groups.groups}
-    shares = {
-        kind: (groups[kind].answers.top1.mean(), groups[kind].answers.between_labels.mean())
-        for kind in ("base", "all", "random")
-    }
+    groups = findings.groups
+    (top1, between), (top1_zeroed, between_zeroed), (top1_random, between_random) = (
+        (group.answers.top1.mean(), group.answers.between_labels.mean())
+        for group in (groups.base, groups.all, groups.random)
+    )
     return render_page(
         title=f"In-context heads of {where['name']}",
         summary=(
             f"Zeroing {len(selected.heads)} of {n_scored} heads ({len(selected.heads) / n_scored:.1%}) takes top-1 "
-            f"accuracy from {shares['base'][0]:.1%} to {shares['all'][0]:.1%}, and accuracy between the labels alone "
-            f"from {shares['base'][1]:.1%} to {shares['all'][1]:.1%}. As many random heads of the same layers (mean of "
-            f"{len(findings.groups.random_heads)} draws) leave {shares['random'][0]:.1%} and "
-            f"{shares['random'][1]:.1%}. Data: {where['data']}, labels "
+            f"accuracy from {top1:.1%} to {top1_zeroed:.1%}, and accuracy between the labels alone "
+            f"from {between:.1%} to {between_zeroed:.1%}. As many random heads of the same layers (mean of "
+            f"{len(groups.random_heads)} draws) leave {top1_random:.1%} and "
+            f"{between_random:.1%}. Data: {where['data']}, labels "
             f"{', '.join(settings.labels)}, {settings.shots} demonstrations of each label, {settings.prompts} prompts "
             f"to select on and {settings.prompts} others to test on, seed {settings.seed}."
         ),
@@ -402,7 +402,7 @@ def _page(findings: Findings, figures: Path) -> str:
                 "Each group of heads is zeroed at once, in every position. Accuracy is counted over the whole "
                 "vocabulary (top-1) and between the label words alone. In brackets: 95 % bootstrap intervals; "
                 "the random control is averaged over its draws first.",
-                accuracy_table(findings.groups),
+                accuracy_table(groups),
                 figures / "accuracy.svg",
             ),
             Section(

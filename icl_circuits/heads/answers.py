@@ -1,5 +1,6 @@
 """What a model answers: accuracy by both rules, log-probability and logit difference, a value for each prompt."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,12 +30,9 @@ class Answers:
     """Logit of the right label less that of the best other label."""
 
 
-def stack_answers(parts: list[Answers], join: str) -> Answers:
-    """Join answers along the prompts (`join="concatenate"`) or along a new leading axis (`join="stack"`)."""
-    combine = getattr(np, join)
-    return Answers(
-        *(combine([getattr(p, name) for p in parts]) for name in ("top1", "between_labels", "log_prob", "logit_diff"))
-    )
+def join_answers(parts: list[Answers], join: Callable[[list[np.ndarray]], np.ndarray]) -> Answers:
+    """Join answers along the prompts (`np.concatenate`) or along a new leading axis (`np.stack`)."""
+    return Answers(**{name: join([getattr(part, name) for part in parts]) for name in vars(parts[0])})
 
 
 def score_answers(
@@ -61,4 +59,4 @@ def answer(model: LensModel, batch: PromptBatch, *interventions: Intervention) -
         score_answers(answer_logits(model, chunk, *interventions), chunk.label_tokens, chunk.gold)
         for chunk in batch.chunks()
     ]
-    return stack_answers(parts, "concatenate")
+    return join_answers(parts, np.concatenate)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from icl_circuits.heads.answers import Answers, answer, stack_answers
+from icl_circuits.heads.answers import Answers, answer, join_answers
 from icl_circuits.interventions import ZeroHeads
 from icl_circuits.models import Head, LensModel, require_heads, require_per_head_z
 from icl_circuits.progress import progress
@@ -63,4 +63,4 @@ def zero_each_head(model: LensModel, batch: PromptBatch, heads: Sequence[Head]) 
     require_heads(model, heads)
     base = answer(model, batch)
     zeroed = [answer(model, batch, ZeroHeads((head,))) for head in progress(heads, "zeroing one head at a time")]
-    return HeadEffects(heads, base, stack_answers(zeroed, "stack"))
+    return HeadEffects(heads, base, join_answers(zeroed, np.stack))

@@ -8,7 +8,7 @@ import pandas as pd
 from jaxtyping import Int
 
 from icl_circuits.errors import InputError
-from icl_circuits.heads.answers import Answers, answer, stack_answers
+from icl_circuits.heads.answers import Answers, answer, join_answers
 from icl_circuits.heads.selection import InContextHeads
 from icl_circuits.interventions import ZeroHeads
 from icl_circuits.models import Head, LensModel, all_heads
@@ -104,7 +104,7 @@ def group_intervention(
         for kind, label, heads in progress(chosen, "zeroing groups of heads")
     ]
     controls = [answer(model, batch, ZeroHeads(heads)) for heads in progress(draws, "zeroing random heads")]
-    random = Group("random", None, len(selected.heads), stack_answers(controls, "stack"))
+    random = Group("random", None, len(selected.heads), join_answers(controls, np.stack))
     return GroupEffects(base, zeroed[0], tuple(zeroed[1:]), random, draws, batch.gold.cpu().numpy(), selected.labels)
 
 

@@ -29,6 +29,7 @@ from icl_circuits.models import (
     attention_weights,
     kv_head,
     readout,
+    relative_tolerance,
     require_heads,
     require_per_head_z,
 )
@@ -214,6 +215,5 @@ def target_log_probs(
 
 def _require_close(found: Tensor, expected: Tensor, problem: str, dtype: torch.dtype) -> None:
     """Raise `InputError` unless an identity that the scores rest on holds for this model, on these very prompts."""
-    tolerance = 5e-2 if dtype in (torch.float16, torch.bfloat16) else 1e-3
-    if not (found - expected).abs().max() <= tolerance * expected.abs().max():
+    if not (found - expected).abs().max() <= relative_tolerance(dtype) * expected.abs().max():
         raise InputError(f"{problem}, so its layers and heads cannot be scored one by one")

@@ -40,11 +40,9 @@ def intervene(model: LensModel, *interventions: Intervention) -> Iterator[LensMo
 
 
 @contextmanager
-def _attached(model: LensModel, name: str, hook: Hook, fired: list[bool], index: int) -> Iterator[None]:
-    """`hook` on the hook point `name`, noting in `fired[index]` that it ran."""
+def _attached(model: LensModel, name: str, run: Hook, fired: list[bool], index: int) -> Iterator[None]:
+    """The hook `run` on the hook point `name`, noting in `fired[index]` that it ran."""
     point = hook_point(model, name)
-
-    run = hook
 
     def noting(activation: Tensor, hook: object) -> Tensor | None:
         fired[index] = True

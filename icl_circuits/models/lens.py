@@ -127,7 +127,6 @@ def to_hooked(
             f"HookedTransformer has no conversion for {architecture} ({str(error)[:100]}): use backend='bridge'"
         ) from error
     cfg.tokenizer_name = None  # else the constructor looks for it on the Hub
-    cfg.model_name = hf_model.config.name_or_path or architecture
     process = processing == "default"
     with _quiet():
         model = hooked(cfg, None)
@@ -422,6 +421,11 @@ def note_live_scores(model: LensModel) -> None:
 def at_least_float32(x: Tensor) -> Tensor:
     """Half precision widened to float32, for sums over a vocabulary; float64 stays."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def relative_tolerance(dtype: torch.dtype) -> float:
+    """How far two computations of one thing may differ in `dtype`, relative to the largest value."""
+    return 5e-2 if dtype in (torch.float16, torch.bfloat16) else 1e-3
 
 
 def device_of(model: LensModel) -> torch.device:

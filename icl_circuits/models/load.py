@@ -21,6 +21,7 @@ from icl_circuits.models.lens import (
     hooked_transformer_class,
     note_live_scores,
     official_name,
+    relative_tolerance,
     require_per_head_z,
     to_bridge,
     to_hooked,
@@ -111,9 +112,9 @@ def load_model(
         build = to_hooked if backend == "hooked" else to_bridge
         model = build(hf_model, tokenizer, processing=processing, dtype=dtype, device=place)
         _require_same_log_probs(model, tokens, expected, name)
+    model.cfg.model_name = name  # what the user calls it, also in messages
     require_per_head_z(model)
     note_live_scores(model)
-    model.cfg.model_name = name  # what the user calls it, also in messages
     cast(torch.nn.Module, model).eval().requires_grad_(False)
     card = ModelCard(name, revision, backend, processing, str(dtype).removeprefix("torch."), prepend_bos)
     cast(Any, model).icl_card = card
@@ -240,7 +241,7 @@ def _require_same_log_probs(model: LensModel, tokens: torch.Tensor, expected: to
         found = model(tokens.to(device_of(model))).float().log_softmax(-1).cpu()[..., : expected.shape[-1]]
     if not torch.isfinite(expected).all():
         raise InputError(f"model {name!r} gives NaN or infinite logits: its weights are corrupt or dtype is too narrow")
-    tolerance = 5e-2 if model.unembed.W_U.dtype in (torch.float16, torch.bfloat16) else 1e-3
+    tolerance = relative_tolerance(model.unembed.W_U.dtype)
     difference, size = (found - expected).abs().max().item(), expected.abs().max().item()
     if not difference <= tolerance * size:
         raise InputError(
