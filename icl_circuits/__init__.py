@@ -13,14 +13,26 @@ if TYPE_CHECKING:
     from icl_circuits.heads import position_increase as position_increase
     from icl_circuits.heads import select_heads as select_heads
     from icl_circuits.heads import zero_each_head as zero_each_head
+    from icl_circuits.interventions import Embedding as Embedding
+    from icl_circuits.interventions import Mean as Mean
+    from icl_circuits.interventions import Mlp as Mlp
     from icl_circuits.interventions import Patch as Patch
     from icl_circuits.interventions import ReplaceHeads as ReplaceHeads
     from icl_circuits.interventions import ReplaceScores as ReplaceScores
+    from icl_circuits.interventions import Resample as Resample
+    from icl_circuits.interventions import Run as Run
     from icl_circuits.interventions import ScaleScores as ScaleScores
+    from icl_circuits.interventions import Zero as Zero
     from icl_circuits.interventions import ZeroHeads as ZeroHeads
+    from icl_circuits.interventions import agreement as agreement
     from icl_circuits.interventions import answer_logits as answer_logits
+    from icl_circuits.interventions import attribute as attribute
+    from icl_circuits.interventions import attribute_paths as attribute_paths
     from icl_circuits.interventions import intervene as intervene
     from icl_circuits.interventions import mean_z as mean_z
+    from icl_circuits.interventions import path_patch as path_patch
+    from icl_circuits.interventions import run_each as run_each
+    from icl_circuits.interventions import sweep as sweep
     from icl_circuits.models import Head as Head
     from icl_circuits.models import load_model as load_model
     from icl_circuits.prompts import encode as encode
@@ -31,14 +43,26 @@ _HOMES = {
     "errors": ("InputError",),
     "heads": ("group_intervention", "log_prob_increase", "position_increase", "select_heads", "zero_each_head"),
     "interventions": (
+        "Embedding",
+        "Mean",
+        "Mlp",
         "Patch",
         "ReplaceHeads",
         "ReplaceScores",
+        "Resample",
+        "Run",
         "ScaleScores",
+        "Zero",
         "ZeroHeads",
+        "agreement",
         "answer_logits",
+        "attribute",
+        "attribute_paths",
         "intervene",
         "mean_z",
+        "path_patch",
+        "run_each",
+        "sweep",
     ),
     "models": ("Head", "load_model"),
     "prompts": ("encode", "load_rows", "sample_prompts"),

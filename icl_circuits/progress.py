@@ -13,5 +13,5 @@ def progress(items: Sequence[T], description: str) -> Iterable[T]:
     """Iterate over `items` behind a bar that names the step and goes when it ends; elsewhere name the step once."""
     if sys.stderr.isatty() or "ipykernel" in sys.modules:
         return tqdm(items, desc=description, leave=False)
-    print(f"{description} ({len(items)})", file=sys.stderr, flush=True)
+    print(f"{description} ...", file=sys.stderr, flush=True)
     return items

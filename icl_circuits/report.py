@@ -42,8 +42,6 @@ from icl_circuits.viz import (
     save,
 )
 
-CANDIDATES_PER_HEAD = 4
-"""The causal scan zeroes this many heads for each head to select: those of highest log-probability increase."""
 RANDOM_DRAWS = 20
 VIEWED_PROMPTS = 3
 EVALUATION_SEED = 1_000_003
@@ -119,7 +117,7 @@ def plan(rows: Rows, settings: Settings) -> Plan:
 
 
 def score_heads(model: LensModel, plan: Plan) -> Scores:
-    """Score every head statically and the most promising ones causally on the selection prompts, and select.
+    """Score every head statically and causally on the selection prompts, and select.
 
     Raises:
         InputError: more heads asked for than half of the model's, and whatever encoding and scoring raise.
@@ -132,10 +130,7 @@ def score_heads(model: LensModel, plan: Plan) -> Scores:
         )
     batch = encode(model, plan.selection, separator=settings.separator)
     increase = log_prob_increase(model, batch)
-    means = increase.head_means()
-    order = np.argsort(-means, axis=None)[: CANDIDATES_PER_HEAD * settings.heads]
-    candidates = [Head(int(i) // means.shape[1], int(i) % means.shape[1]) for i in order]
-    effects = zero_each_head(model, batch, candidates)
+    effects = zero_each_head(model, batch)
     selected = select_heads(increase, effects, batch.gold.cpu().numpy(), settings.labels, n_heads=settings.heads)
     return Scores(batch, increase, effects, selected)
 
@@ -269,10 +264,7 @@ def summary(findings: Findings) -> dict[str, Any]:
             ],
         },
         "heads": [vars(head) for head in findings.scores.selected.heads],
-        "heads_scanned": {
-            "static": findings.scores.increase.heads[0].size,
-            "causal": len(findings.scores.effects.heads),
-        },
+        "heads_scanned": len(findings.scores.effects.heads),
         "prompts": {"selection": _prompts(findings.scores.batch), "evaluation": _prompts(findings.evaluation)},
         "seconds": findings.seconds,
     }
@@ -379,7 +371,6 @@ def _views(findings: Findings) -> tuple[tuple[str, str], ...]:
 def _page(findings: Findings, figures: Path) -> str:
     settings, where, selected = findings.settings, findings.provenance, findings.scores.selected
     n_scored = findings.scores.increase.heads[0].size
-    n_scanned = len(findings.scores.effects.heads)
     groups = findings.groups
     (top1, between), (top1_zeroed, between_zeroed), (top1_random, between_random) = (
         (group.answers.top1.mean(), group.answers.between_labels.mean())
@@ -407,14 +398,14 @@ def _page(findings: Findings, figures: Path) -> str:
             ),
             Section(
                 "The in-context heads",
-                f"Selected by log-probability increase ({n_scored} heads scored) and by what zeroing each alone costs "
-                f"(the {n_scanned} heads of highest increase scored), best mean rank first: a head may be here for one "
-                "score alone. Its label is the one whose prompts lose most log-probability without it.",
+                f"Selected from all {n_scored} heads by log-probability increase and by what zeroing each alone at the "
+                "last position costs, best mean rank first: a head may be here for one score alone. Its label is the "
+                "one whose prompts lose most log-probability without it.",
                 head_table(selected),
             ),
             Section(
                 "Every head",
-                f"Means over the selection prompts. Framed: selected. Hatched: not among the {n_scanned} heads zeroed.",
+                "Means over the selection prompts. Framed: selected.",
                 figure=figures / "head_map.svg",
             ),
             Section(

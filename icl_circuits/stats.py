@@ -27,6 +27,24 @@ class Interval(NamedTuple):
     high: float
 
 
+class Intervals(NamedTuple):
+    """The means of several rows and their 95 % bootstrap intervals."""
+
+    mean: Float[np.ndarray, " row"]
+    low: Float[np.ndarray, " row"]
+    high: Float[np.ndarray, " row"]
+
+
+def bootstrap_means(values: Float[np.ndarray, "row prompt"], *, draws: int = 2000, seed: int = 0) -> Intervals:
+    """`bootstrap_mean` of every row, on the same resamples of the prompts."""
+    n_rows, n_prompts = values.shape
+    chosen = generator(seed).integers(n_prompts, size=(draws, n_prompts))
+    weights = np.stack([np.bincount(row, minlength=n_prompts) for row in chosen]) / n_prompts
+    parts = [values[start : start + 1024] @ weights.T for start in range(0, n_rows, 1024)]
+    low, high = np.concatenate([np.quantile(part, [0.025, 0.975], axis=1) for part in parts], axis=1)
+    return Intervals(values.mean(axis=1), low, high)
+
+
 def bootstrap_mean(values: Float[np.ndarray, " prompt"], *, draws: int = 2000, seed: int = 0) -> Interval:
     """The mean of `values` with the 95 % percentile interval over `draws` resamples of the prompts; NaN if empty."""
     if not len(values):

@@ -128,10 +128,10 @@ def test_three_labels_and_force(run: Any, folders: dict[str, Path], tmp_path: Pa
 
 def test_report_on_smollm2(run: Any, tmp_path: Path) -> None:
     require_smollm2()
-    options = ("--prompts", "16", "--heads", "6", "--out", "r", "--device", "cpu")
+    options = ("--prompts", "16", "--heads", "12", "--out", "r", "--device", "cpu")
     code, _, err = run("report", *options)
     assert code == 0, err
-    results = check_report(tmp_path / "r", heads=6, prompts=16)
+    results = check_report(tmp_path / "r", heads=12, prompts=16)
     accuracy = results["accuracy"]
     assert accuracy["base"]["top1"] > 0.4
     assert accuracy["heads_zeroed"]["top1"] < accuracy["random_zeroed"]["top1"] - 0.2

@@ -1,5 +1,6 @@
 """Head scores: exact on a planted model, equal to the plain computation on every architecture."""
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from icl_circuits.errors import InputError
 from icl_circuits.heads import (
     InContextHeads,
     answer,
+    as_answers,
     group_intervention,
     log_prob_increase,
     position_increase,
@@ -52,7 +54,7 @@ def planted_batch(planted: LensModel) -> PromptBatch:
 @pytest.fixture(scope="module")
 def planted_selection(planted: LensModel, planted_batch: PromptBatch) -> InContextHeads:
     increase = log_prob_increase(planted, planted_batch)
-    effects = zero_each_head(planted, planted_batch, all_heads(planted))
+    effects = zero_each_head(planted, planted_batch, positions="all")
     return select_heads(increase, effects, planted_batch.gold.numpy(), ("foo", "bar"), n_heads=2)
 
 
@@ -95,7 +97,7 @@ def test_planted_positions(planted: LensModel, planted_batch: PromptBatch) -> No
 
 
 def test_planted_zeroing(planted: LensModel, planted_batch: PromptBatch) -> None:
-    effects = zero_each_head(planted, planted_batch, all_heads(planted))
+    effects = zero_each_head(planted, planted_batch, positions="all")
     drops = dict(zip(effects.heads, effects.accuracy_drop, strict=True))
     assert drops == {
         COLLECTORS[0]: 1.0, COLLECTORS[1]: 1.0, Head(0, 2): 0.0, FOOHEAD: 0.5, BARHEAD: 0.5, Head(1, 2): 0.0,
@@ -106,6 +108,15 @@ def test_planted_zeroing(planted: LensModel, planted_batch: PromptBatch) -> None
     np.testing.assert_allclose(lost[FOOHEAD], np.where(gold == 0, RIGHT - CHANCE, 0), atol=1e-6)
     np.testing.assert_allclose(effects.logit_diff_drop[effects.heads.index(BARHEAD)], np.where(gold == 1, GAIN, 0))
     assert list(effects.to_frame()["accuracy_drop"]) == list(effects.accuracy_drop)
+
+
+def test_planted_zeroing_at_the_last_position(planted: LensModel, planted_batch: PromptBatch) -> None:
+    """There the heads that write count, and the one that collects the query, not the one that collects at labels."""
+    effects = zero_each_head(planted, planted_batch)
+    assert effects.heads == all_heads(planted)
+    assert dict(zip(effects.heads, effects.accuracy_drop, strict=True)) == {
+        COLLECTORS[0]: 0.0, COLLECTORS[1]: 1.0, Head(0, 2): 0.0, FOOHEAD: 0.5, BARHEAD: 0.5, Head(1, 2): 0.0,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -120,7 +131,7 @@ def test_planted_selection(
     planted: LensModel, planted_batch: PromptBatch, n_heads: int, combine: Any, expected: set[Head]
 ) -> None:
     increase = log_prob_increase(planted, planted_batch)
-    effects = zero_each_head(planted, planted_batch, all_heads(planted))
+    effects = zero_each_head(planted, planted_batch, positions="all")
     gold = planted_batch.gold.numpy()
     selected = select_heads(increase, effects, gold, ("foo", "bar"), n_heads=n_heads, combine=combine)
     assert set(selected.of()) == expected
@@ -133,7 +144,7 @@ def test_planted_selection(
 def test_planted_selection_lists(planted: LensModel, planted_batch: PromptBatch) -> None:
     """Static picks the copying heads, causal the collectors: two of each make four, and none in common."""
     increase = log_prob_increase(planted, planted_batch)
-    effects = zero_each_head(planted, planted_batch, all_heads(planted))
+    effects = zero_each_head(planted, planted_batch, positions="all")
     arguments = (increase, effects, planted_batch.gold.numpy(), ("foo", "bar"))
     selected = select_heads(*arguments, n_heads=6, top_n=2)
     assert set(selected.of()) == {FOOHEAD, BARHEAD, *COLLECTORS}
@@ -192,9 +203,9 @@ def plain_log_prob(model: LensModel, state: torch.Tensor, final: torch.Tensor, t
     out = readout(model)
     if str(model.cfg.normalization_type).startswith("LN"):
         sigma = torch.sqrt(final.var(unbiased=False) + model.cfg.eps)
-        normed = (state - state.mean()) / sigma * out.weight
+        normed = (state - state.mean()) / sigma * out.norm.weight
     else:
-        normed = state / torch.sqrt(final.pow(2).mean() + model.cfg.eps) * out.weight
+        normed = state / torch.sqrt(final.pow(2).mean() + model.cfg.eps) * out.norm.weight
     return float((normed @ out.W_U + out.b_U).log_softmax(-1)[target])
 
 
@@ -237,7 +248,7 @@ def test_increase_equals_the_formula(model: LensModel, batch: PromptBatch) -> No
 
 def test_zeroing_scores_equal_run_with_hooks(model: LensModel, batch: PromptBatch) -> None:
     heads = (Head(0, 2), Head(2, 1))
-    effects = zero_each_head(model, batch, heads)
+    effects = zero_each_head(model, batch, heads, positions="all")
     for i, head in enumerate(heads):
 
         def zero(z: torch.Tensor, hook: object, head: Head = head) -> torch.Tensor:
@@ -310,9 +321,11 @@ def test_positions_to_frame(planted: LensModel, planted_batch: PromptBatch) -> N
 # --- parts ------------------------------------------------------------------------------------------------------------
 
 
-def test_score_answers_by_hand() -> None:
+def test_score_answers_by_hand(planted_batch: PromptBatch) -> None:
     logits = torch.log(torch.tensor([[0.5, 0.3, 0.2], [0.2, 0.3, 0.5], [0.4, 0.4, 0.2]]))
-    answers = score_answers(logits, label_tokens=torch.tensor([0, 1]), gold=torch.tensor([0, 1, 0]))
+    of_three = planted_batch.select([0, 1, 2])
+    of_three = dataclasses.replace(of_three, label_tokens=torch.tensor([0, 1]), gold=torch.tensor([0, 1, 0]))
+    answers = as_answers(score_answers(logits, of_three))
     assert answers.top1.tolist() == [True, False, False]
     assert answers.between_labels.tolist() == [True, True, False]
     np.testing.assert_allclose(answers.log_prob, np.log([0.5, 0.3, 0.4]), rtol=1e-6)

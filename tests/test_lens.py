@@ -32,8 +32,8 @@ def test_readout_makes_the_models_own_logits(model: LensModel, batch: PromptBatc
 def test_frozen_log_probs_are_the_models_where_no_bias_is_dropped(model: LensModel, batch: PromptBatch) -> None:
     logits, cache = model.run_with_cache(batch.tokens)
     out, final = readout(model), cache[f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"]
-    expected = (logits - out.bias @ out.W_U).log_softmax(-1)
-    torch.testing.assert_close(out.log_probs(final, out.scale(final)), expected, atol=2e-5, rtol=0)
+    expected = (logits - out.norm.bias @ out.W_U).log_softmax(-1)
+    torch.testing.assert_close(out.log_probs(final, out.norm.scale(final)), expected, atol=2e-5, rtol=0)
 
 
 def test_projection_is_linear(model: LensModel) -> None:
@@ -87,8 +87,19 @@ def test_both_classes_tell_the_same_facts(folders: dict[str, Path], name: str) -
     for layer in range(3):
         for field, value in vars(attention_weights(hooked, layer)).items():
             torch.testing.assert_close(getattr(attention_weights(bridge, layer), field), value, msg=field)
-    for field, value in vars(readout(hooked)).items():
-        theirs = getattr(readout(bridge), field)
+
+    def facts(model: LensModel) -> dict[str, object]:
+        out = readout(model)
+        return {
+            name: value
+            for part in (out, out.norm)
+            for name, value in vars(part).items()
+            if name not in ("norm", "module")
+        }
+
+    theirs_by_name = facts(bridge)
+    for field, value in facts(hooked).items():
+        theirs = theirs_by_name[field]
         if isinstance(value, torch.Tensor):
             torch.testing.assert_close(theirs, value, msg=field)
         else:

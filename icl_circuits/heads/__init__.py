@@ -1,6 +1,6 @@
 """How in-context heads are found: a static and a causal score, a selection, and the test of zeroing them together."""
 
-from icl_circuits.heads.answers import Answers, answer, score_answers
+from icl_circuits.heads.answers import Answers, answer, as_answers, score_answers
 from icl_circuits.heads.causal import HeadEffects, zero_each_head
 from icl_circuits.heads.groups import Group, GroupEffects, group_intervention, random_heads
 from icl_circuits.heads.increase import LogProbIncrease, PositionIncrease, log_prob_increase, position_increase
@@ -16,6 +16,7 @@ __all__ = [
     "LogProbIncrease",
     "PositionIncrease",
     "answer",
+    "as_answers",
     "group_intervention",
     "log_prob_increase",
     "position_increase",

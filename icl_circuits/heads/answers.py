@@ -1,15 +1,16 @@
 """What a model answers: accuracy by both rules, log-probability and logit difference, a value for each prompt."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import cast
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from icl_circuits.interventions import Intervention, answer_logits
-from icl_circuits.models import LensModel, at_least_float32
+from icl_circuits.interventions import Intervention, MetricName, Variant, answer_logits, from_logits, run_each
+from icl_circuits.models import LensModel
 from icl_circuits.prompts import PromptBatch
 
 
@@ -29,34 +30,36 @@ class Answers:
     logit_diff: Float[np.ndarray, "*prompts"]
     """Logit of the right label less that of the best other label."""
 
+    def __getitem__(self, index: int | slice) -> "Answers":
+        """The answers of one or some entries of the first axis."""
+        return Answers(**{name: values[index] for name, values in vars(self).items()})
 
-def join_answers(parts: list[Answers], join: Callable[[list[np.ndarray]], np.ndarray]) -> Answers:
-    """Join answers along the prompts (`np.concatenate`) or along a new leading axis (`np.stack`)."""
-    return Answers(**{name: join([getattr(part, name) for part in parts]) for name in vars(parts[0])})
+
+def score_answers(logits: Float[Tensor, "batch d_vocab"], batch: PromptBatch) -> Float[Tensor, "batch 4"]:
+    """Score answer-position logits by every rule, in the order of the fields of `Answers`: a metric of the engine."""
+    return torch.stack([from_logits(cast(MetricName, field.name), logits, batch) for field in fields(Answers)], -1)
 
 
-def score_answers(
-    logits: Float[Tensor, "batch d_vocab"], label_tokens: Int[Tensor, " label"], gold: Int[Tensor, " batch"]
-) -> Answers:
-    """Score answer-position logits against the gold label of each prompt."""
-    logits = at_least_float32(logits)
-    label_logits = logits[:, label_tokens]
-    right = label_logits.gather(1, gold[:, None])[:, 0]
-    best_other = label_logits.scatter(1, gold[:, None], float("-inf")).amax(1)
-    best_other_token = logits.scatter(1, label_tokens[gold][:, None], float("-inf")).amax(1)
+def as_answers(scores: Float[Tensor, "*prompts 4"]) -> Answers:
+    """What `score_answers` gave, by name."""
     return Answers(
-        top1=(right > best_other_token).cpu().numpy(),
-        between_labels=(right > best_other).cpu().numpy(),
-        log_prob=(right - logits.logsumexp(1)).cpu().numpy(),
-        logit_diff=(right - best_other).cpu().numpy(),
+        **{
+            field.name: (column > 0 if field.name in ("top1", "between_labels") else column).cpu().numpy()
+            for field, column in zip(fields(Answers), scores.unbind(-1), strict=True)
+        }
     )
+
+
+def answer_each(
+    model: LensModel, batch: PromptBatch, variants: Sequence[Variant], description: str
+) -> tuple[Answers, Answers]:
+    """The model's answers with nothing changed `[prompt]`, and under each variant `[variant prompt]`."""
+    found = run_each(model, batch, variants, score_answers, description=description)
+    return as_answers(found.base), as_answers(found.values)
 
 
 @torch.no_grad()
 def answer(model: LensModel, batch: PromptBatch, *interventions: Intervention) -> Answers:
     """The model's answers to `batch`, under interventions that hold for any prompt (no positions of their own)."""
-    parts = [
-        score_answers(answer_logits(model, chunk, *interventions), chunk.label_tokens, chunk.gold)
-        for chunk in batch.chunks()
-    ]
-    return join_answers(parts, np.concatenate)
+    chunks = batch.chunks()
+    return as_answers(torch.cat([score_answers(answer_logits(model, c, *interventions), c) for c in chunks]))

@@ -2,21 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from icl_circuits.heads.answers import Answers, answer, join_answers
+from icl_circuits.errors import require_one_of
+from icl_circuits.heads.answers import Answers, answer_each
 from icl_circuits.interventions import ZeroHeads
-from icl_circuits.models import Head, LensModel, require_heads, require_per_head_z
-from icl_circuits.progress import progress
+from icl_circuits.models import Head, LensModel, all_heads, require_per_head_z
 from icl_circuits.prompts import PromptBatch
 
 
 @dataclass(frozen=True)
 class HeadEffects:
-    """Answers with nothing changed, and with each head zeroed at every position in turn."""
+    """Answers with nothing changed, and with each head zeroed in turn."""
 
     heads: tuple[Head, ...]
     base: Answers
@@ -52,15 +53,29 @@ class HeadEffects:
         )
 
 
-def zero_each_head(model: LensModel, batch: PromptBatch, heads: Sequence[Head]) -> HeadEffects:
-    """Zero one head after another, in every position, and answer `batch` again: one forward pass a head.
+def zero_each_head(
+    model: LensModel,
+    batch: PromptBatch,
+    heads: Sequence[Head] | None = None,
+    *,
+    positions: Literal["last", "all"] = "last",
+) -> HeadEffects:
+    """Zero one head after another and answer `batch` again, in the exact sweep engine.
+
+    Args:
+        model: the model.
+        batch: the prompts.
+        heads: which heads; default every one.
+        positions: zero the head at the answer position, `last`, where in-context heads write, which costs one to a few
+            forward passes for all heads together; or at `all`, as if its parameters were zero, which costs a fraction
+            of a forward pass for each.
 
     Raises:
         InputError: a head that does not exist, a model without per-head z.
     """
-    heads = tuple(heads)
     require_per_head_z(model)
-    require_heads(model, heads)
-    base = answer(model, batch)
-    zeroed = [answer(model, batch, ZeroHeads((head,))) for head in progress(heads, "zeroing one head at a time")]
-    return HeadEffects(heads, base, join_answers(zeroed, np.stack))
+    require_one_of(positions, ("last", "all"), "positions")
+    heads = all_heads(model) if heads is None else tuple(heads)
+    at = batch.last[:, None] if positions == "last" else None
+    base, zeroed = answer_each(model, batch, [(ZeroHeads((head,), at),) for head in heads], "zeroing each head")
+    return HeadEffects(heads, base, zeroed)

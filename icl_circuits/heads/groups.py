@@ -8,11 +8,10 @@ import pandas as pd
 from jaxtyping import Int
 
 from icl_circuits.errors import InputError
-from icl_circuits.heads.answers import Answers, answer, join_answers
+from icl_circuits.heads.answers import Answers, answer_each
 from icl_circuits.heads.selection import InContextHeads
 from icl_circuits.interventions import ZeroHeads
 from icl_circuits.models import Head, LensModel, all_heads
-from icl_circuits.progress import progress
 from icl_circuits.prompts import PromptBatch
 from icl_circuits.stats import bootstrap_mean, generator
 
@@ -98,14 +97,12 @@ def group_intervention(
     draws = tuple(random_heads(all_heads(model), selected.of(), seed=(seed, i)) for i in range(n_random))
     chosen: list[tuple[Literal["all", "label"], str | None, tuple[Head, ...]]] = [("all", None, selected.of())]
     chosen += [("label", label, selected.of(label)) for label in selected.labels if selected.of(label)]
-    base = Group("base", None, 0, answer(model, batch))
-    zeroed = [
-        Group(kind, label, len(heads), answer(model, batch, ZeroHeads(heads)))
-        for kind, label, heads in progress(chosen, "zeroing groups of heads")
-    ]
-    controls = [answer(model, batch, ZeroHeads(heads)) for heads in progress(draws, "zeroing random heads")]
-    random = Group("random", None, len(selected.heads), join_answers(controls, np.stack))
-    return GroupEffects(base, zeroed[0], tuple(zeroed[1:]), random, draws, batch.gold.cpu().numpy(), selected.labels)
+    variants = [(ZeroHeads(heads),) for heads in (*(heads for _, _, heads in chosen), *draws)]
+    base, zeroed = answer_each(model, batch, variants, "zeroing groups of heads")
+    groups = [Group(kind, label, len(heads), zeroed[i]) for i, (kind, label, heads) in enumerate(chosen)]
+    random = Group("random", None, len(selected.heads), zeroed[len(chosen) :])
+    unchanged, gold = Group("base", None, 0, base), batch.gold.cpu().numpy()
+    return GroupEffects(unchanged, groups[0], tuple(groups[1:]), random, draws, gold, selected.labels)
 
 
 def random_heads(heads: tuple[Head, ...], selected: tuple[Head, ...], *, seed: tuple[int, ...]) -> tuple[Head, ...]:

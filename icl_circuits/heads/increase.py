@@ -124,7 +124,7 @@ def _increase_of_chunk(model: LensModel, batch: PromptBatch) -> LogProbIncrease:
         f"{model.cfg.model_name!r} does not make its logits from norm and unembedding alone",
         logits.dtype,
     )
-    scale = out.scale(final)
+    scale = out.norm.scale(final)
     target = batch.gold_tokens
     attn, mlp, heads = [], [], []
     for layer in range(n_layers):
@@ -179,7 +179,7 @@ def position_increase(model: LensModel, batch: PromptBatch, heads: Sequence[Head
         )
         values = Capture([f"blocks.{layer}.attn.hook_v" for layer in layers])
         answer_logits(model, chunk, rows, values)
-        scale = out.scale(rows.found[f"blocks.{n_layers - 1}.hook_resid_post"])
+        scale = out.norm.scale(rows.found[f"blocks.{n_layers - 1}.hook_resid_post"])
         stop, width = start + len(chunk), chunk.tokens.shape[1]
         text = chunk.is_text.cpu().numpy()
         for place, head in enumerate(heads):

@@ -1,9 +1,13 @@
-"""Typed hook functions, the interventions they carry out, and the context in which they apply."""
+"""Typed hook functions and the interventions they carry out; exact sweeps, path patching, attribution."""
 
+from icl_circuits.interventions.attribution import Agreement, agreement, attribute, attribute_paths
 from icl_circuits.interventions.context import Capture, answer_logits, intervene, mean_z
+from icl_circuits.interventions.engine import Variant, Variants, run_each
 from icl_circuits.interventions.hooks import (
+    HeadSite,
     Hook,
     Intervention,
+    LayerSite,
     Patch,
     Positions,
     ReplaceHeads,
@@ -13,20 +17,51 @@ from icl_circuits.interventions.hooks import (
     SrcPositions,
     ZeroHeads,
 )
+from icl_circuits.interventions.metrics import Metric, MetricName, from_logits
+from icl_circuits.interventions.paths import Paths, path_patch
+from icl_circuits.interventions.replacement import Mean, Replacement, Resample, Run, Zero
+from icl_circuits.interventions.routes import Edge, Embedding, Mlp, Sender
+from icl_circuits.interventions.sweep import Cell, Sweep, sweep
 
 __all__ = [
+    "Agreement",
     "Capture",
+    "Cell",
+    "Edge",
+    "Embedding",
+    "HeadSite",
     "Hook",
     "Intervention",
+    "LayerSite",
+    "Mean",
+    "Metric",
+    "MetricName",
+    "Mlp",
     "Patch",
+    "Paths",
     "Positions",
     "ReplaceHeads",
     "ReplaceScores",
+    "Replacement",
+    "Resample",
+    "Run",
     "ScaleScores",
+    "Sender",
     "Site",
     "SrcPositions",
+    "Sweep",
+    "Variant",
+    "Variants",
+    "Zero",
     "ZeroHeads",
+    "agreement",
     "answer_logits",
+    "attribute",
+    "attribute_paths",
+    "from_logits",
     "intervene",
     "mean_z",
+    "path_patch",
+    "run_each",
+    "sweep",
 ]

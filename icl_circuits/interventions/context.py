@@ -1,15 +1,15 @@
 """Apply interventions to a model for the length of a `with` block, and read activations the same way."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from icl_circuits.errors import InputError
-from icl_circuits.interventions.hooks import Hook, Intervention
+from icl_circuits.interventions.hooks import Hook, Intervention, Patch
 from icl_circuits.models import Head, LensModel, hook_point
 from icl_circuits.prompts import PromptBatch
 
@@ -25,7 +25,8 @@ def intervene(model: LensModel, *interventions: Intervention) -> Iterator[LensMo
         InputError: a head, layer or position that does not exist, a value of the wrong shape, or, at the end of the
             block, a hook that never fired.
     """
-    planned = [pair for intervention in interventions for pair in intervention.hooks(model)]
+    late = sorted(interventions, key=lambda part: isinstance(part, Patch) and part.site == "resid_mid")
+    planned = [pair for intervention in late for pair in intervention.hooks(model)]  # its parts are patched before it
     fired = [False] * len(planned)
     with ExitStack() as stack:
         for index, (name, hook) in enumerate(planned):
@@ -62,12 +63,13 @@ def _attached(model: LensModel, name: str, run: Hook, fired: list[bool], index: 
 class Capture:
     """Read activations by hook name while the model runs; changes nothing.
 
-    With `rows`, keep one position of each prompt only: `[batch pos ...]` becomes `[batch ...]`, and attention
-    `[batch head pos src_pos]` becomes `[batch head src_pos]`.
+    With `positions`, keep some positions of each prompt only: one, `[batch]`, which makes `[batch pos ...]` into
+    `[batch ...]`, or several, `[batch chosen]`, which makes it `[batch chosen ...]`. Of attention, `[batch head pos
+    src_pos]`, these are query positions, which come first too: `[batch chosen head src_pos]`.
     """
 
     names: Sequence[str]
-    rows: Tensor | None = None
+    positions: Int[Tensor, "batch *chosen"] | None = None
     found: dict[str, Tensor] = field(default_factory=dict)
 
     def hooks(self, model: LensModel) -> list[tuple[str, Hook]]:
@@ -76,14 +78,15 @@ class Capture:
 
     def _reader(self, name: str) -> Hook:
         def read(activation: Tensor, hook: object) -> None:
-            if self.rows is None:
+            if self.positions is None:
                 self.found[name] = activation.detach()
                 return
             batch = torch.arange(activation.shape[0], device=activation.device)
+            rows = batch.view(-1, *[1] * (self.positions.ndim - 1))
             if name.endswith(("hook_pattern", "hook_attn_scores")):
-                self.found[name] = activation.detach()[batch, :, self.rows]
+                self.found[name] = activation.detach()[rows, :, self.positions]
             else:
-                self.found[name] = activation.detach()[batch, self.rows]
+                self.found[name] = activation.detach()[rows, self.positions]
 
         return read
 
@@ -103,16 +106,35 @@ class _AnswerOnly:
         return [("unembed.hook_in", keep)]
 
 
+class _StoppedError(Exception):
+    """Ends a forward pass that has gone far enough."""
+
+
 @torch.no_grad()
-def answer_logits(model: LensModel, batch: PromptBatch, *interventions: Intervention) -> Float[Tensor, "batch d_vocab"]:
+def embedding(model: LensModel, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_model"]:
+    """The residual state that enters the first layer: the forward pass, stopped there."""
+    found: list[Tensor] = []
+
+    def stop(x: Tensor, hook: object) -> None:
+        found.append(x.detach())
+        raise _StoppedError
+
+    with suppress(_StoppedError), _attached(model, "blocks.0.hook_resid_pre", stop, [False], 0):
+        model(tokens)
+    return found[0]
+
+
+def answer_logits(
+    model: LensModel, batch: PromptBatch, *interventions: Intervention, grad: bool = False
+) -> Float[Tensor, "batch d_vocab"]:
     """The logits at each prompt's answer position, under `interventions` if any.
 
-    One forward pass; the other positions are never unembedded.
+    One forward pass; the other positions are never unembedded. With `grad`, the graph is kept for a backward pass.
 
     Raises:
         InputError: NaN logits, naming the first prompt that has them, and whatever `intervene` raises.
     """
-    with intervene(model, *interventions, _AnswerOnly(batch.last)):
+    with torch.set_grad_enabled(grad), intervene(model, *interventions, _AnswerOnly(batch.last)):
         logits: Tensor = model(batch.tokens)[:, 0]
     bad = torch.isnan(logits).any(-1)
     if bad.any():

@@ -1,10 +1,12 @@
 """Any TransformerLens model: load it, and ask it what an analysis needs to know."""
 
+from icl_circuits.models.block import Block, NotAlgebraError, read_block
 from icl_circuits.models.lens import (
     AttentionWeights,
     Backend,
     Head,
     LensModel,
+    Norm,
     Processing,
     Readout,
     all_heads,
@@ -15,9 +17,11 @@ from icl_circuits.models.lens import (
     hook_point,
     is_parallel,
     kv_head,
+    n_kv_heads,
     readout,
     relative_tolerance,
     require_heads,
+    require_layer,
     require_live_scores,
     require_per_head_z,
 )
@@ -26,9 +30,12 @@ from icl_circuits.models.load import ModelCard, load_model, model_card, provenan
 __all__ = [
     "AttentionWeights",
     "Backend",
+    "Block",
     "Head",
     "LensModel",
     "ModelCard",
+    "Norm",
+    "NotAlgebraError",
     "Processing",
     "Readout",
     "all_heads",
@@ -41,10 +48,13 @@ __all__ = [
     "kv_head",
     "load_model",
     "model_card",
+    "n_kv_heads",
     "provenance",
+    "read_block",
     "readout",
     "relative_tolerance",
     "require_heads",
+    "require_layer",
     "require_live_scores",
     "require_per_head_z",
 ]

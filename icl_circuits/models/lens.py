@@ -10,12 +10,13 @@ import io
 import json
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -234,6 +235,14 @@ def require_heads(model: LensModel, heads: tuple[Head, ...]) -> None:
             )
 
 
+def require_layer(model: LensModel, layer: int) -> None:
+    """Raise `InputError` unless `model` has the layer."""
+    if not 0 <= layer < model.cfg.n_layers:
+        raise InputError(
+            f"layer {layer} does not exist: {model.cfg.model_name!r} has layers 0..{model.cfg.n_layers - 1}"
+        )
+
+
 def all_heads(model: LensModel) -> tuple[Head, ...]:
     """Every head of the model, layer by layer."""
     return tuple(Head(layer, head) for layer in range(model.cfg.n_layers) for head in range(model.cfg.n_heads))
@@ -246,8 +255,12 @@ def is_parallel(model: LensModel) -> bool:
 
 def kv_head(model: LensModel, head: int) -> int:
     """The key-value head that query head `head` reads: itself, or its group's under grouped-query attention."""
-    n_kv_heads = getattr(model.cfg, "n_key_value_heads", None) or model.cfg.n_heads
-    return head // (model.cfg.n_heads // n_kv_heads)
+    return head // (model.cfg.n_heads // n_kv_heads(model))
+
+
+def n_kv_heads(model: LensModel) -> int:
+    """How many key-value heads a layer has: as many as heads, or fewer under grouped-query attention."""
+    return int(getattr(model.cfg, "n_key_value_heads", None) or model.cfg.n_heads)
 
 
 @dataclass(frozen=True)
@@ -298,11 +311,11 @@ def attention_weights(model: LensModel, layer: int) -> AttentionWeights:
 
 
 @dataclass(frozen=True)
-class Readout:
-    """The final norm and the unembedding: `logits = softcap(norm(resid) @ W_U + b_U)`, in float32 or wider.
+class Norm:
+    """LayerNorm, RMS norm, or none: `(x - mean) / scale * weight + bias`, computed in float32 or wider.
 
-    Half precision is widened, since it overflows in the norm's squares. `centred` says whether the norm subtracts the
-    mean (LayerNorm) or not (RMS norm); `normalises` is False for toy models without a final norm.
+    Half precision is widened, since it overflows in the squares. `centred` says whether the mean is subtracted
+    (LayerNorm) or not (RMS norm); `normalises` is False for toy models without norms.
     """
 
     normalises: bool
@@ -310,16 +323,64 @@ class Readout:
     eps: float
     weight: Float[Tensor, " d_model"]
     bias: Float[Tensor, " d_model"]
+    module: Callable[[Tensor], Tensor] | None = None
+    """Computes the norm where its rounding is its own (Hugging Face's RMS norms round to float32 in any dtype)."""
+
+    def scale(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch 1"]:
+        """What the norm divides `x` by: its standard deviation, or root mean square for RMS norms."""
+        x = at_least_float32(x)
+        if not self.normalises:
+            return torch.ones_like(x[..., :1])
+        return (self._centre(x).pow(2).mean(-1, keepdim=True) + self.eps).sqrt()
+
+    def linear(
+        self, vector: Float[Tensor, "*batch d_model"], scale: Float[Tensor, "*#batch 1"]
+    ) -> Float[Tensor, "*batch d_model"]:
+        """The norm as a linear map, its scale frozen and its bias dropped: the part of the output due to `vector`."""
+        return self._centre(vector) / scale * self.weight
+
+    def __call__(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
+        """The norm itself, nothing frozen."""
+        if self.module is not None:
+            return at_least_float32(self.module(x))
+        x = at_least_float32(x)
+        if not self.normalises:
+            return x * self.weight + self.bias
+        if self.centred:
+            return F.layer_norm(x, (x.shape[-1],), self.weight, self.bias, self.eps)
+        return F.rms_norm(x, (x.shape[-1],), self.weight, self.eps) + self.bias
+
+    def _centre(self, x: Tensor) -> Tensor:
+        x = at_least_float32(x)
+        return x - x.mean(-1, keepdim=True) if self.centred else x
+
+
+def norm_of(model: LensModel, module: Any) -> Norm:
+    """The norm that `module` of `model` computes (None: a model that has none there), whichever class it is of."""
+    like = at_least_float32(model.unembed.W_U)
+    weight = _first(module, "w", "weight")
+    if weight is not None and getattr(model.cfg, "rmsnorm_uses_offset", False) and backend_of(model) == "bridge":
+        weight = 1.0 + weight  # Gemma stores its norm weights less one; HookedTransformer adds it when it converts
+    bias = _first(module, "b", "bias")
+    kind = str(model.cfg.normalization_type or "")
+    return Norm(
+        normalises=bool(kind),
+        centred=kind.startswith("LN"),
+        eps=float(model.cfg.eps),
+        weight=like.new_ones(model.cfg.d_model) if weight is None else weight,
+        bias=like.new_zeros(model.cfg.d_model) if bias is None else bias,
+        module=module if backend_of(model) == "bridge" and kind.startswith("RMS") else None,
+    )
+
+
+@dataclass(frozen=True)
+class Readout:
+    """The final norm and the unembedding: `logits = softcap(norm(resid) @ W_U + b_U)`, in float32 or wider."""
+
+    norm: Norm
     W_U: Float[Tensor, "d_model d_vocab"]
     b_U: Float[Tensor, " d_vocab"]
     softcap: float | None
-
-    def scale(self, resid: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch 1"]:
-        """What the final norm divides `resid` by: its standard deviation, or root mean square for RMS norms."""
-        resid = at_least_float32(resid)
-        if not self.normalises:
-            return torch.ones_like(resid[..., :1])
-        return (self._centre(resid).pow(2).mean(-1, keepdim=True) + self.eps).sqrt()
 
     def project(
         self, vector: Float[Tensor, "*batch d_model"], scale: Float[Tensor, "*#batch 1"]
@@ -328,7 +389,7 @@ class Readout:
 
         Linear in `vector`: the norm's bias and the unembedding's are dropped, as in the code of arXiv 2312.12141.
         """
-        return (self._centre(vector) / scale * self.weight) @ self.W_U
+        return self.norm.linear(vector, scale) @ self.W_U
 
     def log_probs(
         self, state: Float[Tensor, "*batch d_model"], scale: Float[Tensor, "*#batch 1"]
@@ -339,14 +400,18 @@ class Readout:
         """
         return self._cap(self.project(state, scale) + self.b_U).log_softmax(-1)
 
-    def logits(self, resid: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_vocab"]:
-        """The model's own logits of a final residual state, nothing frozen and nothing dropped."""
-        normed = self._centre(resid) / self.scale(resid) * self.weight + self.bias
-        return self._cap(normed @ self.W_U + self.b_U)
+    def logits(
+        self, resid: Float[Tensor, "*batch d_model"], tokens: Int[Tensor, " column"] | None = None
+    ) -> Float[Tensor, "*batch column"]:
+        """The model's own logits of a final residual state, nothing frozen or dropped: of `tokens`, or of all."""
+        return self.unembed(self.norm(resid), tokens)
 
-    def _centre(self, x: Tensor) -> Tensor:
-        x = at_least_float32(x)
-        return x - x.mean(-1, keepdim=True) if self.centred else x
+    def unembed(
+        self, normed: Float[Tensor, "*batch d_model"], tokens: Int[Tensor, " column"] | None = None
+    ) -> Float[Tensor, "*batch column"]:
+        """The logits of a final state behind its norm."""
+        W_U, b_U = (self.W_U, self.b_U) if tokens is None else (self.W_U[:, tokens], self.b_U[tokens])
+        return self._cap(normed @ W_U + b_U)
 
     def _cap(self, logits: Tensor) -> Tensor:
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
@@ -354,19 +419,10 @@ class Readout:
 
 def readout(model: LensModel) -> Readout:
     """The model's final norm and unembedding, whichever class, norm and processing it has."""
-    norm, W_U = getattr(model, "ln_final", None), at_least_float32(model.unembed.W_U)  # toy models may have no norm
-    weight = _first(norm, "w", "weight")
-    if weight is not None and getattr(model.cfg, "rmsnorm_uses_offset", False) and backend_of(model) == "bridge":
-        weight = 1.0 + weight  # Gemma stores its norm weights less one; HookedTransformer adds it when it converts
-    bias, b_U = _first(norm, "b", "bias"), _first(model.unembed, "b_U")
-    kind = str(model.cfg.normalization_type or "")
+    W_U, b_U = at_least_float32(model.unembed.W_U), _first(model.unembed, "b_U")
     cap = float(getattr(model.cfg, "output_logits_soft_cap", None) or 0.0)
     return Readout(
-        normalises=bool(kind),
-        centred=kind.startswith("LN"),
-        eps=float(model.cfg.eps),
-        weight=W_U.new_ones(W_U.shape[0]) if weight is None else weight,
-        bias=W_U.new_zeros(W_U.shape[0]) if bias is None else bias,
+        norm=norm_of(model, getattr(model, "ln_final", None)),  # toy models may have none
         W_U=W_U,
         b_U=W_U.new_zeros(W_U.shape[1]) if b_U is None else b_U,
         softcap=cap if cap > 0 else None,

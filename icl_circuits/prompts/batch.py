@@ -1,7 +1,7 @@
 """Prompts as tokens: exact label positions, right padding, and the position where the answer is read."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -60,20 +60,29 @@ class PromptBatch:
         """The batch in parts of at most `max_tokens` tokens (never less than one prompt), each padded no further than
         its own longest prompt.
         """
+        for start, stop in self.parts(max_tokens):
+            part = self.select(range(start, stop))
+            yield replace(part, tokens=part.tokens[:, : int(part.last.max()) + 1])
+
+    def parts(self, max_tokens: int = 4096) -> Iterator[tuple[int, int]]:
+        """The bounds of consecutive parts of at most `max_tokens` tokens, never less than one prompt."""
         rows = max(1, max_tokens // self.tokens.shape[1])
         for start in range(0, len(self), rows):
-            part = slice(start, start + rows)
-            yield PromptBatch(
-                tokens=self.tokens[part, : int(self.last[part].max()) + 1],
-                last=self.last[part],
-                label_positions=self.label_positions[part],
-                demo_labels=self.demo_labels[part],
-                gold=self.gold[part],
-                label_tokens=self.label_tokens,
-                prompts=self.prompts[part],
-                texts=self.texts[part],
-                separator=self.separator,
-            )
+            yield start, min(start + rows, len(self))
+
+    def select(self, rows: Sequence[int]) -> "PromptBatch":
+        """The prompts `rows`, in that order, padded as they are."""
+        index = torch.tensor(rows, dtype=torch.long, device=self.tokens.device)
+        return replace(
+            self,
+            tokens=self.tokens[index],
+            last=self.last[index],
+            label_positions=self.label_positions[index],
+            demo_labels=self.demo_labels[index],
+            gold=self.gold[index],
+            prompts=tuple(self.prompts[row] for row in rows),
+            texts=tuple(self.texts[row] for row in rows),
+        )
 
 
 def encode(

@@ -1,0 +1,68 @@
+"""What is measured at the answer position: one value for each prompt, never reduced early."""
+
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from icl_circuits.errors import InputError
+from icl_circuits.models import at_least_float32
+from icl_circuits.prompts import PromptBatch
+
+MetricName = Literal["logit_diff", "between_labels", "log_prob", "prob", "top1"]
+"""`logit_diff`: logit of the right label less that of the best other label, in logits. `between_labels`: 1 where that
+is positive, else 0 (accuracy between the labels; a tie is wrong). `log_prob`, `prob`: of the right label, in nats and
+as a probability. `top1`: 1 where the right label beats the whole vocabulary, else 0 (accuracy; a tie is wrong)."""
+
+Metric = MetricName | Callable[[Float[Tensor, "prompt d_vocab"], PromptBatch], Float[Tensor, "prompt *value"]]
+"""A name, or a function of the answer-position logits and their prompts that gives each prompt its value or values."""
+
+FROM_LABELS: tuple[MetricName, ...] = ("logit_diff", "between_labels")
+"""Metrics that read the label words' logits only, so that no other column of the unembedding is computed."""
+SMOOTH: tuple[MetricName, ...] = ("logit_diff", "log_prob", "prob")
+"""Metrics with a useful gradient."""
+
+
+def require_metric(metric: Metric) -> None:
+    """Raise `InputError` unless `metric` is a known name or a function."""
+    if not callable(metric) and metric not in get_args(MetricName):
+        raise InputError(f"metric {metric!r} is unknown: use {', '.join(get_args(MetricName))} or a function")
+
+
+def metric_name(metric: Metric) -> str:
+    """The name that results carry."""
+    return metric if isinstance(metric, str) else getattr(metric, "__name__", "metric")
+
+
+def from_label_logits(
+    metric: MetricName, label_logits: Float[Tensor, "*rows label"], gold: Int[Tensor, "*rows"]
+) -> Float[Tensor, "*rows"]:
+    """`logit_diff` or `between_labels` from the label words' logits."""
+    label_logits = at_least_float32(label_logits)
+    right = label_logits.gather(-1, gold[..., None])[..., 0]
+    margin = right - label_logits.scatter(-1, gold[..., None], float("-inf")).amax(-1)
+    return margin if metric == "logit_diff" else (margin > 0).to(margin)
+
+
+def from_logits(
+    metric: Metric, logits: Float[Tensor, "prompt d_vocab"], batch: PromptBatch
+) -> Float[Tensor, "prompt *value"]:
+    """Any metric from whole rows of answer-position logits."""
+    if callable(metric):
+        value = torch.as_tensor(metric(logits, batch))
+        if value.shape[:1] != logits.shape[:1]:
+            raise InputError(
+                f"the metric gave shape {list(value.shape)} for {len(logits)} prompts: it must give each prompt a value"
+            )
+        return value
+    if metric in FROM_LABELS:
+        return from_label_logits(metric, logits[:, batch.label_tokens], batch.gold)
+    logits = at_least_float32(logits)
+    token = batch.gold_tokens[:, None]
+    right = logits.gather(1, token)[:, 0]
+    if metric == "top1":
+        return (right > logits.scatter(1, token, float("-inf")).amax(1)).to(right)
+    log_prob = right - logits.logsumexp(1)
+    return log_prob.exp() if metric == "prob" else log_prob

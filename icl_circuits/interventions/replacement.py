@@ -1,0 +1,158 @@
+"""What to put in a patched place: zero, a mean, the same place in another run, or in another prompt of this one."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from icl_circuits.errors import InputError, require_one_of
+from icl_circuits.interventions.context import Capture, answer_logits
+from icl_circuits.interventions.hooks import HEAD_SITES, Positions, Site, hook_name, require_positions
+from icl_circuits.models import LensModel
+from icl_circuits.prompts import PromptBatch
+from icl_circuits.stats import generator
+
+PositionsName = Literal["last", "labels", "all"]
+"""The answer position, every label position, or every position."""
+
+
+@dataclass(frozen=True)
+class Zero:
+    """Zero, the paper's ablation (arXiv 2402.02872)."""
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean of the place over `reference` prompts, and over the chosen positions in each."""
+
+    reference: PromptBatch
+
+
+@dataclass(frozen=True)
+class Run:
+    """The same place in a second run: clean into corrupted (denoising), or the other way round (noising).
+
+    `source` is any batch with as many prompts and demonstrations: the label-reversed twin, say. Its answer positions
+    stand for the answer positions, its label positions for the label positions.
+    """
+
+    source: PromptBatch
+
+
+@dataclass(frozen=True)
+class Resample:
+    """The same place in another prompt of the batch, drawn at random."""
+
+    seed: int = 0
+
+
+Replacement = Zero | Mean | Run | Resample
+
+ValueAt = Callable[[Site, int, int | None], Tensor]
+"""The value for a site, layer and head (None for sites without heads): `[width]` or `[batch chosen width]`."""
+
+
+def positions_of(batch: PromptBatch, positions: PositionsName | Positions) -> Positions:
+    """The positions of each prompt, `[batch chosen]`, on the batch's device.
+
+    Raises:
+        InputError: an unknown name, label positions of prompts without demonstrations, or a tensor of the wrong shape,
+            with positions that do not exist, or with one twice.
+    """
+    if isinstance(positions, Tensor):
+        require_positions(positions, len(batch), batch.tokens.shape[1], "positions")
+        for row, chosen in enumerate(positions.tolist()):
+            if len(set(chosen)) < len(chosen):
+                raise InputError(f"positions: prompt {row} has a position twice in {chosen}: give each once")
+        return positions.to(batch.tokens.device)
+    require_one_of(positions, get_args(PositionsName), "positions")
+    if positions == "labels" and not batch.label_positions.shape[1]:
+        raise InputError("the prompts have no demonstrations, so no label positions: use 'last' or 'all'")
+    if positions == "last":
+        return batch.last[:, None]
+    if positions == "labels":
+        return batch.label_positions
+    return torch.arange(int(batch.last.max()) + 1, device=batch.tokens.device).repeat(len(batch), 1)
+
+
+def source_of(batch: PromptBatch, replacement: Run | Resample, positions: PositionsName | Positions) -> PromptBatch:
+    """The batch that the values come from, each row the partner of the same row of `batch`.
+
+    Raises:
+        InputError: another number of prompts or demonstrations, prompts of other lengths where positions are counted
+            from the start, or a single prompt to resample from.
+    """
+    if isinstance(replacement, Run):
+        source = replacement.source
+        if source.label_positions.shape != batch.label_positions.shape:
+            raise InputError(
+                f"the second run has {source.label_positions.shape[0]} prompts of {source.label_positions.shape[1]} "
+                f"demonstrations, the first {batch.label_positions.shape[0]} of {batch.label_positions.shape[1]}: "
+                "give it a partner for each prompt"
+            )
+    else:
+        if len(batch) < 2:
+            raise InputError("one prompt has no other to resample from: give at least 2")
+        order = generator(replacement.seed).permutation(len(batch))
+        partner = dict(zip(order.tolist(), [*order[1:].tolist(), int(order[0])], strict=True))
+        source = batch.select([partner[row] for row in range(len(batch))])
+    if positions not in ("last", "labels") and not torch.equal(source.last, batch.last):
+        row = int((source.last != batch.last).nonzero()[0])
+        raise InputError(
+            f"prompt {row} has {int(batch.last[row]) + 1} tokens and its partner {int(source.last[row]) + 1}, so their "
+            "positions cannot be matched one by one: patch 'last' or 'labels', or use prompts of equal lengths"
+        )
+    return source
+
+
+def values_at(
+    model: LensModel,
+    batch: PromptBatch,
+    replacement: Replacement,
+    sites: Sequence[tuple[Site, int]],
+    positions: PositionsName | Positions,
+) -> ValueAt:
+    """The replacement's values for some (site, layer) pairs, from one forward pass of what they come from, if any."""
+    if isinstance(replacement, Zero):
+        width = {"pattern": batch.tokens.shape[1]} | dict.fromkeys(("q", "k", "v", "z"), model.cfg.d_head)
+        return lambda site, layer, head: torch.zeros(width.get(site, model.cfg.d_model))
+    if isinstance(replacement, Mean):
+        if any(site == "pattern" for site, _ in sites):
+            raise InputError("patterns of different prompts have no mean: replace them by Zero() or by Run(...)")
+        reference = replacement.reference
+        if isinstance(positions, Tensor):
+            raise InputError("a mean is over 'last', 'labels' or 'all' positions of the reference prompts: name one")
+        found = _captured(model, reference, sites, positions_of(reference, positions))
+        counted = positions_of(reference, positions) <= reference.last[:, None]
+        return _by_head({name: value[counted].mean(0) for name, value in found.items()})
+    by_count = any(site == "pattern" for site, _ in sites)  # a pattern's columns are positions, too
+    source = source_of(batch, replacement, "all" if by_count else positions)
+    return _by_head(_captured(model, source, sites, positions_of(source, positions)), batch.tokens.shape[1])
+
+
+def _captured(
+    model: LensModel, batch: PromptBatch, sites: Sequence[tuple[Site, int]], positions: Positions
+) -> dict[str, Float[Tensor, "batch chosen *rest"]]:
+    found: dict[str, list[Tensor]] = {}
+    for start, stop in batch.parts():
+        capture = Capture([hook_name(site, layer) for site, layer in sites], positions[start:stop])
+        answer_logits(model, batch.select(range(start, stop)), capture)
+        for name, value in capture.found.items():
+            found.setdefault(name, []).append(value)
+    return {name: torch.cat(parts) for name, parts in found.items()}
+
+
+def _by_head(found: dict[str, Tensor], n_src: int = 0) -> ValueAt:
+    def value(site: Site, layer: int, head: int | None) -> Tensor:
+        value = found[hook_name(site, layer)]
+        if site not in HEAD_SITES:
+            return value
+        value = value[..., head, :]
+        if site != "pattern":
+            return value
+        return torch.nn.functional.pad(value, (0, max(0, n_src - value.shape[-1])))[..., :n_src]
+
+    return value

@@ -1,0 +1,237 @@
+"""One layer for many variants of a run at once, at a window of positions, against the base run's keys and values.
+
+Axes: `variant` counts what is patched, `batch` the prompts, `pos` the window's positions. Positions before the window
+are those of the base run, which no patch inside the window can change in a causal model.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from icl_circuits.interventions.hooks import Patch, Site
+from icl_circuits.models import Block, Norm, Readout
+from icl_circuits.prompts import PromptBatch
+
+RowPatch = tuple[int, Patch]
+"""A patch, and the variant it belongs to."""
+
+See = Callable[[Site, Tensor], None]
+"""Is shown each activation as its hook point would carry it, with a leading variant axis."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """A run of `width` neighbouring positions of each prompt, from `start` on."""
+
+    start: Int[Tensor, " batch"]
+    width: int
+
+    @property
+    def positions(self) -> Int[Tensor, "batch pos"]:
+        """The positions themselves."""
+        return self.start[:, None] + torch.arange(self.width, device=self.start.device)
+
+    def of(self, x: Float[Tensor, "batch all_pos *rest"]) -> Float[Tensor, "batch pos *rest"]:
+        """The part of `x` in the window."""
+        return x[torch.arange(len(x), device=x.device)[:, None], self.positions]
+
+    def locate(
+        self, positions: Int[Tensor, "batch chosen"]
+    ) -> tuple[Int[Tensor, " found"], Int[Tensor, " found"], Int[Tensor, " found"]]:
+        """Which of `positions` lie in the window: prompt, index among the chosen, and place in the window."""
+        place = positions.to(self.start.device) - self.start[:, None]
+        prompt, chosen = ((place >= 0) & (place < self.width)).nonzero(as_tuple=True)
+        return prompt, chosen, place[prompt, chosen]
+
+
+@dataclass(frozen=True)
+class BaseRun:
+    """What a sweep needs of the unpatched run: residual states, keys and values, and the answer-position logits."""
+
+    batch: PromptBatch
+    blocks: tuple[Block, ...]
+    readout: Readout
+    logits: Float[Tensor, "batch d_vocab"]
+    resid_pre: list[Float[Tensor, "batch pos d_model"]] = field(default_factory=list)
+    """One for each layer, as the run is made; so are `keys` and `values`."""
+    keys: list[Float[Tensor, "batch kv_head pos d_head"]] = field(default_factory=list)
+    """As attention compares them: after the rotary embedding."""
+    values: list[Float[Tensor, "batch kv_head pos d_head"]] = field(default_factory=list)
+
+    @property
+    def at_answer(self) -> Window:
+        """The answer position alone."""
+        return Window(self.batch.last, 1)
+
+
+def advance(
+    base: BaseRun,
+    layer: int,
+    x: Float[Tensor, "variant batch pos d_model"],
+    window: Window,
+    out: Window,
+    patches: Sequence[RowPatch] = (),
+    see: See | None = None,
+) -> Float[Tensor, "variant batch out_pos d_model"]:
+    """The states after `layer`, from the states `x` before it, under the patches of this layer.
+
+    Args:
+        base: gives the layer's equations, and keys and values before the window.
+        layer: which layer.
+        x: the states that enter it, at `window`.
+        window: where variants may differ from the base run.
+        out: the positions to go on with: `window`, or, in the last layer, the answer position alone.
+        patches: what to change, in order.
+        see: is shown every activation after its patches.
+    """
+    block = base.blocks[layer]
+
+    def hooked(site: Site, activation: Tensor, at: Window) -> Tensor:
+        _write(activation, [(row, patch) for row, patch in patches if patch.site == site], at)
+        if see is not None:
+            see(site, activation)
+        return activation
+
+    def added(site: Site, activation: Tensor, post_norm: Norm | None) -> Tensor:
+        """What a sublayer adds to the residual stream, patched where the model's own hook point lies."""
+        return hooked(site, activation if post_norm is None else _normed(post_norm, activation), out)
+
+    x = hooked("resid_pre", x, window)
+    normed = _normed(block.ln1, x)
+    k = block.turned("k", hooked("k", block.project("k", normed), window), window.positions)
+    v = hooked("v", block.project("v", normed), window)
+    if out is not window:
+        rows, place = torch.arange(x.shape[1], device=x.device)[:, None], out.positions - window.start[:, None]
+        x, normed = x[:, rows, place], normed[:, rows, place]
+    q = block.turned("q", hooked("q", block.project("q", normed), out), out.positions)
+    pattern = _pattern(base, layer, q, k, window, out)
+    on_pattern = [(row, patch) for row, patch in patches if patch.site == "pattern"]
+    if on_pattern:
+        pattern = _patched_pattern(pattern, on_pattern, window, out)
+    z = hooked("z", _mix(base, layer, v, pattern), out)
+    attn_out = added("attn_out", block.output(z), block.ln1_post)
+    if block.mlp is None or block.ln2 is None:
+        return hooked("resid_post", x + attn_out, out)
+    mlp_in = x if block.parallel else hooked("resid_mid", x + attn_out, out)
+    mlp_out = block.mlp(_normed(block.ln2, mlp_in).flatten(0, 1)).unflatten(0, x.shape[:2])
+    mlp_out = added("mlp_out", mlp_out, block.ln2_post)
+    return hooked("resid_post", mlp_in + mlp_out + (attn_out if block.parallel else 0), out)
+
+
+def _normed(norm: Norm, x: Tensor) -> Tensor:
+    return norm(x).to(x.dtype)
+
+
+def _pattern(
+    base: BaseRun, layer: int, q: Tensor, k: Tensor, window: Window, out: Window
+) -> Float[Tensor, "batch kv_head variant group out_pos src"]:
+    """Attention of the out positions to the base run's keys before the window, then to the variants' own in it.
+
+    The last axis has the base run's columns first, as many as the latest window start, then the window's.
+    """
+    block = base.blocks[layer]
+    n_variants, _, n_out = q.shape[:3]
+    q = q.unflatten(3, (block.n_kv_heads, -1)).permute(1, 3, 0, 4, 2, 5) / block.scale
+    own_keys = k.permute(1, 3, 0, 4, 2)
+    if window.width == 1:  # a matrix product of one column each would be many tiny ones
+        scores = (q * own_keys.transpose(3, 4)[:, :, :, None]).sum(-1, keepdim=True)
+    else:
+        scores = (q.flatten(3, 4) @ own_keys).unflatten(3, (-1, n_out))
+    cached = int(window.start.max())
+    if cached:
+        before = q.flatten(2, 4) @ base.keys[layer][:, :, :cached].transpose(2, 3)
+        scores = torch.cat([before.unflatten(2, (n_variants, -1, n_out)), scores], -1)
+    if block.softcap is not None:
+        scores = block.softcap * torch.tanh(scores / block.softcap)
+    columns, exists = _columns(window, cached)
+    distance = out.positions[:, :, None] - columns[:, None, :]
+    visible = exists[:, None, :] & (distance >= 0)
+    if block.window is not None:
+        visible &= distance < block.window
+    if not visible.all():
+        scores = scores.masked_fill(~visible[:, None, None, None], float("-inf"))
+    dtype = block.softmax_dtype or torch.promote_types(scores.dtype, torch.float32)
+    if scores.dtype == dtype or scores.dtype != torch.float64:
+        return scores.softmax(-1, dtype=dtype).to(scores.dtype)
+    # The model rounds to less than its dtype: add up in its own order of columns, to round as it does.
+    n_src = base.batch.tokens.shape[1]
+    index = torch.where(exists, columns, n_src)[:, None, None, None, None].expand_as(scores)
+    in_order = scores.new_full((*scores.shape[:-1], n_src + 1), float("-inf")).scatter(-1, index, scores)
+    pattern = F.pad(in_order[..., :n_src].softmax(-1, dtype=dtype).to(scores.dtype), (0, 1))
+    return pattern.gather(-1, index)
+
+
+def _columns(window: Window, cached: int) -> tuple[Int[Tensor, "batch src"], Bool[Tensor, "batch src"]]:
+    """The source position of each column of `_pattern`, and whether the column is not one that the window replaces."""
+    before = torch.arange(cached, device=window.start.device).expand(len(window.start), -1)
+    own = window.positions
+    return torch.cat([before, own], 1), torch.cat([before < window.start[:, None], torch.ones_like(own).bool()], 1)
+
+
+def _patched_pattern(pattern: Tensor, patches: Sequence[RowPatch], window: Window, out: Window) -> Tensor:
+    """`_pattern` with the rows of some heads replaced by values over all source positions."""
+    columns, exists = _columns(window, pattern.shape[-1] - window.width)
+    n_pos = int(out.positions.max()) + 1
+
+    def over_columns(patch: Patch) -> Tensor:
+        n_chosen = n_pos if patch.positions is None else patch.positions.shape[1]
+        value = patch.value if patch.value.ndim == 1 else patch.value[:, :n_chosen]
+        value = value.to(pattern).expand(len(columns), n_chosen, -1)
+        found = value.gather(2, columns[:, None].expand(-1, n_chosen, -1))
+        query = torch.arange(n_chosen, device=value.device) if patch.positions is None else patch.positions
+        return torch.where(exists[:, None] & (columns[:, None] <= query.to(columns)[..., None]), found, 0.0)
+
+    by_head = pattern.permute(2, 0, 4, 1, 3, 5).flatten(3, 4)
+    _write(by_head, [(row, replace(patch, value=over_columns(patch))) for row, patch in patches], out)
+    return by_head.unflatten(3, pattern.shape[1:4:2]).permute(1, 3, 0, 4, 2, 5)
+
+
+def _mix(
+    base: BaseRun,
+    layer: int,
+    v: Float[Tensor, "variant batch win_pos kv_head d_head"],
+    pattern: Float[Tensor, "batch kv_head variant group out_pos src"],
+) -> Float[Tensor, "variant batch out_pos head d_head"]:
+    """z: the values, weighted by attention."""
+    cached = pattern.shape[-1] - v.shape[2]
+    own, own_values = pattern[..., cached:], v.permute(1, 3, 0, 2, 4)
+    if v.shape[2] == 1:
+        z = own * own_values[:, :, :, None]
+    else:
+        z = (own.flatten(3, 4) @ own_values).unflatten(3, pattern.shape[3:5])
+    if cached:
+        z = z + (pattern[..., :cached].flatten(2, 4) @ base.values[layer][:, :, :cached]).unflatten(
+            2, pattern.shape[2:5]
+        )
+    return z.permute(2, 0, 4, 1, 3, 5).flatten(3, 4)
+
+
+def _write(x: Float[Tensor, "variant batch pos *rest"], patches: Sequence[RowPatch], window: Window) -> None:
+    """Write the patches' values into `x`, in place and in order; patches of one place after another go together."""
+    for _, run in groupby(patches, key=lambda item: id(item[1].positions)):
+        group = list(run)
+        positions = group[0][1].positions
+        if positions is None:
+            positions = torch.arange(int(window.positions.max()) + 1).expand(x.shape[1], -1)
+        prompt, chosen, place = window.locate(positions)
+        if not len(prompt):
+            continue
+        values = torch.stack(
+            [
+                patch.value.to(x).expand(len(prompt), -1)
+                if patch.value.ndim == 1
+                else patch.value.to(x)[prompt, chosen]
+                for _, patch in group
+            ]
+        )
+        rows = torch.tensor([row for row, _ in group], device=x.device)[:, None]
+        if group[0][1].head is None:
+            x[rows, prompt, place] = values
+        else:
+            heads = torch.tensor([patch.head for _, patch in group], device=x.device)[:, None]
+            x[rows, prompt, place, heads] = values

@@ -1,0 +1,238 @@
+"""A transformer block as equations: what a model's modules compute, in a form that runs on any rows and positions.
+
+`HookedTransformer` and `TransformerBridge` can only run whole prompts. The exact sweep engine runs single positions of
+many variants against cached keys and values, so it needs the block's parts: norms, projections, rotary angles, mask,
+MLP. They are read here from either class, and the engine checks them against the model's own activations.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from icl_circuits.models.lens import LensModel, Norm, backend_of, is_parallel, norm_of
+
+TANH_GELUS = ("gelu_new", "gelu_fast", "gelu_pytorch_tanh")
+
+ROUNDS_SOFTMAX = "PositionEmbeddingsAttentionBridge"
+"""An attention class that computes the softmax in float32 in any dtype, float64 included."""
+
+
+class NotAlgebraError(Exception):
+    """A model's block does something that `Block` has no equation for. The message says what."""
+
+
+@dataclass(frozen=True)
+class Rotary:
+    """Rotary position embedding of the first `cos.shape[1]` dimensions of a head.
+
+    `adjacent` says whether dimension 2i turns with 2i+1 (GPT-J) or i with i + half (Llama, GPT-NeoX).
+    """
+
+    cos: Float[Tensor, "ctx rotary"]
+    sin: Float[Tensor, "ctx rotary"]
+    adjacent: bool
+
+    def __call__(
+        self, x: Float[Tensor, "*rows pos head d_head"], positions: Int[Tensor, "batch pos"]
+    ) -> Float[Tensor, "*rows pos head d_head"]:
+        """`x` turned by the angles of its positions; the last axis of rows is the batch."""
+        width = self.cos.shape[1]
+        turned, rest = x[..., :width], x[..., width:]
+        if self.adjacent:
+            swapped = torch.stack([-turned[..., 1::2], turned[..., ::2]], -1).flatten(-2)
+        else:
+            swapped = torch.cat([-turned[..., width // 2 :], turned[..., : width // 2]], -1)
+        cos, sin = (table[positions][:, :, None].to(x.dtype) for table in (self.cos, self.sin))
+        return torch.cat([turned * cos + swapped * sin, rest], -1)
+
+
+@dataclass(frozen=True)
+class Block:
+    """The equations of one transformer block.
+
+    With `x` the state that enters: `q, k, v = ln1(x) W + b`; `z = softmax(mask(softcap(q k / scale))) v`;
+    `attn_out = ln1_post(z W_O + b_O)`; `mlp_out = ln2_post(mlp(ln2(x + attn_out)))`, or `mlp(ln2(x))` where parallel.
+    """
+
+    layer: int
+    n_heads: int
+    n_kv_heads: int
+    d_head: int
+    scale: float
+    """What `q k` is divided by."""
+    softcap: float | None
+    window: int | None
+    """How many positions a sliding window shows, a position's own included; None: all."""
+    softmax_dtype: torch.dtype | None
+    """What the softmax is computed in; None: the scores' own dtype, but never less than float32."""
+    parallel: bool
+    rotary: Rotary | None
+    ln1: Norm
+    ln2: Norm | None
+    ln1_post: Norm | None
+    ln2_post: Norm | None
+    mlp: Callable[[Tensor], Tensor] | None
+    norm_q: Callable[[Tensor], Tensor] | None
+    norm_k: Callable[[Tensor], Tensor] | None
+    attn: Any
+
+    def project(self, name: str, normed: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows head d_head"]:
+        """`normed @ W_Q + b_Q`, or of K or V (`name` is `q`, `k` or `v`): what `hook_q` and so on carry."""
+        W, b = _projection(self.attn, name)
+        flat = W.permute(1, 0, 2).reshape(W.shape[1], -1)
+        out = F.linear(normed.to(W.dtype), flat.T, None if b is None else b.reshape(-1))
+        return out.unflatten(-1, (W.shape[0], self.d_head))
+
+    def turned(
+        self, name: str, x: Float[Tensor, "*rows pos head d_head"], positions: Int[Tensor, "batch pos"]
+    ) -> Float[Tensor, "*rows pos head d_head"]:
+        """Queries or keys as attention compares them: normed where the model does so, then turned by position."""
+        norm = self.norm_q if name == "q" else self.norm_k
+        if norm is not None:
+            x = norm(x)
+        return x if self.rotary is None else self.rotary(x, positions)
+
+    def output(self, z: Float[Tensor, "*rows head d_head"]) -> Float[Tensor, "*rows d_model"]:
+        """`z W_O + b_O`."""
+        W_O, b_O = self.attn.W_O, getattr(self.attn, "b_O", None)
+        return F.linear(z.to(W_O.dtype).flatten(-2), W_O.reshape(-1, W_O.shape[-1]).T, b_O)
+
+
+def read_block(model: LensModel, layer: int, n_pos: int) -> Block:
+    """The equations of block `layer` for up to `n_pos` positions, whichever class the model is of.
+
+    Raises:
+        NotAlgebraError: the block has a part that has no equation here.
+    """
+    try:
+        return _read_block(model, layer, n_pos)
+    except (AttributeError, NotImplementedError) as error:  # multi-head latent attention has no W_K, for one
+        raise NotAlgebraError(f"layer {layer} lacks a part that the engine needs ({error})") from error
+
+
+def _read_block(model: LensModel, layer: int, n_pos: int) -> Block:
+    block, cfg = model.blocks[layer], model.cfg
+    hooked = backend_of(model) == "hooked"
+    attn = getattr(block, "attn", None)
+    if attn is None or not hasattr(block, "ln1"):
+        raise NotAlgebraError(f"layer {layer} has no attention with a norm of its own before it")
+    source = None if hooked else attn.original_component
+    kind = str(cfg.positional_embedding_type) if hooked else "standard"
+    if kind not in ("standard", "rotary"):
+        raise NotAlgebraError(f"its position embedding is {kind!r}")
+    if getattr(cfg, "original_architecture", "") in ("Olmo2ForCausalLM", "Olmo3ForCausalLM", "OlmoeForCausalLM"):
+        raise NotAlgebraError("its attention norms queries and keys over all heads together")
+    for name, what in (("use_attention_sinks", "attention sinks"), ("use_logn_attn", "log-n attention")):
+        if getattr(cfg, name, False):
+            raise NotAlgebraError(f"it has {what}")
+    W_K, _ = _projection(attn, "k")
+    if W_K.dtype == torch.float64 and type(source).__name__ == "GPTJAttention":
+        raise NotAlgebraError("its attention rounds queries and keys to float32, so it is not exact in float64")
+    parallel, has_mlp = is_parallel(model), not getattr(cfg, "attn_only", False)
+    ln2 = getattr(block, "ln2", None)
+    ln1 = norm_of(model, block.ln1)
+    return Block(
+        layer=layer,
+        n_heads=cfg.n_heads,
+        n_kv_heads=W_K.shape[0],
+        d_head=cfg.d_head,
+        scale=_scale(attn, source, cfg.d_head),
+        softcap=_positive(cfg.attn_scores_soft_cap if hooked else getattr(source, "attn_logit_softcapping", None)),
+        window=_window(attn, source, cfg),
+        softmax_dtype=torch.float32 if type(attn).__name__ == ROUNDS_SOFTMAX else None,
+        parallel=parallel,
+        rotary=_rotary(model, attn, source, n_pos),
+        ln1=ln1,
+        ln2=(ln1 if ln2 is None else norm_of(model, ln2)) if has_mlp else None,  # GPT-J's MLP shares ln1
+        ln1_post=_norm_if_any(model, block, "ln1_post"),
+        ln2_post=_norm_if_any(model, block, "ln2_post"),
+        mlp=_mlp(block.mlp, cfg.act_fn if hooked else "") if has_mlp else None,
+        norm_q=_qk_norm(attn, "q_norm"),
+        norm_k=_qk_norm(attn, "k_norm"),
+        attn=attn,
+    )
+
+
+def _projection(attn: Any, name: str) -> tuple[Float[Tensor, "head d_model d_head"], Tensor | None]:
+    """`W_Q` and `b_Q`, or of K or V, with key-value heads as the model keeps them."""
+    letter = name.upper()
+    weight = getattr(attn, f"_W_{letter}", None)  # HookedTransformer's W_K repeats key-value heads, its _W_K does not
+    bias = getattr(attn, f"_b_{letter}", None)
+    weight = getattr(attn, f"W_{letter}") if weight is None else weight
+    return weight, getattr(attn, f"b_{letter}", None) if bias is None else bias
+
+
+def _scale(attn: Any, source: Any, d_head: int) -> float:
+    if source is None:
+        return float(attn.attn_scale)
+    scaling = getattr(source, "scaling", None)
+    if scaling is not None:
+        return 1.0 / float(scaling)
+    return float(getattr(source, "scale_attn", d_head**0.5))
+
+
+def _window(attn: Any, source: Any, cfg: Any) -> int | None:
+    if source is None:
+        return int(cfg.window_size) if getattr(attn, "attn_type", "global") == "local" else None
+    own = getattr(source, "sliding_window", None)
+    if own is None and not hasattr(source, "sliding_window"):
+        own = getattr(getattr(source, "config", None), "sliding_window", None)
+        if not getattr(getattr(source, "config", None), "use_sliding_window", True):
+            own = None  # Qwen2 names a window that it does not use
+    return int(own) if own else None
+
+
+def _rotary(model: LensModel, attn: Any, source: Any, n_pos: int) -> Rotary | None:
+    if source is None:
+        if model.cfg.positional_embedding_type != "rotary":
+            return None
+        return Rotary(attn.rotary_cos, attn.rotary_sin, bool(model.cfg.rotary_adjacent_pairs))
+    if hasattr(source, "embed_positions"):  # GPT-J
+        sin, cos = source.embed_positions.chunk(2, dim=-1)
+        return Rotary(cos.repeat_interleave(2, -1), sin.repeat_interleave(2, -1), adjacent=True)
+    module = getattr(getattr(model, "rotary_emb", None), "original_component", None)
+    if module is None:
+        return None
+    like = cast(Tensor, model.unembed.W_U)
+    positions = torch.arange(n_pos, device=like.device)[None]
+    try:
+        cos, sin = module(like.new_zeros(1), positions)
+    except TypeError as error:  # angles that depend on the layer's type
+        raise NotAlgebraError(f"its rotary angles cannot be asked for ({error})") from error
+    return Rotary(cos[0], sin[0], adjacent=False)
+
+
+def _mlp(module: Any, act_fn: str) -> Callable[[Tensor], Tensor]:
+    """The MLP as a function: the module itself, but for HookedTransformer's plain tanh-GELU one.
+
+    TransformerLens writes that activation out in eight passes over memory; torch has it as one kernel.
+    """
+    if act_fn not in TANH_GELUS or type(module).__name__ != "MLP":
+        return cast("Callable[[Tensor], Tensor]", module)
+
+    def mlp(normed: Tensor) -> Tensor:
+        post = F.gelu(F.linear(normed, module.W_in.T, module.b_in), approximate="tanh")
+        return F.linear(post, module.W_out.T, module.b_out)
+
+    return mlp
+
+
+def _norm_if_any(model: LensModel, block: Any, name: str) -> Norm | None:
+    module = getattr(block, name, None)
+    return None if module is None else norm_of(model, module)
+
+
+def _qk_norm(attn: Any, name: str) -> Callable[[Tensor], Tensor] | None:
+    module = getattr(attn, name, None)
+    if module is None:
+        return None
+    return lambda x: module(x.reshape(-1, x.shape[-1])).reshape(x.shape)
+
+
+def _positive(cap: Any) -> float | None:
+    return float(cap) if cap and float(cap) > 0 else None
