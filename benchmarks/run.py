@@ -154,6 +154,7 @@ def random_batch(model: Any, prompts: int, positions: int, seed: int) -> PromptB
         prompts=like,
         texts=("",) * prompts,
         separator=" ",
+        n_prepended=0,
     )
 
 

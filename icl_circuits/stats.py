@@ -1,9 +1,10 @@
 """Seeded random numbers, and statistics over prompts."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from icl_circuits.errors import InputError
 
@@ -43,6 +44,20 @@ def bootstrap_means(values: Float[np.ndarray, "row prompt"], *, draws: int = 200
     parts = [values[start : start + 1024] @ weights.T for start in range(0, n_rows, 1024)]
     low, high = np.concatenate([np.quantile(part, [0.025, 0.975], axis=1) for part in parts], axis=1)
     return Intervals(values.mean(axis=1), low, high)
+
+
+def bootstrap(
+    statistic: Callable[[Int[np.ndarray, " prompt"]], float], n_prompts: int, *, draws: int = 1000, seed: int = 0
+) -> Interval:
+    """Any statistic of a choice of prompts, with its 95 % percentile interval over resamples of the prompts.
+
+    `statistic` takes the indices of the prompts to use. Resamples for which it is not finite are left out.
+    """
+    rng = generator(seed)
+    found = np.array([statistic(rng.integers(n_prompts, size=n_prompts)) for _ in range(draws)])
+    found = found[np.isfinite(found)]
+    low, high = np.quantile(found, [0.025, 0.975]) if len(found) else (np.nan, np.nan)
+    return Interval(float(statistic(np.arange(n_prompts))), float(low), float(high))
 
 
 def bootstrap_mean(values: Float[np.ndarray, " prompt"], *, draws: int = 2000, seed: int = 0) -> Interval:

@@ -7,6 +7,7 @@ from icl_circuits.interventions.hooks import (
     HeadSite,
     Hook,
     Intervention,
+    KnockOut,
     LayerSite,
     Patch,
     Positions,
@@ -19,6 +20,7 @@ from icl_circuits.interventions.hooks import (
 )
 from icl_circuits.interventions.metrics import Metric, MetricName, from_logits
 from icl_circuits.interventions.paths import Paths, path_patch
+from icl_circuits.interventions.position import POS_EMBED, WithoutPosition, position_sites, positionless
 from icl_circuits.interventions.replacement import Mean, Replacement, Resample, Run, Zero
 from icl_circuits.interventions.routes import Edge, Embedding, Mlp, Sender
 from icl_circuits.interventions.sweep import Cell, Sweep, sweep
@@ -32,11 +34,13 @@ __all__ = [
     "HeadSite",
     "Hook",
     "Intervention",
+    "KnockOut",
     "LayerSite",
     "Mean",
     "Metric",
     "MetricName",
     "Mlp",
+    "POS_EMBED",
     "Patch",
     "Paths",
     "Positions",
@@ -52,6 +56,7 @@ __all__ = [
     "Sweep",
     "Variant",
     "Variants",
+    "WithoutPosition",
     "Zero",
     "ZeroHeads",
     "agreement",
@@ -62,6 +67,8 @@ __all__ = [
     "intervene",
     "mean_z",
     "path_patch",
+    "position_sites",
+    "positionless",
     "run_each",
     "sweep",
 ]

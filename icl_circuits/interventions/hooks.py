@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol, get_args, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from icl_circuits.errors import InputError, require_one_of
@@ -213,7 +213,7 @@ class ScaleScores:
 
     def hooks(self, model: LensModel) -> list[tuple[str, Hook]]:
         """The hooks on `model` that do this."""
-        return _score_hooks(
+        return score_hooks(
             model, self.heads, lambda head, scores: scores * self.factor, self.positions, self.src_positions
         )
 
@@ -240,10 +240,45 @@ class ReplaceScores:
                 raise InputError(f"scores of {head}: the value has shape {_shape(value)}, the model's {_shape(scores)}")
             return value.to(scores)
 
-        return _score_hooks(model, tuple(self.values), value_of, self.positions, self.src_positions)
+        return score_hooks(model, tuple(self.values), value_of, self.positions, self.src_positions)
 
 
-def _score_hooks(
+@dataclass(frozen=True)
+class KnockOut:
+    """Attention knock-out: no head of `layers` attends along `edges`; what is left of each row is normalised again.
+
+    `edges[b, t, s]` cuts what position `t` of prompt `b` reads from position `s` (Geva et al., arXiv 2304.14767).
+    """
+
+    layers: tuple[int, ...]
+    edges: Bool[Tensor, "batch pos src_pos"]
+
+    def hooks(self, model: LensModel) -> list[tuple[str, Hook]]:
+        """The hooks on `model` that do this. Raises `InputError` where a row would be left with nothing to attend to."""
+        for layer in self.layers:
+            require_layer(model, layer)
+        require_live_scores(model)
+        blind = (self.edges | ~torch.ones_like(self.edges).tril()).all(-1)
+        if blind.any():
+            prompt, position = blind.nonzero()[0].tolist()
+            raise InputError(
+                f"the knock-out leaves position {position} of prompt {prompt} nothing to attend to: keep an edge, to "
+                "itself for instance"
+            )
+
+        def cut(
+            scores: Float[Tensor, "batch head pos src_pos"], hook: object
+        ) -> Float[Tensor, "batch head pos src_pos"]:
+            if scores[:, 0].shape != self.edges.shape:
+                raise InputError(
+                    f"the knock-out's edges have shape {_shape(self.edges)}, the model's scores {_shape(scores[:, 0])}"
+                )
+            return scores.masked_fill(self.edges[:, None].to(scores.device), float("-inf"))
+
+        return [(f"blocks.{layer}.attn.hook_attn_scores", cut) for layer in self.layers]
+
+
+def score_hooks(
     model: LensModel,
     heads: tuple[Head, ...],
     changed: Callable[[Head, Float[Tensor, "batch pos src_pos"]], Float[Tensor, "batch pos src_pos"]],

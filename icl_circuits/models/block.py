@@ -6,7 +6,7 @@ MLP. They are read here from either class, and the engine checks them against th
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -36,6 +36,11 @@ class Rotary:
     cos: Float[Tensor, "ctx rotary"]
     sin: Float[Tensor, "ctx rotary"]
     adjacent: bool
+
+    @property
+    def inverse(self) -> Any:
+        """The `Rotary` that turns back, which is this one's transpose too."""
+        return replace(self, sin=-self.sin)
 
     def __call__(
         self, x: Float[Tensor, "*rows pos head d_head"], positions: Int[Tensor, "batch pos"]
@@ -96,6 +101,13 @@ class Block:
         if norm is not None:
             x = norm(x)
         return x if self.rotary is None else self.rotary(x, positions)
+
+    def scores(
+        self, q: Float[Tensor, "*rows pos d_head"], k: Float[Tensor, "*rows src_pos d_head"]
+    ) -> Float[Tensor, "*rows pos src_pos"]:
+        """Attention scores of one head's queries and keys before mask and softmax: `softcap(q k / scale)`."""
+        scores = q @ k.transpose(-1, -2) / self.scale
+        return scores if self.softcap is None else self.softcap * torch.tanh(scores / self.softcap)
 
     def output(self, z: Float[Tensor, "*rows head d_head"]) -> Float[Tensor, "*rows d_model"]:
         """`z W_O + b_O`."""

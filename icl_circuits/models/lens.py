@@ -33,6 +33,7 @@ class LensModel(Protocol):
     cfg: Any
     tokenizer: Any
     blocks: Any
+    embed: Any
     unembed: Any
 
     @property
@@ -339,6 +340,12 @@ class Norm:
         """The norm as a linear map, its scale frozen and its bias dropped: the part of the output due to `vector`."""
         return self._centre(vector) / scale * self.weight
 
+    def pull_back(
+        self, direction: Float[Tensor, "*batch d_model"], scale: Float[Tensor, "*#batch 1"]
+    ) -> Float[Tensor, "*batch d_model"]:
+        """The transpose of `linear`: `linear(vector) . direction = vector . pull_back(direction)`."""
+        return self._centre(self.weight * direction) / scale
+
     def __call__(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
         """The norm itself, nothing frozen."""
         if self.module is not None:
@@ -415,6 +422,13 @@ class Readout:
 
     def _cap(self, logits: Tensor) -> Tensor:
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
+
+
+def factored(A: Float[Tensor, "rows rank"], B: Float[Tensor, "rank columns"]) -> Any:
+    """The product `A @ B` as TransformerLens's `FactoredMatrix`, which has its spectrum without multiplying it out."""
+    from transformer_lens import FactoredMatrix
+
+    return FactoredMatrix(at_least_float32(A), at_least_float32(B))
 
 
 def readout(model: LensModel) -> Readout:

@@ -1,6 +1,6 @@
 """Text to tokens: data sets, the paper's template and its variants, batches with exact label positions."""
 
-from icl_circuits.prompts.batch import PromptBatch, encode
+from icl_circuits.prompts.batch import DEFAULT_SEPARATOR, PromptBatch, encode
 from icl_circuits.prompts.prompt import (
     Demo,
     Prompt,
@@ -14,6 +14,7 @@ from icl_circuits.prompts.prompt import (
 from icl_circuits.prompts.rows import Row, Rows, load_rows
 
 __all__ = [
+    "DEFAULT_SEPARATOR",
     "Demo",
     "Prompt",
     "PromptBatch",

@@ -37,6 +37,8 @@ class PromptBatch:
     prompts: tuple[Prompt, ...]
     texts: tuple[str, ...]
     separator: str
+    n_prepended: int
+    """How many positions before the text hold a BOS token: 0 or 1."""
 
     def __len__(self) -> int:
         return self.tokens.shape[0]
@@ -55,6 +57,15 @@ class PromptBatch:
     def is_text(self) -> Bool[Tensor, "batch pos"]:
         """True at the prompt's own positions, False at the padding after `last`."""
         return torch.arange(self.tokens.shape[1], device=self.tokens.device) <= self.last[:, None]
+
+    @property
+    def segments(self) -> Int[Tensor, "batch pos"]:
+        """Which demonstration each position belongs to, its label included; the query, its `:` included, comes after
+        the last one; -1 before the text and after it.
+        """
+        position = torch.arange(self.tokens.shape[1], device=self.tokens.device).expand_as(self.tokens).contiguous()
+        segment = torch.searchsorted(self.label_positions, position)
+        return segment.masked_fill((position < self.n_prepended) | ~self.is_text, -1)
 
     def chunks(self, max_tokens: int = 4096) -> Iterator["PromptBatch"]:
         """The batch in parts of at most `max_tokens` tokens (never less than one prompt), each padded no further than
@@ -147,6 +158,7 @@ def encode(
         prompts=tuple(prompts),
         texts=tuple(row.text for row in rows),
         separator=separator,
+        n_prepended=len(bos),
     )
 
 

@@ -1,0 +1,18 @@
+"""The biases that the two-tower picture explains, and the interventions that reduce them (arXiv 2402.02872, section 5)."""
+
+from icl_circuits.biases.choice import Mitigation, choose, mitigation
+from icl_circuits.biases.majority import AddWeightedValues, MajorityBias, add_minority_values, majority_bias
+from icl_circuits.biases.recency import RecencyBias, arrangements, recency_bias
+
+__all__ = [
+    "AddWeightedValues",
+    "MajorityBias",
+    "Mitigation",
+    "RecencyBias",
+    "add_minority_values",
+    "arrangements",
+    "choose",
+    "majority_bias",
+    "mitigation",
+    "recency_bias",
+]

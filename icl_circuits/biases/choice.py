@@ -1,0 +1,90 @@
+"""Choose a mitigation's strength on some prompts, and say on others what it gains and what it costs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Int
+
+from icl_circuits.stats import Interval, bootstrap
+
+
+class Bias(Protocol):
+    """What `MajorityBias` and `RecencyBias` share."""
+
+    @property
+    def strengths(self) -> tuple[float, ...]:
+        """The mitigation's strengths that were run."""
+        ...
+
+    def fluctuation(self, strength: int, rows: Int[np.ndarray, " chosen"] | None = None) -> float:
+        """How much accuracy moves with what should not matter, at `strengths[strength]`, on chosen prompts."""
+        ...
+
+    def accuracy(self, strength: int, rows: Int[np.ndarray, " chosen"] | None = None) -> float:
+        """Plain accuracy on the same prompts."""
+        ...
+
+
+def choose(bias: Bias) -> int:
+    """The index of the strength with the least fluctuation plus accuracy lost against the first strength."""
+    plain = bias.accuracy(0)
+    costs = [bias.fluctuation(i) + max(0.0, plain - bias.accuracy(i)) for i in range(len(bias.strengths))]
+    return int(np.argmin(costs))
+
+
+@dataclass(frozen=True)
+class Mitigation:
+    """What a mitigation gains and costs, each with a 95 % bootstrap interval over prompts.
+
+    A fluctuation is never negative, so noise alone makes it positive: compare it with the one after, not with 0.
+    """
+
+    strength: float
+    before: Interval
+    """Fluctuation without the mitigation."""
+    after: Interval
+    """Fluctuation with it."""
+    reduction: Interval
+    """`1 - after / before`: the share of the fluctuation that is gone, negative where it grew."""
+    accuracy_before: Interval
+    accuracy_after: Interval
+    cost: Interval
+    """Accuracy lost; negative where some is gained."""
+
+
+def mitigation(
+    base: Bias,
+    mitigated: Bias,
+    strength: int,
+    n_prompts: int,
+    statistic: Callable[[Bias, int, Int[np.ndarray, " chosen"]], float] | None = None,
+) -> Mitigation:
+    """Compare `mitigated` at `strengths[strength]` with `base` at its first strength, 0, on the same prompts.
+
+    Args:
+        base: without the mitigation.
+        mitigated: with it; may be `base` itself, or the same with other heads.
+        strength: index into `mitigated.strengths`.
+        n_prompts: how many prompts both were run on.
+        statistic: of a bias, a strength and prompts; default its `fluctuation`.
+    """
+    of = statistic or (lambda bias, i, rows: bias.fluctuation(i, rows))
+
+    def over_prompts(value: Callable[[Int[np.ndarray, " chosen"]], float]) -> Interval:
+        return bootstrap(value, n_prompts)
+
+    def reduction(rows: Int[np.ndarray, " chosen"]) -> float:
+        before = of(base, 0, rows)
+        return 1 - of(mitigated, strength, rows) / before if before else np.nan
+
+    return Mitigation(
+        mitigated.strengths[strength],
+        over_prompts(lambda rows: of(base, 0, rows)),
+        over_prompts(lambda rows: of(mitigated, strength, rows)),
+        over_prompts(reduction),
+        over_prompts(lambda rows: base.accuracy(0, rows)),
+        over_prompts(lambda rows: mitigated.accuracy(strength, rows)),
+        over_prompts(lambda rows: base.accuracy(0, rows) - mitigated.accuracy(strength, rows)),
+    )

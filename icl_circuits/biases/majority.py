@@ -1,0 +1,223 @@
+"""Majority-label bias: more demonstrations of a label win it more attention (arXiv 2402.02872, section 5, table 7).
+
+Attention at a head sums over label positions, so removing demonstrations of one label lowers that label's share. The
+mitigation gives the minority back: the in-context heads' weighted value-output vectors at minority label positions, times
+`a_c n_majority / n_minority`, are added to the final state.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from icl_circuits.errors import InputError
+from icl_circuits.heads import Answers, as_answers, score_answers
+from icl_circuits.interventions import Capture, Hook, answer_logits
+from icl_circuits.models import (
+    Head,
+    LensModel,
+    at_least_float32,
+    attention_weights,
+    kv_head,
+    readout,
+    require_heads,
+)
+from icl_circuits.progress import progress
+from icl_circuits.prompts import DEFAULT_SEPARATOR, Prompt, PromptBatch, encode, imbalance
+from icl_circuits.stats import bootstrap
+
+COEFFICIENTS = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+"""Values of `a_c` that are swept; the paper's is 0.03."""
+
+
+@dataclass(frozen=True)
+class AddWeightedValues:
+    """Add `sum_p weight_p alpha_p vo_p` over `heads` to the final state at the answer position.
+
+    `alpha_p vo_p` is what a head moves from position p to the answer position, as the model computes it in this run.
+    """
+
+    heads: tuple[Head, ...]
+    weights: Float[Tensor, "batch src_pos"]
+    last: Int[Tensor, " batch"]
+    """The answer positions."""
+
+    def hooks(self, model: LensModel) -> list[tuple[str, Hook]]:
+        """The hooks on `model` that do this. Raises `InputError` for a head that does not exist."""
+        require_heads(model, self.heads)
+        reading = Capture(_names(self.heads, "hook_v"))
+        patterns = Capture(_names(self.heads, "hook_pattern"), self.last)
+
+        def add(resid_post: Float[Tensor, "batch pos d_model"], hook: object) -> Float[Tensor, "batch pos d_model"]:
+            if resid_post.shape[:2] != self.weights.shape:
+                raise InputError(
+                    f"the weights of the added values have shape {list(self.weights.shape)}, but the prompts "
+                    f"{list(resid_post.shape[:2])}"
+                )
+            added = weighted_sum(model, self.heads, patterns, reading, self.weights)
+            resid_post = resid_post.clone()
+            rows = torch.arange(len(self.last), device=resid_post.device)
+            resid_post[rows, self.last] += added.to(resid_post)
+            return resid_post
+
+        final = f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"
+        return [*reading.hooks(model), *patterns.hooks(model), (final, add)]
+
+
+def _names(heads: Sequence[Head], site: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(f"blocks.{head.layer}.attn.{site}" for head in heads))
+
+
+def weighted_sum(
+    model: LensModel,
+    heads: Sequence[Head],
+    patterns: Capture,
+    values: Capture,
+    weights: Float[Tensor, "batch src_pos"],
+) -> Float[Tensor, "batch d_model"]:
+    """`sum_p weight_p alpha_p vo_p` over `heads`, from captured patterns at the answer position and values."""
+    total = weights.new_zeros(len(weights), model.cfg.d_model)
+    for layer, head in heads:
+        alpha = at_least_float32(patterns.found[f"blocks.{layer}.attn.hook_pattern"][:, head])
+        v = at_least_float32(values.found[f"blocks.{layer}.attn.hook_v"][:, :, kv_head(model, head)])
+        z = torch.einsum("bs,bsk->bk", weights * alpha, v)
+        total = total + z @ at_least_float32(attention_weights(model, layer).W_O[head])
+    return total
+
+
+def minority_weights(batch: PromptBatch) -> Float[Tensor, "batch src_pos"]:
+    """`n_majority / n_minority` at the label positions of labels with fewer demonstrations than another; 0 elsewhere."""
+    counts = torch.stack([(batch.demo_labels == label).sum(1) for label in range(len(batch.labels))], 1)
+    ratio = counts.amax(1, keepdim=True) / counts.clamp(min=1)
+    at_demos = torch.where(ratio > 1, ratio, 0.0).gather(1, batch.demo_labels)
+    return torch.zeros(batch.tokens.shape, device=batch.tokens.device).scatter(1, batch.label_positions, at_demos)
+
+
+def add_minority_values(batch: PromptBatch, heads: Sequence[Head], coefficient: float = 0.03) -> AddWeightedValues:
+    """The majority mitigation for `batch`: `with intervene(model, add_minority_values(batch, heads)): ...`.
+
+    Adds `a_c (n_majority / n_minority) alpha_p vo_p` of every head at minority label positions to the final state.
+    Whether the paper multiplies or replaces the weight, and which label's heads it uses, is not known: here it
+    multiplies, with all `heads`. Prompts with equally many demonstrations of each label stay as they are.
+
+    Args:
+        batch: the prompts that will be run.
+        heads: the in-context heads.
+        coefficient: `a_c`; the paper's is 0.03.
+    """
+    return AddWeightedValues(tuple(heads), coefficient * minority_weights(batch), batch.last)
+
+
+@dataclass(frozen=True)
+class MajorityBias:
+    """Answers to prompts with ever fewer demonstrations of one label, under the mitigation at several coefficients."""
+
+    keeps: tuple[tuple[int, ...], ...]
+    """Demonstrations kept of each label; the first are balanced."""
+    strengths: tuple[float, ...]
+    """The coefficients `a_c`."""
+    answers: Answers
+    """Axes: condition (`keeps`), strength, prompt."""
+    gold: Int[np.ndarray, " prompt"]
+    labels: tuple[str, ...]
+
+    def fluctuation(self, strength: int, rows: Int[np.ndarray, " chosen"] | None = None) -> float:
+        """`mean |Acc_imbalanced - Acc_balanced|` over conditions at `strengths[strength]`, top-1, on chosen prompts."""
+        right = self._right(strength, rows)
+        return float(np.abs(right[1:].mean(axis=1) - right[0].mean()).mean())
+
+    def fluctuation_by_gold(self, strength: int, rows: Int[np.ndarray, " chosen"] | None = None) -> float:
+        """The same, prompts of each gold label apart: what one label wins and another loses does not cancel."""
+        right, gold = self._right(strength, rows), self.gold if rows is None else self.gold[rows]
+        kinds = [right[:, gold == label] for label in range(len(self.labels)) if (gold == label).any()]
+        return float(np.mean([np.abs(kind[1:].mean(axis=1) - kind[0].mean()).mean() for kind in kinds]))
+
+    def accuracy(self, strength: int, rows: Int[np.ndarray, " chosen"] | None = None) -> float:
+        """Top-1 accuracy at `strengths[strength]`, mean over all conditions."""
+        return float(self._right(strength, rows).mean())
+
+    def _right(self, strength: int, rows: np.ndarray | None) -> Float[np.ndarray, "condition prompt"]:
+        right = self.answers.top1[:, strength].astype(float)
+        return right if rows is None else right[:, rows]
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a condition, coefficient and gold label (None: all prompts): accuracies with 95 % intervals."""
+        rows = []
+        for (c, keep), (s, strength) in (
+            ((c, k), (s, v)) for c, k in enumerate(self.keeps) for s, v in enumerate(self.strengths)
+        ):
+            for gold in (None, *range(len(self.labels))):
+                chosen = np.full(len(self.gold), True) if gold is None else self.gold == gold
+                row: dict[str, object] = {f"n_{label}": n for label, n in zip(self.labels, keep, strict=True)}
+                row |= {"coefficient": strength, "gold": None if gold is None else self.labels[gold]}
+                for rule in ("top1", "between_labels"):
+                    right = getattr(self.answers, rule)[c, s][chosen].astype(float)
+                    found = (
+                        bootstrap(lambda index, right=right: right[index].mean(), len(right)) if len(right) else None
+                    )
+                    low, high = (np.nan, np.nan) if found is None else (found.low, found.high)
+                    row |= {rule: right.mean() if len(right) else np.nan, f"{rule}_low": low, f"{rule}_high": high}
+                rows.append(row)
+        return pd.DataFrame(rows).assign(gold=pd.Series([row["gold"] for row in rows], dtype=object))
+
+
+def imbalances(shots: int, n_labels: int) -> tuple[tuple[int, ...], ...]:
+    """Balanced demonstrations, then every condition with 1 to `shots - 1` of one label and `shots` of the others."""
+    full = (shots,) * n_labels
+    fewer = [(*full[:label], kept, *full[label + 1 :]) for label in range(n_labels) for kept in range(shots - 1, 0, -1)]
+    return (full, *fewer)
+
+
+@torch.no_grad()
+def majority_bias(
+    model: LensModel,
+    prompts: Sequence[Prompt],
+    heads: Sequence[Head],
+    *,
+    coefficients: Sequence[float] = COEFFICIENTS,
+    separator: str = DEFAULT_SEPARATOR,
+) -> MajorityBias:
+    """Answer `prompts` with demonstrations of one label removed, every ratio the shots allow, at each coefficient.
+
+    One forward pass a condition: the mitigation adds to the final state, so all coefficients share it.
+
+    Args:
+        model: the model.
+        prompts: balanced prompts with at least 2 demonstrations of each label.
+        heads: whose value-output vectors the mitigation adds.
+        coefficients: values of `a_c`.
+        separator: between demonstrations.
+
+    Raises:
+        InputError: unbalanced prompts, fewer than 2 shots, or a head that does not exist.
+    """
+    heads = tuple(heads)
+    require_heads(model, heads)
+    labels = prompts[0].labels
+    counts = {tuple(sum(demo.label == i for demo in p.demos) for i in range(len(labels))) for p in prompts}
+    shots = min(min(count) for count in counts)
+    if len(counts) > 1 or len(set(next(iter(counts)))) > 1 or shots < 2:
+        raise InputError(
+            f"the majority-label bias needs balanced prompts with 2 or more demonstrations of each label, but these have "
+            f"{', '.join(map(str, sorted(counts)))}: sample them with shots of 2 or more"
+        )
+    keeps, out = imbalances(shots, len(labels)), readout(model)
+    final = f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"
+    rows = []
+    for keep in progress(keeps, "majority-label bias"):
+        batch = encode(model, [imbalance(prompt, keep) for prompt in prompts], separator=separator)
+        parts = []
+        for chunk in batch.chunks():
+            at_answer = Capture([final, *_names(heads, "hook_pattern")], chunk.last)
+            values = Capture(_names(heads, "hook_v"))
+            answer_logits(model, chunk, at_answer, values)
+            added = weighted_sum(model, heads, at_answer, values, minority_weights(chunk))
+            states = [at_least_float32(at_answer.found[final]) + c * added for c in coefficients]
+            parts.append(torch.stack([score_answers(out.logits(state), chunk) for state in states]))
+        rows.append(torch.cat(parts, 1))
+    gold = np.array([prompt.gold for prompt in prompts])
+    return MajorityBias(keeps, tuple(coefficients), as_answers(torch.stack(rows)), gold, labels)

@@ -1,0 +1,184 @@
+"""Recency bias: late demonstrations count more (arXiv 2402.02872, section 5, table 8).
+
+Position enters queries and keys, so the order of demonstrations moves attention and answers. The mitigation takes position
+out of the in-context heads' attention scores (`WithoutPosition`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from math import comb
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, Int
+
+from icl_circuits.errors import InputError
+from icl_circuits.heads import Answers, as_answers, score_answers
+from icl_circuits.interventions import Capture, WithoutPosition, answer_logits
+from icl_circuits.models import Head, LensModel, at_least_float32, require_heads
+from icl_circuits.progress import progress
+from icl_circuits.prompts import DEFAULT_SEPARATOR, Prompt, encode, reorder
+from icl_circuits.stats import bootstrap_mean, generator
+
+STRENGTHS = (0.0, 0.5, 1.0)
+"""How far scores go towards those without position; 1, the paper's, replaces them."""
+
+Order = tuple[bool, ...]
+"""Which places, first to last, hold a demonstration of the query's class."""
+
+
+@dataclass(frozen=True)
+class RecencyBias:
+    """Answers to the same prompts with their demonstrations in several orders, with ever less position in the heads."""
+
+    orders: tuple[Order, ...]
+    strengths: tuple[float, ...]
+    answers: Answers
+    """Axes: order, strength, prompt."""
+    heads: tuple[Head, ...]
+    attention: Float[np.ndarray, "order strength prompt selected place"]
+    """Attention probability of the heads from the answer position to the label at each place."""
+
+    def fluctuation(self, strength: int, rows: Int[np.ndarray, " chosen"] | None = None) -> float:
+        """Standard deviation over orders of the top-1 accuracy on chosen prompts, at `strengths[strength]`."""
+        return float(self._right(strength, rows).mean(axis=1).std())
+
+    def accuracy(self, strength: int, rows: Int[np.ndarray, " chosen"] | None = None) -> float:
+        """Top-1 accuracy at `strengths[strength]`, mean over orders."""
+        return float(self._right(strength, rows).mean())
+
+    def attention_fluctuation(self, strength: int, rows: Int[np.ndarray, " chosen"] | None = None) -> float:
+        """Standard deviation over places of the attention there, mean over heads.
+
+        Same-class and other-class demonstrations count equally at every place, however the orders fell.
+        """
+        return float(self.attention_by_place(strength, rows).std(axis=1).mean())
+
+    def attention_by_place(
+        self, strength: int, rows: Int[np.ndarray, " chosen"] | None = None
+    ) -> Float[np.ndarray, "selected place"]:
+        """Mean attention of each head to each place, half from orders with the query's class there, half without."""
+        attention = self.attention[:, strength] if rows is None else self.attention[:, strength][:, rows]
+        same = np.array(self.orders)
+        by_order = attention.mean(axis=1)
+        kinds = []
+        for holds in (same, ~same):
+            count = holds.sum(axis=0)
+            total = (by_order * holds[:, None]).sum(axis=0)
+            kinds.append(np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0))
+        return np.nanmean(np.stack(kinds), axis=0)
+
+    def _right(self, strength: int, rows: np.ndarray | None) -> Float[np.ndarray, "order prompt"]:
+        right = self.answers.top1[:, strength].astype(float)
+        return right if rows is None else right[:, rows]
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row an order and strength: accuracies with 95 % intervals. In `order`, S is a demonstration of the query's
+        class, o another one, first to last.
+        """
+        rows = []
+        for o, order in enumerate(self.orders):
+            for s, strength in enumerate(self.strengths):
+                row: dict[str, object] = {"order": "".join("S" if same else "o" for same in order)}
+                row |= {"strength": strength}
+                for rule in ("top1", "between_labels"):
+                    mean = bootstrap_mean(getattr(self.answers, rule)[o, s].astype(float))
+                    row |= {rule: mean.mean, f"{rule}_low": mean.low, f"{rule}_high": mean.high}
+                rows.append(row)
+        return pd.DataFrame(rows)
+
+
+def arrangements(n_demos: int, n_same: int, n: int, *, seed: int = 0) -> tuple[Order, ...]:
+    """Up to `n` orders of `n_demos` demonstrations, `n_same` of them of the query's class: all of them where there are
+    no more, else the two extremes (that class first, that class last) and a random sample of the others.
+
+    Raises:
+        InputError: fewer than two orders asked for, or possible.
+    """
+    total = comb(n_demos, n_same)
+    if min(n, total) < 2:
+        raise InputError(
+            f"{n_demos} demonstrations, {n_same} of the query's class, can stand in {total} orders and {n} were asked "
+            "for: recency needs at least 2"
+        )
+    first, last = tuple(range(n_same)), tuple(range(n_demos - n_same, n_demos))
+    if total <= n:
+        chosen = list(combinations(range(n_demos), n_same))
+    else:
+        rng, found = generator(seed), dict.fromkeys((first, last))
+        while len(found) < n:
+            found.setdefault(tuple(sorted(rng.choice(n_demos, size=n_same, replace=False).tolist())))
+        chosen = list(found)
+    return tuple(tuple(place in places for place in range(n_demos)) for places in chosen)
+
+
+def arrange(prompt: Prompt, order: Order) -> Prompt:
+    """The prompt with demonstrations of the query's class at the true places; each kind keeps its own order."""
+    is_same: Bool[np.ndarray, " demo"] = np.array([demo.label == prompt.gold for demo in prompt.demos])
+    kinds = {True: iter(np.flatnonzero(is_same)), False: iter(np.flatnonzero(~is_same))}
+    return reorder(prompt, [int(next(kinds[same])) for same in order])
+
+
+@torch.no_grad()
+def recency_bias(
+    model: LensModel,
+    prompts: Sequence[Prompt],
+    heads: Sequence[Head],
+    *,
+    n_orders: int = 6,
+    strengths: Sequence[float] = STRENGTHS,
+    seed: int = 0,
+    separator: str = DEFAULT_SEPARATOR,
+) -> RecencyBias:
+    """Answer `prompts` with their demonstrations in several orders, taking position out of `heads` to several degrees.
+
+    An order says where the demonstrations of the query's class stand, the same for every prompt: in the accuracy of an
+    order, recency shows as what depends on that. One forward pass an order and strength.
+
+    Args:
+        model: the model.
+        prompts: all with as many demonstrations of the query's class.
+        heads: the heads that lose position.
+        n_orders: how many orders (see `arrangements`).
+        strengths: of `WithoutPosition`; 0 leaves the model alone.
+        seed: of the orders.
+        separator: between demonstrations.
+
+    Raises:
+        InputError: prompts that differ in their numbers of demonstrations, too few orders, a head that does not exist,
+            a model without position to take off or whose attention scores nothing reads.
+    """
+    heads = tuple(heads)
+    require_heads(model, heads)
+    kinds = {(len(p.demos), sum(demo.label == p.gold for demo in p.demos)) for p in prompts}
+    if len(kinds) > 1:
+        raise InputError(
+            f"prompts have different numbers of demonstrations and of the query's class ({sorted(kinds)}): test the "
+            "recency bias on prompts sampled with the same shots"
+        )
+    n_demos, n_same = kinds.pop()
+    orders = arrangements(n_demos, n_same, n_orders, seed=seed)
+    names = tuple(dict.fromkeys(f"blocks.{head.layer}.attn.hook_pattern" for head in heads))
+    rows, attention = [], []
+    for order, strength in progress([(o, s) for o in orders for s in strengths], "recency bias"):
+        batch = encode(model, [arrange(prompt, order) for prompt in prompts], separator=separator)
+        scores, found = [], []
+        for chunk in batch.chunks():
+            capture = Capture(names, chunk.last)
+            changes = (WithoutPosition(heads, strength),) if strength else ()
+            scores.append(score_answers(answer_logits(model, chunk, *changes, capture), chunk))
+            patterns = torch.stack([capture.found[f"blocks.{h.layer}.attn.hook_pattern"][:, h.head] for h in heads], 1)
+            at_labels = chunk.label_positions[:, None].expand(-1, len(heads), -1)
+            found.append(at_least_float32(patterns).gather(2, at_labels))
+        rows.append(torch.cat(scores))
+        attention.append(torch.cat(found))
+    shape = (len(orders), len(strengths))
+    return RecencyBias(
+        orders,
+        tuple(strengths),
+        as_answers(torch.stack(rows).unflatten(0, shape)),
+        heads,
+        torch.stack(attention).unflatten(0, shape).cpu().numpy(),
+    )

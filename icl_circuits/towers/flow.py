@@ -1,0 +1,217 @@
+"""Where features flow: when each demonstration's text has reached its label position, and each text the last position.
+
+Two ways to see it, layer by layer (arXiv 2402.02872, section 4, says that it happens in shallow layers). Attention
+knock-out: cut the edges along which a text could flow from some layer on; what the model still answers had arrived before.
+Linear probe: read a text's class off the residual state, trained on other prompts.
+"""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from icl_circuits.errors import InputError
+from icl_circuits.heads import Answers, as_answers, score_answers
+from icl_circuits.interventions import Capture, KnockOut, answer_logits
+from icl_circuits.models import LensModel, at_least_float32, require_layer
+from icl_circuits.progress import progress
+from icl_circuits.prompts import PromptBatch
+from icl_circuits.stats import bootstrap_mean, generator
+
+ROUTES = ("text -> label", "query -> last", "near -> last", "far -> last", "labels -> last")
+"""Each demonstration's text to its own label position; the query's text, the texts of the nearer and of the farther half
+of the demonstrations, and all label positions, to the last position."""
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Answers with one route cut in all layers from `layers[i]` up."""
+
+    routes: tuple[str, ...]
+    layers: tuple[int, ...]
+    base: Answers
+    """With nothing cut. Axes: prompt."""
+    cut: Answers
+    """Axes: route, layer, prompt."""
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a route and layer: accuracy by both rules and logit difference, with 95 % bootstrap intervals.
+
+        The last layer of each route, `n_layers`, cuts nothing.
+        """
+        rows = []
+        for i, route in enumerate(self.routes):
+            for j, layer in enumerate(self.layers):
+                row: dict[str, object] = {"route": route, "from_layer": layer}
+                for name in ("top1", "between_labels", "logit_diff"):
+                    mean = bootstrap_mean(getattr(self.cut, name)[i, j].astype(float))
+                    row |= {name: mean.mean, f"{name}_low": mean.low, f"{name}_high": mean.high}
+                rows.append(row)
+        return pd.DataFrame(rows)
+
+
+def route_edges(batch: PromptBatch, route: str) -> Bool[Tensor, "batch pos src_pos"]:
+    """The attention edges of a route (see `ROUTES`): true at `[prompt, reading position, read position]`."""
+    width = batch.tokens.shape[1]
+    segments, n_demos = batch.segments, batch.label_positions.shape[1]
+    is_label = torch.zeros_like(batch.is_text).scatter(1, batch.label_positions, True)
+    position = torch.arange(width, device=batch.tokens.device)
+    is_last = position == batch.last[:, None]
+    is_text = (segments >= 0) & ~is_label & ~is_last
+    if route == "text -> label":
+        own = segments[:, :, None] == segments[:, None, :]
+        return is_label[:, :, None] & is_text[:, None, :] & own
+    sources = {
+        "query -> last": is_text & (segments == n_demos),
+        "near -> last": is_text & (segments < n_demos) & (segments >= n_demos // 2),
+        "far -> last": is_text & (segments < n_demos // 2),
+        "labels -> last": is_label,
+    }
+    return is_last[:, :, None] & sources[route][:, None, :]
+
+
+@torch.no_grad()
+def knock_out_flow(model: LensModel, batch: PromptBatch, *, layers: Sequence[int] | None = None) -> Flow:
+    """Answer `batch` with each route cut from a layer on.
+
+    Where answers from layer l on are as good as uncut, what they need had arrived before layer l.
+
+    Args:
+        model: the model.
+        batch: prompts with demonstrations.
+        layers: first layers to cut from; default about nine, evenly spread. `n_layers` (nothing cut) is added.
+
+    Raises:
+        InputError: a layer that does not exist, prompts without demonstrations, or attention scores nothing reads.
+    """
+    if not batch.label_positions.shape[1]:
+        raise InputError("zero-shot prompts have no demonstrations for features to flow from: use 1 shot or more")
+    n_layers = model.cfg.n_layers
+    first = sorted(set(range(0, n_layers, -(-n_layers // 9)) if layers is None else layers) - {n_layers})
+    for layer in first:
+        require_layer(model, layer)
+    chunks = list(batch.chunks())
+    base = torch.cat([score_answers(answer_logits(model, chunk), chunk) for chunk in chunks])
+    rows = []
+    for route, layer in progress([(route, layer) for route in ROUTES for layer in first], "knocking out attention"):
+        cut = tuple(range(layer, n_layers))
+        parts = [score_answers(answer_logits(model, c, KnockOut(cut, route_edges(c, route))), c) for c in chunks]
+        rows.append(torch.cat(parts))
+    found = torch.stack(rows).unflatten(0, (len(ROUTES), len(first)))
+    found = torch.cat([found, base.expand(len(ROUTES), 1, *base.shape)], 1)
+    return Flow(ROUTES, (*first, n_layers), as_answers(base), as_answers(found))
+
+
+# --- linear probes ----------------------------------------------------------------------------------------------------
+
+PROBED = ("text at its label", "query at last", "nearest at last", "farthest at last")
+"""The class of each demonstration's text, read at its label position; the classes of the query, of the last and of the
+first demonstration, read at the last position."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Whether linear probes read a text's class off the residual state that enters each layer (the last: leaves it)."""
+
+    probed: tuple[str, ...]
+    classes: tuple[str, ...]
+    right: tuple[Bool[np.ndarray, "layer sample"], ...]
+    """For each of `probed`, on the test prompts."""
+    shuffled: tuple[Bool[np.ndarray, "layer sample"], ...]
+    """The same with the classes of the training samples shuffled: what a probe gets right without the text."""
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a probe and layer: accuracy on test prompts, its 95 % bootstrap interval, and the shuffled control."""
+        rows = []
+        for name, right, shuffled in zip(self.probed, self.right, self.shuffled, strict=True):
+            for layer in range(len(right)):
+                mean = bootstrap_mean(right[layer].astype(float))
+                row: dict[str, object] = {"probe": name, "layer": layer, "accuracy": mean.mean}
+                row |= {"low": mean.low, "high": mean.high, "shuffled": shuffled[layer].mean()}
+                rows.append(row)
+        return pd.DataFrame(rows)
+
+
+def probe_flow(model: LensModel, train: PromptBatch, test: PromptBatch, *, seed: int = 0) -> Probe:
+    """Train ridge classifiers on `train` and test them on `test`, for each text, place and layer.
+
+    The classes are the data set's own (animal, country, ...), not the labels foo and bar. The ridge penalty is chosen
+    by leave-one-out on the training samples (scikit-learn's `RidgeClassifierCV`).
+
+    Args:
+        model: the model.
+        train: prompts to train on.
+        test: prompts of other texts.
+        seed: of the shuffled control.
+
+    Raises:
+        InputError: prompts without demonstrations, or fewer than two classes.
+    """
+    if not train.label_positions.shape[1] or not test.label_positions.shape[1]:
+        raise InputError("zero-shot prompts have no demonstrations to probe for: use 1 shot or more")
+    classes = tuple(sorted({demo.category for prompt in train.prompts for demo in prompt.demos}))
+    if len(classes) < 2:
+        raise InputError("the training prompts hold one class only, so there is nothing to tell apart: add classes")
+    states = [_states(model, part) for part in (train, test)]
+    targets = [_targets(part, classes) for part in (train, test)]
+    rng = generator(seed)
+    right: dict[str, list[np.ndarray]] = {name: [] for name in PROBED}
+    shuffled: dict[str, list[np.ndarray]] = {name: [] for name in PROBED}
+    for layer in progress(list(range(states[0].shape[1])), "probing"):
+        for name in PROBED:
+            (x, y), (x_test, y_test) = (
+                (_samples(state[:, layer], name), target[name]) for state, target in zip(states, targets, strict=True)
+            )
+            right[name].append(_predict(x, y, x_test) == y_test)
+            shuffled[name].append(_predict(x, rng.permutation(y), x_test) == y_test)
+    return Probe(
+        PROBED,
+        classes,
+        tuple(np.stack(right[name]) for name in PROBED),
+        tuple(np.stack(shuffled[name]) for name in PROBED),
+    )
+
+
+@torch.no_grad()
+def _states(model: LensModel, batch: PromptBatch) -> Float[np.ndarray, "prompt layer place d_model"]:
+    """The residual states at the answer position (place 0) and the label positions."""
+    names = [f"blocks.{layer}.hook_resid_pre" for layer in range(model.cfg.n_layers)]
+    names.append(f"blocks.{model.cfg.n_layers - 1}.hook_resid_post")
+    parts = []
+    for chunk in batch.chunks():
+        capture = Capture(names, torch.cat([chunk.last[:, None], chunk.label_positions], 1))
+        answer_logits(model, chunk, capture)
+        parts.append(torch.stack([at_least_float32(capture.found[name]) for name in names], 1).cpu())
+    return torch.cat(parts).numpy()
+
+
+def _targets(batch: PromptBatch, classes: tuple[str, ...]) -> dict[str, Int[np.ndarray, " sample"]]:
+    """The class of each sample of each probe; -1 for one that the training prompts do not have."""
+    number = {name: i for i, name in enumerate(classes)}
+    demos = np.array([[number.get(demo.category, -1) for demo in prompt.demos] for prompt in batch.prompts])
+    query = np.array([number.get(prompt.category, -1) for prompt in batch.prompts])
+    return dict(zip(PROBED, (demos.ravel(), query, demos[:, -1], demos[:, 0]), strict=True))
+
+
+def _samples(states: Float[np.ndarray, "prompt place d_model"], name: str) -> Float[np.ndarray, "sample d_model"]:
+    return states[:, 1:].reshape(-1, states.shape[2]) if name == PROBED[0] else states[:, 0]
+
+
+def _predict(
+    x: Float[np.ndarray, "sample d_model"], y: Int[np.ndarray, " sample"], x_test: Float[np.ndarray, "test d_model"]
+) -> Int[np.ndarray, " test"]:
+    from sklearn.linear_model import RidgeClassifierCV
+
+    if len(set(y.tolist())) < 2:
+        return np.full(len(x_test), y[0])
+    mean, spread = x.mean(axis=0), x.std(axis=0) + 1e-6
+    probe = RidgeClassifierCV(alphas=np.logspace(0, 5, 6))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # ill-conditioned penalties lose the leave-one-out choice
+        probe.fit((x - mean) / spread, y)
+    return probe.predict((x_test - mean) / spread)

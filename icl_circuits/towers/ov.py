@@ -1,0 +1,262 @@
+"""OV label features: which label a head's value-output vectors extract at each position (arXiv 2402.02872, section 4).
+
+At source position p a head has the value-output vector `vo_p = v_p W_O`, and adds `alpha_p vo_p` to the answer position.
+Projected onto the vocabulary under the final norm's frozen scale, `bs(vo_p)`, it raises some labels and lowers others.
+The logit minus of labels a and b, `M(x) = bs(x)[a] - bs(x)[b]`, is linear: `M(alpha_p vo_p) = alpha_p M(vo_p)` exactly.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from icl_circuits.errors import InputError
+from icl_circuits.interventions import Capture, answer_logits
+from icl_circuits.models import (
+    Head,
+    LensModel,
+    at_least_float32,
+    attention_weights,
+    factored,
+    kv_head,
+    norm_of,
+    readout,
+    require_heads,
+)
+from icl_circuits.progress import progress
+from icl_circuits.prompts import PromptBatch
+from icl_circuits.stats import bootstrap_mean
+
+
+@dataclass(frozen=True)
+class LabelFeatures:
+    """The attention and value-output label logits of some heads at every source position, a value for each prompt.
+
+    NaN after a prompt's answer position.
+    """
+
+    heads: tuple[Head, ...]
+    labels: tuple[str, ...]
+    attention: Float[np.ndarray, "prompt selected src_pos"]
+    """Attention probability `alpha_p` from the answer position."""
+    logits: Float[np.ndarray, "prompt selected src_pos label"]
+    """`bs(vo_p)` at each label's token, logits: raw, before attention weighs it."""
+    label_positions: Int[np.ndarray, "prompt demo"]
+    demo_labels: Int[np.ndarray, "prompt demo"]
+    gold: Int[np.ndarray, " prompt"]
+
+    def logit_minus(self, pair: tuple[int, int] = (0, 1)) -> Float[np.ndarray, "prompt selected src_pos"]:
+        """M of the raw value-output vectors for a pair of labels (indices), logits."""
+        return self.logits[..., pair[0]] - self.logits[..., pair[1]]
+
+    def weighted_logit_minus(self, pair: tuple[int, int] = (0, 1)) -> Float[np.ndarray, "prompt selected src_pos"]:
+        """M of the weighted value-output vectors, `alpha_p M(vo_p)`, logits."""
+        return self.attention * self.logit_minus(pair)
+
+    def at_labels(
+        self, values: Float[np.ndarray, "prompt selected src_pos"]
+    ) -> Float[np.ndarray, "prompt selected demo"]:
+        """`values` at the label positions alone."""
+        return np.take_along_axis(values, self.label_positions[:, None], axis=2)
+
+    def at_label(
+        self, values: Float[np.ndarray, "prompt selected src_pos"], label: int
+    ) -> Float[np.ndarray, "prompt selected"]:
+        """The mean of `values` over the positions that hold `label`; NaN where a prompt has none."""
+        return mean_where(self.at_labels(values), self.demo_labels == label)
+
+    def copying(self) -> Float[np.ndarray, "prompt selected"]:
+        """The share of a prompt's label positions whose value-output vector raises their own label above all others."""
+        positions = self.label_positions[:, None, :, None]
+        at_labels = np.take_along_axis(self.logits, positions, axis=2)
+        own = np.take_along_axis(at_labels, self.demo_labels[:, None, :, None], axis=3)[..., 0]
+        others = at_labels.copy()
+        np.put_along_axis(others, np.broadcast_to(self.demo_labels[:, None, :, None], (*own.shape, 1)), -np.inf, axis=3)
+        return (own > others.max(axis=3)).mean(axis=2)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a head, label pair and label that positions hold: means per position with 95 % bootstrap intervals.
+
+        `attention` (probability), `weighted_logit_minus` and `logit_minus` (logits): tables 4 and 5 of the paper.
+        """
+        rows = []
+        for a, b in combinations(range(len(self.labels)), 2):
+            kinds = {
+                "attention": self.attention,
+                "weighted_logit_minus": self.weighted_logit_minus((a, b)),
+                "logit_minus": self.logit_minus((a, b)),
+            }
+            for held in range(len(self.labels)):
+                groups = {kind: self.at_label(values, held) for kind, values in kinds.items()}
+                for place, head in enumerate(self.heads):
+                    row: dict[str, object] = {"layer": head.layer, "head": head.head}
+                    row |= {"pair": f"{self.labels[a]}-{self.labels[b]}", "positions": self.labels[held]}
+                    for kind, values in groups.items():
+                        mean = bootstrap_mean(values[:, place][np.isfinite(values[:, place])])
+                        row |= {kind: mean.mean, f"{kind}_low": mean.low, f"{kind}_high": mean.high}
+                    rows.append(row)
+        return pd.DataFrame(rows)
+
+
+def mean_where(
+    values: Float[np.ndarray, "prompt selected demo"], chosen: Bool[np.ndarray, "prompt demo"]
+) -> Float[np.ndarray, "prompt selected"]:
+    """The mean over the chosen demonstrations of each prompt; NaN where none is."""
+    count = chosen.sum(axis=1)[:, None].astype(float)
+    total = np.where(chosen[:, None], values, 0.0).sum(axis=2)
+    return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+
+
+def split_change(
+    attention: tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]],
+    logit_minus: tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]],
+) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
+    """Split the change of the weighted M between two runs into its attention part and its value part, logits.
+
+    `a1 M1 - a0 M0 = (a1 - a0) (M0 + M1) / 2 + (a0 + a1) / 2 (M1 - M0)`: exact, and the same from either run's side.
+
+    Args:
+        attention: `alpha_p` in both runs.
+        logit_minus: raw `M(vo_p)` in both runs.
+    """
+    (a0, a1), (m0, m1) = attention, logit_minus
+    return (a1 - a0) * (m0 + m1) / 2, (a0 + a1) / 2 * (m1 - m0)
+
+
+@torch.no_grad()
+def label_features(model: LensModel, batch: PromptBatch, heads: Sequence[Head]) -> LabelFeatures:
+    """What the value-output vectors of `heads` hold of each label at every source position.
+
+    Raises:
+        InputError: a head that does not exist.
+    """
+    heads = require_some_heads(model, heads)
+    out = readout(model)
+    shape = (len(batch), len(heads), batch.tokens.shape[1])
+    attention = np.full(shape, np.nan, np.float32)
+    logits = np.full((*shape, len(batch.labels)), np.nan, np.float32)
+    start = 0
+    for chunk in progress(list(batch.chunks()), "label features"):
+        final, alpha, vo = _value_outputs(model, chunk, heads)
+        scale, text = out.norm.scale(final), chunk.is_text.cpu().numpy()
+        stop, width = start + len(chunk), chunk.tokens.shape[1]
+        for place in range(len(heads)):
+            projected = out.norm.linear(vo[place], scale[:, None]) @ out.W_U[:, batch.label_tokens]
+            attention[start:stop, place, :width] = np.where(text, alpha[place].cpu().numpy(), np.nan)
+            logits[start:stop, place, :width] = np.where(text[..., None], projected.cpu().numpy(), np.nan)
+        start = stop
+    return LabelFeatures(
+        heads,
+        batch.labels,
+        attention,
+        logits,
+        batch.label_positions.cpu().numpy(),
+        batch.demo_labels.cpu().numpy(),
+        batch.gold.cpu().numpy(),
+    )
+
+
+@torch.no_grad()
+def value_output(
+    model: LensModel, batch: PromptBatch, head: Head
+) -> tuple[Float[Tensor, "batch src_pos d_model"], Float[Tensor, "batch src_pos d_model"]]:
+    """The raw and the weighted value-output vectors of a head: `vo_p` and `alpha_p vo_p` at every source position.
+
+    The weighted ones add up to the head's output at the answer position. One forward pass of the whole batch.
+
+    Raises:
+        InputError: a head that does not exist.
+    """
+    _, alpha, vo = _value_outputs(model, batch, require_some_heads(model, [head]))
+    return vo[0], alpha[0][..., None] * vo[0]
+
+
+def require_some_heads(model: LensModel, heads: Sequence[Head]) -> tuple[Head, ...]:
+    """`heads` as a tuple. Raises `InputError` where there is none, or one that `model` does not have."""
+    heads = tuple(heads)
+    if not heads:
+        raise InputError("no heads to analyse: name at least one")
+    require_heads(model, heads)
+    return heads
+
+
+def _value_outputs(
+    model: LensModel, batch: PromptBatch, heads: tuple[Head, ...]
+) -> tuple[Float[Tensor, "batch d_model"], list[Tensor], list[Tensor]]:
+    """The final state at the answer, and for each head `alpha [batch src_pos]` and `vo [batch src_pos d_model]`."""
+    layers = sorted({head.layer for head in heads})
+    final = f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"
+    at_answer = Capture([final, *(f"blocks.{layer}.attn.hook_pattern" for layer in layers)], batch.last)
+    everywhere = Capture([f"blocks.{layer}.attn.hook_v" for layer in layers])
+    answer_logits(model, batch, at_answer, everywhere)
+    alpha, vo = [], []
+    for layer, head in heads:
+        v = everywhere.found[f"blocks.{layer}.attn.hook_v"][:, :, kv_head(model, head)]
+        alpha.append(at_least_float32(at_answer.found[f"blocks.{layer}.attn.hook_pattern"][:, head]))
+        vo.append(at_least_float32(v) @ at_least_float32(attention_weights(model, layer).W_O[head]))
+    return at_least_float32(at_answer.found[final]), alpha, vo
+
+
+# --- the weights alone ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class OVCircuits:
+    """What the value-output matrices of some heads do, from the weights alone."""
+
+    heads: tuple[Head, ...]
+    copying_score: Float[np.ndarray, " selected"]
+    """`sum Re(eigenvalue) / sum |eigenvalue|` of the full OV circuit `W_E W_V W_O W_U` (norm weights included): 1 for a
+    head that raises the tokens it reads, -1 for one that lowers them (Elhage et al. 2021, "A Mathematical Framework for
+    Transformer Circuits")."""
+    singular_values: Float[np.ndarray, "selected d_head"]
+    """Of `W_OV = W_V W_O`, largest first."""
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a head: copying score, the largest singular value, and the effective rank of W_OV."""
+        return pd.DataFrame(
+            {
+                "layer": [head.layer for head in self.heads],
+                "head": [head.head for head in self.heads],
+                "copying_score": self.copying_score,
+                "largest_singular_value": self.singular_values[:, 0],
+                "effective_rank": [effective_rank(values) for values in self.singular_values],
+            }
+        )
+
+
+def effective_rank(singular_values: Float[np.ndarray, " rank"]) -> float:
+    """`exp` of the entropy of the singular values' shares (Roy and Vetterli 2007): n for n equal ones, 1 for a single one."""
+    total = singular_values.sum()
+    if total <= 0:
+        return 0.0
+    shares = singular_values[singular_values > 0] / total
+    return float(np.exp(-(shares * np.log(shares)).sum()))
+
+
+@torch.no_grad()
+def ov_circuits(model: LensModel, heads: Sequence[Head]) -> OVCircuits:
+    """Copying score and spectrum of each head's value-output matrix.
+
+    Raises:
+        InputError: a head that does not exist.
+    """
+    heads = require_some_heads(model, heads)
+    out = readout(model)
+    W_E = at_least_float32(model.embed.W_E)
+    scores, spectra = [], []
+    for layer, head in heads:
+        weights = attention_weights(model, layer)
+        W_V, W_O = at_least_float32(weights.W_V[head]), at_least_float32(weights.W_O[head])
+        one = torch.ones(1, device=W_V.device)
+        reads = norm_of(model, model.blocks[layer].ln1).linear(W_E, one) @ W_V
+        eigenvalues = factored(reads, out.project(W_O, one)).eigenvalues.cpu()
+        total = float(eigenvalues.abs().sum())
+        scores.append(float(eigenvalues.real.sum()) / total if total > 0 else 0.0)
+        spectra.append(factored(W_V, W_O).S[: W_V.shape[1]].cpu().numpy())
+    return OVCircuits(heads, np.array(scores), np.stack(spectra).astype(np.float64))

@@ -1,0 +1,212 @@
+"""What each tower reads: the attention score as a sum over everything written before (arXiv 2402.02872, section 4).
+
+The state that enters a layer is the sum of the embedding and every earlier head's and MLP's output. With the norm's scale
+frozen, a query is linear in it, so the score `q_T . k_p / scale` splits exactly into what each component adds on the
+query's side (the keys held as they are) and, another way to split the same number, on the keys' side.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from icl_circuits.errors import InputError
+from icl_circuits.interventions import Capture, answer_logits
+from icl_circuits.models import (
+    Block,
+    Head,
+    LensModel,
+    NotAlgebraError,
+    at_least_float32,
+    attention_weights,
+    kv_head,
+    read_block,
+)
+from icl_circuits.progress import progress
+from icl_circuits.prompts import PromptBatch
+from icl_circuits.stats import bootstrap_means
+from icl_circuits.towers.ov import mean_where, require_some_heads
+
+SIDES = ("query", "key")
+
+
+@dataclass(frozen=True)
+class TowerReads:
+    """The parts of each head's scores, logits: axis `side` is the query tower, then the key tower."""
+
+    heads: tuple[Head, ...]
+    components: tuple[str, ...]
+    """`embed`, `L0H0`, ..., `MLP0`, ..., and `bias`: every bias on the way."""
+    score: Float[np.ndarray, "prompt selected demo"]
+    """What the parts of either side add up to."""
+    by_component: Float[np.ndarray, "side prompt selected demo component"]
+    """Zero for components in the head's layer or above."""
+    by_source: Float[np.ndarray, "side prompt selected demo src_pos"]
+    """What came from each source position: there by earlier heads' attention, or, at the tower's own position, by its
+    embedding and MLPs. Adds up to the score less `bias`. The query tower stands at the answer position, the key tower
+    at the label position."""
+    same_class: Bool[np.ndarray, "prompt demo"]
+    segments: Int[np.ndarray, "prompt src_pos"]
+    """Which demonstration a source position belongs to (the query comes after the last; -1: none)."""
+
+    def class_gap(self) -> Float[np.ndarray, "side prompt selected component"]:
+        """What each component adds to the mean score of same-class demonstrations over that of the others, logits."""
+        return _gap(self.by_component, self.same_class)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a head, side and component that can reach it: mean part of the class gap with a 95 % interval."""
+        frames = []
+        gaps = self.class_gap()
+        for (side, name), (place, head) in (
+            ((s, n), (p, h)) for s, n in enumerate(SIDES) for p, h in enumerate(self.heads)
+        ):
+            values = gaps[side][:, place]
+            found = bootstrap_means(values[np.isfinite(values).all(axis=1)].T.astype(np.float64))
+            frame = pd.DataFrame({"layer": head.layer, "head": head.head, "side": name, "component": self.components})
+            frame = frame.assign(class_gap=found.mean, class_gap_low=found.low, class_gap_high=found.high)
+            frames.append(frame[[_layer_of(component) < head.layer for component in self.components]])
+        return pd.concat(frames, ignore_index=True)
+
+
+def _gap(
+    values: Float[np.ndarray, "side prompt selected demo component"], same_class: Bool[np.ndarray, "prompt demo"]
+) -> Float[np.ndarray, "side prompt selected component"]:
+    sides = []
+    for side in values:
+        rows = np.moveaxis(side, 3, 2).reshape(len(side), -1, side.shape[2])
+        gap = mean_where(rows, same_class) - mean_where(rows, ~same_class)
+        sides.append(gap.reshape(len(side), side.shape[1], side.shape[3]))
+    return np.stack(sides)
+
+
+def _layer_of(component: str) -> int:
+    """The layer that writes a component; -1 for what is there before the first."""
+    return -1 if component in ("embed", "bias") else int(component.removeprefix("MLP").removeprefix("L").split("H")[0])
+
+
+@torch.no_grad()
+def tower_reads(model: LensModel, batch: PromptBatch, heads: Sequence[Head]) -> TowerReads:
+    """Split the scores between the answer position and each label position into what earlier components add.
+
+    Linear through the norm with its scale frozen at the actual state, so the parts add up to the score exactly.
+
+    Raises:
+        InputError: a head that does not exist; a model with no equations, with post-norms, with norms on queries and
+            keys, or with capped scores, for which the split would not be linear.
+    """
+    heads = require_some_heads(model, heads)
+    n_layers, n_heads = max(head.layer for head in heads), model.cfg.n_heads
+    has_mlp = not getattr(model.cfg, "attn_only", False)
+    components = ("embed", *(f"L{layer}H{head}" for layer in range(n_layers) for head in range(n_heads)))
+    components += (*(f"MLP{layer}" for layer in range(n_layers if has_mlp else 0)), "bias")
+    n_prompts, n_demos = batch.label_positions.shape
+    score = np.zeros((n_prompts, len(heads), n_demos), np.float32)
+    by_component = np.zeros((2, n_prompts, len(heads), n_demos, len(components)), np.float32)
+    by_source = np.zeros((2, n_prompts, len(heads), n_demos, batch.tokens.shape[1]), np.float32)
+    start = 0
+    for chunk in progress(list(batch.chunks(2048)), "what the towers read"):
+        writes = _Writes(model, chunk, n_layers)
+        rows, width = slice(start, start + len(chunk)), chunk.tokens.shape[1]
+        for place, head in enumerate(heads):
+            found, directions, biases = writes.directions(head)
+            score[rows, place] = found.cpu().numpy()
+            for side in range(2):
+                parts, sources = writes.parts(side, head.layer, directions[side])
+                parts[..., -1] += biases[side]
+                kept = [i for i, name in enumerate(components) if _layer_of(name) < head.layer]
+                by_component[side, rows, place][..., kept] = parts.cpu().numpy()
+                by_source[side, rows, place, :, :width] = sources.cpu().numpy()
+        start += len(chunk)
+    same = (batch.demo_labels == batch.gold[:, None]).cpu().numpy()
+    return TowerReads(heads, components, score, by_component, by_source, same, batch.segments.cpu().numpy())
+
+
+class _Writes:
+    """What every component below `n_layers` writes at the answer and at the label positions of some prompts."""
+
+    def __init__(self, model: LensModel, batch: PromptBatch, n_layers: int) -> None:
+        self.model, self.batch = model, batch
+        self.at = torch.cat([batch.last[:, None], batch.label_positions], 1)
+        try:
+            self.blocks = [read_block(model, layer, batch.tokens.shape[1]) for layer in range(n_layers + 1)]
+        except NotAlgebraError as error:
+            raise InputError(f"the scores of {model.cfg.model_name!r} cannot be split: {error}") from None
+        for block in self.blocks:
+            self._require_linear(block)
+        sites = ["attn.hook_z", "attn.hook_pattern", *([] if self.blocks[0].mlp is None else ["hook_mlp_out"])]
+        names = [f"blocks.{layer}.{site}" for layer in range(n_layers) for site in sites]
+        here = Capture([*names, *(f"blocks.{layer}.hook_resid_pre" for layer in range(n_layers + 1))], self.at)
+        everywhere = Capture([f"blocks.{layer}.attn.hook_v" for layer in range(n_layers)])
+        answer_logits(model, batch, here, everywhere)
+        self.here = {name: at_least_float32(value) for name, value in here.found.items()}
+        self.v = [at_least_float32(everywhere.found[f"blocks.{layer}.attn.hook_v"]) for layer in range(n_layers)]
+        self.weights = [attention_weights(model, layer) for layer in range(n_layers + 1)]
+
+    def _require_linear(self, block: Block) -> None:
+        reasons = {
+            "norms what its sublayers write (a post-norm)": block.ln1_post is not None or block.ln2_post is not None,
+            "norms its queries and keys": block.norm_q is not None or block.norm_k is not None,
+            "caps its attention scores": block.softcap is not None,
+        }
+        for reason, holds in reasons.items():
+            if holds:
+                raise InputError(
+                    f"{self.model.cfg.model_name!r} {reason}, so its scores are no sum over earlier components"
+                )
+
+    def directions(self, head: Head) -> tuple[Tensor, tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """A head's scores `[batch demo]`, and for each side the direction `[batch demo d_model]` along which a write at
+        the tower's position moves them, and what the biases of norm and projection add `[batch demo]`.
+        """
+        block, weights = self.blocks[head.layer], self.weights[head.layer]
+        resid = self.here[f"blocks.{head.layer}.hook_resid_pre"]
+        normed, scale = block.ln1(resid), block.ln1.scale(resid)
+        labels, last = self.batch.label_positions, self.batch.last[:, None].expand_as(self.batch.label_positions)
+        W_Q, W_K = at_least_float32(weights.W_Q[head.head]), at_least_float32(weights.W_K[head.head])
+        b_Q, b_K = at_least_float32(weights.b_Q[head.head]), at_least_float32(weights.b_K[head.head])
+        q = (normed[:, :1] @ W_Q + b_Q).expand(-1, labels.shape[1], -1)
+        k = normed[:, 1:] @ W_K + b_K
+        q_turned, k_turned = self._turned(block, q, last), self._turned(block, k, labels)
+        on_q = self._turned(block, k_turned, last, back=True) / block.scale
+        on_k = self._turned(block, q_turned, labels, back=True) / block.scale
+        along = (
+            block.ln1.pull_back(on_q @ W_Q.T, scale[:, :1]),
+            block.ln1.pull_back(on_k @ W_K.T, scale[:, 1:]),
+        )
+        bias = ((on_q * (block.ln1.bias @ W_Q + b_Q)).sum(-1), (on_k * (block.ln1.bias @ W_K + b_K)).sum(-1))
+        return (q_turned * k_turned).sum(-1) / block.scale, along, bias
+
+    @staticmethod
+    def _turned(block: Block, x: Tensor, positions: Tensor, *, back: bool = False) -> Tensor:
+        if block.rotary is None:
+            return x
+        rotary = block.rotary.inverse if back else block.rotary
+        return rotary(x[:, :, None], positions)[:, :, 0]
+
+    def parts(
+        self, side: int, layer: int, along: Float[Tensor, "batch demo d_model"]
+    ) -> tuple[Float[Tensor, "batch demo component"], Float[Tensor, "batch demo src_pos"]]:
+        """What each component below `layer` moves a score by, the biases last, and the same by source position."""
+        places = slice(0, 1) if side == 0 else slice(1, None)
+        own = self.at[:, places].expand(*along.shape[:2])
+        embed = (self.here["blocks.0.hook_resid_pre"][:, places] * along).sum(-1)
+        sources = along.new_zeros(*along.shape[:2], self.batch.tokens.shape[1])
+        by_heads, by_mlps, bias, standing = [], [], torch.zeros_like(embed), embed
+        for below in range(layer):
+            weights, block = self.weights[below], self.blocks[below]
+            onto = torch.einsum("bdm,hkm->bdhk", along, at_least_float32(weights.W_O))
+            by_heads.append((self.here[f"blocks.{below}.attn.hook_z"][:, places] * onto).sum(-1))
+            pattern = self.here[f"blocks.{below}.attn.hook_pattern"][:, places]
+            v = self.v[below][:, :, [kv_head(self.model, head) for head in range(self.model.cfg.n_heads)]]
+            sources = sources + (pattern * torch.einsum("bshk,bdhk->bdhs", v, onto)).sum(2)
+            bias = bias + along @ at_least_float32(weights.b_O)
+            if block.mlp is not None:
+                by_mlps.append((self.here[f"blocks.{below}.hook_mlp_out"][:, places] * along).sum(-1))
+                standing = standing + by_mlps[-1]
+        columns: list[Any] = [embed[..., None], *by_heads, *(column[..., None] for column in by_mlps), bias[..., None]]
+        return torch.cat(columns, -1), sources.scatter_add(2, own[..., None], standing[..., None])

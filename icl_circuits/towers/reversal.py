@@ -1,0 +1,131 @@
+"""Label reversal: why a prediction flips when the demonstrations' labels do (arXiv 2402.02872, table 6).
+
+A prompt that is rightly answered `foo` is given again with foo and bar exchanged. Where the answer flips to `bar`, what
+has changed in each head: its attention at the label positions, or what its value-output vectors say there?
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+
+from icl_circuits.errors import InputError
+from icl_circuits.heads import Answers, answer
+from icl_circuits.models import Head, LensModel
+from icl_circuits.prompts import PromptBatch, encode, reverse_labels
+from icl_circuits.stats import Interval, bootstrap
+from icl_circuits.towers.ov import LabelFeatures, label_features, mean_where, split_change
+
+Reading = Literal["holders", "slots"]
+"""What "foo positions" means in the reversed prompt: `holders`, those that hold foo there; `slots`, those that held it
+before. Between holders the text differs and the label does not; in the same slots the label differs and the text does
+not. The paper does not say which it means; its small change of value-output can only be that of holders."""
+
+QUANTITIES = ("attention", "weighted_logit_minus", "logit_minus")
+
+
+@dataclass(frozen=True)
+class Reversal:
+    """Label features of prompts answered `foo` and of their reversed twins, and which pairs flip."""
+
+    original: LabelFeatures
+    """The prompt of each pair whose right label is the first one, foo."""
+    reversed: LabelFeatures
+    answers: tuple[Answers, Answers]
+    """Of the original and the reversed prompts."""
+
+    @property
+    def flips(self) -> Bool[np.ndarray, " prompt"]:
+        """Pairs whose answer goes from foo to bar, both right by top-1: the pairs that everything else is about."""
+        return self.answers[0].top1 & self.answers[1].top1
+
+    def at(
+        self, quantity: str, label: int, reading: Reading
+    ) -> tuple[Float[np.ndarray, "prompt selected"], Float[np.ndarray, "prompt selected"]]:
+        """A quantity's mean over the positions of `label` in the flipping pairs, before and after the reversal."""
+        found = []
+        for features in (self.original, self.reversed):
+            holding = features if reading == "holders" else self.original
+            at_labels = features.at_labels(_quantity(features, quantity))
+            found.append(mean_where(at_labels, holding.demo_labels == label)[self.flips])
+        return found[0], found[1]
+
+    def relative_change(self, quantity: str, place: int, label: int, reading: Reading = "holders") -> Interval:
+        """`(after - before) / |before|` of a head's mean quantity, with a 95 % bootstrap interval over pairs; NaN
+        where no pair flips.
+        """
+        before, after = (values[:, place].astype(np.float64) for values in self.at(quantity, label, reading))
+        if not len(before):
+            return Interval(np.nan, np.nan, np.nan)
+
+        def change(rows: np.ndarray) -> float:
+            base = before[rows].mean()
+            return float((after[rows].mean() - base) / abs(base)) if base else np.nan
+
+        return bootstrap(change, len(before))
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a head, position group (label) and reading: each quantity before, after, its relative change, and
+        the change of the weighted logit minus split into attention part and value part (logits).
+        """
+        rows = []
+        labels, heads = self.original.labels, self.original.heads
+        for reading in get_args(Reading):
+            for label, name in enumerate(labels):
+                values = {quantity: self.at(quantity, label, reading) for quantity in QUANTITIES}
+                for place, head in enumerate(heads):
+                    row: dict[str, object] = {"layer": head.layer, "head": head.head, "positions": name}
+                    row |= {"reading": reading, "pairs": int(self.flips.sum())}
+                    for quantity, (before, after) in values.items():
+                        change = self.relative_change(quantity, place, label, reading)
+                        means = (column[:, place].mean() if len(column) else np.nan for column in (before, after))
+                        row |= dict(zip((quantity, f"{quantity}_reversed"), means, strict=True))
+                        row |= {f"{quantity}_change": change.mean}
+                        row |= {f"{quantity}_change_low": change.low, f"{quantity}_change_high": change.high}
+                    parts = self._parts(label, reading)
+                    row |= {
+                        f"{part}_part": float(value[:, place].mean()) if len(value) else np.nan
+                        for part, value in zip(("attention", "value"), parts, strict=True)
+                    }
+                    rows.append(row)
+        return pd.DataFrame(rows)
+
+    def _parts(self, label: int, reading: Reading) -> tuple[np.ndarray, np.ndarray]:
+        """The change of the weighted M at the positions of `label`, split exactly: the value that attention picks up,
+        `sum alpha M / sum alpha`, stands for M.
+        """
+        attention, weighted, raw = (self.at(q, label, reading) for q in QUANTITIES)
+        picked = [np.divide(w, a, out=m.copy(), where=a > 0) for a, w, m in zip(attention, weighted, raw, strict=True)]
+        return split_change(attention, (picked[0], picked[1]))
+
+
+def _quantity(features: LabelFeatures, quantity: str) -> Float[np.ndarray, "prompt selected src_pos"]:
+    values = {
+        "attention": lambda: features.attention,
+        "weighted_logit_minus": features.weighted_logit_minus,
+        "logit_minus": features.logit_minus,
+    }
+    return values[quantity]()
+
+
+def reversal(model: LensModel, batch: PromptBatch, heads: Sequence[Head]) -> Reversal:
+    """Answer every prompt and its label-reversed twin, and read the label features of `heads` in both.
+
+    Of each pair, the one whose right label is the first (foo) counts as the original.
+
+    Raises:
+        InputError: labels other than two, or a head that does not exist.
+    """
+    if len(batch.labels) != 2:
+        raise InputError(f"labels {', '.join(batch.labels)!r}: a reversal exchanges two labels, so give two")
+    pairs = [(p, reverse_labels(p)) if p.gold == 0 else (reverse_labels(p), p) for p in batch.prompts]
+    batches = [
+        encode(model, side, separator=batch.separator, prepend_bos=batch.n_prepended > 0)
+        for side in zip(*pairs, strict=True)
+    ]
+    features = [label_features(model, side, heads) for side in batches]
+    answers = [answer(model, side) for side in batches]
+    return Reversal(features[0], features[1], (answers[0], answers[1]))

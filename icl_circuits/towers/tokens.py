@@ -1,0 +1,74 @@
+"""The vocabulary projection of values, keys and queries at the positions that matter (arXiv 2402.02872, table 1)."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from icl_circuits.interventions import Capture, answer_logits
+from icl_circuits.models import Head, LensModel, at_least_float32, readout
+from icl_circuits.prompts import PromptBatch
+from icl_circuits.towers.ov import require_some_heads, value_output
+
+
+@torch.no_grad()
+def tower_tokens(
+    model: LensModel, batch: PromptBatch, heads: Sequence[Head], *, prompt: int = 0, n_tokens: int = 10
+) -> pd.DataFrame:
+    """Top and bottom tokens of what each head reads and moves in one prompt, `bs(.)` under the final frozen scale.
+
+    `value` is `alpha_p vo_p` at a label position; `key` what earlier attention has moved into that position,
+    `h_p - h^0_p - sum MLP_p`; `query` the same at the answer position; `input` the whole state that enters the layer.
+
+    Args:
+        model: the model.
+        batch: the prompts.
+        heads: the heads to show.
+        prompt: which prompt of the batch.
+        n_tokens: how many tokens to show at either end.
+
+    Returns:
+        One row a head, kind and position: the token there, attention to it, `top` and `bottom`, tuples of token texts.
+
+    Raises:
+        InputError: a head that does not exist.
+    """
+    heads = require_some_heads(model, heads)
+    one = batch.select([prompt])
+    out, has_mlp = readout(model), not getattr(model.cfg, "attn_only", False)
+    depth, final = max(head.layer for head in heads), f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"
+    names = [f"blocks.{layer}.hook_resid_pre" for layer in range(depth + 1)]
+    names += [f"blocks.{layer}.hook_mlp_out" for layer in range(depth if has_mlp else 0)]
+    names += [f"blocks.{layer}.attn.hook_pattern" for layer in {head.layer for head in heads}]
+    capture = Capture(list(dict.fromkeys([*names, final])))
+    answer_logits(model, one, capture)
+    found = {name: at_least_float32(value[0]) for name, value in capture.found.items()}
+    last, labels = int(one.last[0]), one.label_positions[0].tolist()
+    scale = out.norm.scale(found[final][last])
+
+    def described(head: Head, kind: str, position: int, vector: Tensor) -> dict[str, object]:
+        order = out.project(vector, scale).argsort(descending=True).tolist()
+        top, bottom = order[:n_tokens], order[: -n_tokens - 1 : -1]
+        return {
+            "layer": head.layer,
+            "head": head.head,
+            "kind": kind,
+            "position": position,
+            "token": model.tokenizer.decode([int(one.tokens[0, position])]),
+            "attention": float(found[f"blocks.{head.layer}.attn.hook_pattern"][head.head, last, position]),
+            "top": tuple(model.tokenizer.decode([token]) for token in top),
+            "bottom": tuple(model.tokenizer.decode([token]) for token in bottom),
+        }
+
+    rows = []
+    for head in heads:
+        resid_pre = found[f"blocks.{head.layer}.hook_resid_pre"]
+        moved = resid_pre - found["blocks.0.hook_resid_pre"]
+        if has_mlp:
+            moved = moved - sum(found[f"blocks.{layer}.hook_mlp_out"] for layer in range(head.layer))
+        weighted = value_output(model, one, head)[1][0]
+        for position in labels:
+            rows += [described(head, kind, position, v[position]) for kind, v in (("value", weighted), ("key", moved))]
+        rows += [described(head, kind, last, v[last]) for kind, v in (("query", moved), ("input", resid_pre))]
+    return pd.DataFrame(rows)
