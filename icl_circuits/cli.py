@@ -68,38 +68,61 @@ def main_options(
         raise typer.Exit
 
 
-@app.command()
-def report(
-    model: ModelOption = "smollm2-135m",
-    data: DataOption = "word-categories",
-    text_column: TextColumnOption = "text",
-    label_column: LabelColumnOption = "label",
-    labels: LabelsOption = "foo,bar",
-    shots: ShotsOption = 4,
-    prompts: PromptsOption = 64,
-    heads: HeadsOption = 12,
-    seed: SeedOption = 0,
-    separator: SeparatorOption = " ",
-    backend: BackendOption = None,
-    revision: RevisionOption = None,
-    dtype: DtypeOption = "float32",
-    device: DeviceOption = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder to write.")] = Path("icl-report"),
-    force: Annotated[bool, typer.Option("--force", help="Replace the folder if it exists.")] = False,
-) -> None:
-    """Find the in-context heads, zero them, and write results, figures and a page."""
-    from icl_circuits.prompts import load_rows
-    from icl_circuits.report import accuracy_table, head_table, new_folder, plan, run, write
+def _study_command(name: str, out_default: str, studies: tuple[str, ...], help_text: str) -> None:
+    """A command that selects heads, runs `studies` of `icl_circuits.report` on them, and writes a folder."""
 
-    settings = _settings(labels, shots, prompts, heads, seed, separator)
-    planned = plan(load_rows(data, text_column=text_column, label_column=label_column), settings)
-    console = _console()
-    with new_folder(out, force=force) as folder:
-        findings = run(_load(model, backend, revision, dtype, device), planned)
-        write(findings, folder)
-    console.print(_rich(head_table(findings.scores.selected), "In-context heads"))
-    console.print(_rich(accuracy_table(findings.groups), "Accuracy before and after zeroing"))
-    console.print(f"Report: {out / 'report.html'}", soft_wrap=True, highlight=False, markup=False)
+    @app.command(name, help=help_text)
+    def command(
+        model: ModelOption = "smollm2-135m",
+        data: DataOption = "word-categories",
+        text_column: TextColumnOption = "text",
+        label_column: LabelColumnOption = "label",
+        labels: LabelsOption = "foo,bar",
+        shots: ShotsOption = 4,
+        prompts: PromptsOption = 64,
+        heads: HeadsOption = 12,
+        seed: SeedOption = 0,
+        separator: SeparatorOption = " ",
+        backend: BackendOption = None,
+        revision: RevisionOption = None,
+        dtype: DtypeOption = "float32",
+        device: DeviceOption = None,
+        out: Annotated[Path, typer.Option("--out", help="Folder to write.")] = Path(out_default),
+        force: Annotated[bool, typer.Option("--force", help="Replace the folder if it exists.")] = False,
+    ) -> None:
+        from icl_circuits import report
+        from icl_circuits.prompts import load_rows
+
+        settings = _settings(labels, shots, prompts, heads, seed, separator)
+        planned = report.plan(load_rows(data, text_column=text_column, label_column=label_column), settings)
+        console = _console()
+        with report.new_folder(out, force=force) as folder:
+            begun = report.start(_load(model, backend, revision, dtype, device), planned)
+            parts = [getattr(report, study)(begun) for study in studies]
+            report.write(begun, parts, folder, title=f"In-context heads of {begun.provenance['name']}")
+        for title, table in (shown for part in parts for shown in part.shown):
+            console.print(_rich(table, title))
+        console.print(f"Report: {out / 'report.html'}", soft_wrap=True, highlight=False, markup=False)
+
+
+_study_command(
+    "report",
+    "icl-report",
+    ("in_context_study", "tower_study", "bias_study"),
+    "Find the in-context heads, test what each does, and write results, figures and a page.",
+)
+_study_command(
+    "towers",
+    "icl-towers",
+    ("tower_study",),
+    "What each in-context head does: OV label features, QK two towers, flow, label reversal.",
+)
+_study_command(
+    "biases",
+    "icl-biases",
+    ("bias_study",),
+    "Majority-label and recency bias, before and after their mitigations.",
+)
 
 
 @app.command("heads")

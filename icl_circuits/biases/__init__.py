@@ -1,4 +1,4 @@
-"""The biases that the two-tower picture explains, and the interventions that reduce them (arXiv 2402.02872, section 5)."""
+"""The biases that the two-tower picture explains, and the interventions that reduce them (arXiv 2402.02872)."""
 
 from icl_circuits.biases.choice import Mitigation, choose, mitigation
 from icl_circuits.biases.majority import AddWeightedValues, MajorityBias, add_minority_values, majority_bias

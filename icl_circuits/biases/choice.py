@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
@@ -10,6 +10,7 @@ from jaxtyping import Int
 from icl_circuits.stats import Interval, bootstrap
 
 
+@runtime_checkable
 class Bias(Protocol):
     """What `MajorityBias` and `RecencyBias` share."""
 

@@ -1,8 +1,8 @@
-"""Majority-label bias: more demonstrations of a label win it more attention (arXiv 2402.02872, section 5, table 7).
+"""Majority-label bias: more demonstrations of a label win it more attention (arXiv 2402.02872, table 7).
 
 Attention at a head sums over label positions, so removing demonstrations of one label lowers that label's share. The
-mitigation gives the minority back: the in-context heads' weighted value-output vectors at minority label positions, times
-`a_c n_majority / n_minority`, are added to the final state.
+mitigation gives the minority back: the in-context heads' weighted value-output vectors at minority label positions,
+times `a_c n_majority / n_minority`, are added to the final state.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ from icl_circuits.models import (
 )
 from icl_circuits.progress import progress
 from icl_circuits.prompts import DEFAULT_SEPARATOR, Prompt, PromptBatch, encode, imbalance
-from icl_circuits.stats import bootstrap
+from icl_circuits.stats import bootstrap_mean
 
 COEFFICIENTS = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 """Values of `a_c` that are swept; the paper's is 0.03."""
@@ -90,7 +90,7 @@ def weighted_sum(
 
 
 def minority_weights(batch: PromptBatch) -> Float[Tensor, "batch src_pos"]:
-    """`n_majority / n_minority` at the label positions of labels with fewer demonstrations than another; 0 elsewhere."""
+    """`n_majority / n_minority` at the positions of labels with fewer demonstrations than another; 0 elsewhere."""
     counts = torch.stack([(batch.demo_labels == label).sum(1) for label in range(len(batch.labels))], 1)
     ratio = counts.amax(1, keepdim=True) / counts.clamp(min=1)
     at_demos = torch.where(ratio > 1, ratio, 0.0).gather(1, batch.demo_labels)
@@ -98,7 +98,7 @@ def minority_weights(batch: PromptBatch) -> Float[Tensor, "batch src_pos"]:
 
 
 def add_minority_values(batch: PromptBatch, heads: Sequence[Head], coefficient: float = 0.03) -> AddWeightedValues:
-    """The majority mitigation for `batch`: `with intervene(model, add_minority_values(batch, heads)): ...`.
+    """Mitigate the majority-label bias in `batch`, as an intervention for `intervene`.
 
     Adds `a_c (n_majority / n_minority) alpha_p vo_p` of every head at minority label positions to the final state.
     Whether the paper multiplies or replaces the weight, and which label's heads it uses, is not known: here it
@@ -126,15 +126,18 @@ class MajorityBias:
     labels: tuple[str, ...]
 
     def fluctuation(self, strength: int, rows: Int[np.ndarray, " chosen"] | None = None) -> float:
-        """`mean |Acc_imbalanced - Acc_balanced|` over conditions at `strengths[strength]`, top-1, on chosen prompts."""
-        right = self._right(strength, rows)
-        return float(np.abs(right[1:].mean(axis=1) - right[0].mean()).mean())
+        """`mean |Acc_imbalanced - Acc_balanced|` over conditions and answers at `strengths[strength]`, top-1.
 
-    def fluctuation_by_gold(self, strength: int, rows: Int[np.ndarray, " chosen"] | None = None) -> float:
-        """The same, prompts of each gold label apart: what one label wins and another loses does not cancel."""
+        Prompts of each right answer are counted apart, so that what one label wins and another loses does not cancel.
+        """
         right, gold = self._right(strength, rows), self.gold if rows is None else self.gold[rows]
         kinds = [right[:, gold == label] for label in range(len(self.labels)) if (gold == label).any()]
         return float(np.mean([np.abs(kind[1:].mean(axis=1) - kind[0].mean()).mean() for kind in kinds]))
+
+    def overall_fluctuation(self, strength: int, rows: Int[np.ndarray, " chosen"] | None = None) -> float:
+        """The same over all prompts together."""
+        right = self._right(strength, rows)
+        return float(np.abs(right[1:].mean(axis=1) - right[0].mean()).mean())
 
     def accuracy(self, strength: int, rows: Int[np.ndarray, " chosen"] | None = None) -> float:
         """Top-1 accuracy at `strengths[strength]`, mean over all conditions."""
@@ -156,11 +159,8 @@ class MajorityBias:
                 row |= {"coefficient": strength, "gold": None if gold is None else self.labels[gold]}
                 for rule in ("top1", "between_labels"):
                     right = getattr(self.answers, rule)[c, s][chosen].astype(float)
-                    found = (
-                        bootstrap(lambda index, right=right: right[index].mean(), len(right)) if len(right) else None
-                    )
-                    low, high = (np.nan, np.nan) if found is None else (found.low, found.high)
-                    row |= {rule: right.mean() if len(right) else np.nan, f"{rule}_low": low, f"{rule}_high": high}
+                    mean = bootstrap_mean(right)
+                    row |= {rule: mean.mean, f"{rule}_low": mean.low, f"{rule}_high": mean.high}
                 rows.append(row)
         return pd.DataFrame(rows).assign(gold=pd.Series([row["gold"] for row in rows], dtype=object))
 
@@ -202,7 +202,8 @@ def majority_bias(
     shots = min(min(count) for count in counts)
     if len(counts) > 1 or len(set(next(iter(counts)))) > 1 or shots < 2:
         raise InputError(
-            f"the majority-label bias needs balanced prompts with 2 or more demonstrations of each label, but these have "
+            f"the majority-label bias needs balanced prompts with 2 or more demonstrations of each label, but these "
+            f"have "
             f"{', '.join(map(str, sorted(counts)))}: sample them with shots of 2 or more"
         )
     keeps, out = imbalances(shots, len(labels)), readout(model)

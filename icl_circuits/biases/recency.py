@@ -1,7 +1,7 @@
-"""Recency bias: late demonstrations count more (arXiv 2402.02872, section 5, table 8).
+"""Recency bias: late demonstrations count more (arXiv 2402.02872, table 8).
 
-Position enters queries and keys, so the order of demonstrations moves attention and answers. The mitigation takes position
-out of the in-context heads' attention scores (`WithoutPosition`).
+Position enters queries and keys, so the order of demonstrations moves attention and answers. The mitigation takes
+position out of the in-context heads' attention scores (`WithoutPosition`).
 """
 
 from collections.abc import Sequence
@@ -75,7 +75,8 @@ class RecencyBias:
         return right if rows is None else right[:, rows]
 
     def to_frame(self) -> pd.DataFrame:
-        """One row an order and strength: accuracies with 95 % intervals. In `order`, S is a demonstration of the query's
+        """One row an order and strength: accuracies with 95 % intervals. In `order`, S is a demonstration of the
+        query's
         class, o another one, first to last.
         """
         rows = []

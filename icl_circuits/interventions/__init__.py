@@ -26,6 +26,7 @@ from icl_circuits.interventions.routes import Edge, Embedding, Mlp, Sender
 from icl_circuits.interventions.sweep import Cell, Sweep, sweep
 
 __all__ = [
+    "POS_EMBED",
     "Agreement",
     "Capture",
     "Cell",
@@ -40,7 +41,6 @@ __all__ = [
     "Metric",
     "MetricName",
     "Mlp",
-    "POS_EMBED",
     "Patch",
     "Paths",
     "Positions",

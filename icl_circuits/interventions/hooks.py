@@ -254,7 +254,9 @@ class KnockOut:
     edges: Bool[Tensor, "batch pos src_pos"]
 
     def hooks(self, model: LensModel) -> list[tuple[str, Hook]]:
-        """The hooks on `model` that do this. Raises `InputError` where a row would be left with nothing to attend to."""
+        """The hooks on `model` that do this. Raises `InputError` where a row would be left with nothing to attend
+        to.
+        """
         for layer in self.layers:
             require_layer(model, layer)
         require_live_scores(model)

@@ -1,9 +1,9 @@
-"""Attention without position: what a head's scores would be if it compared contents alone (arXiv 2402.02872, section 5).
+"""Attention without position: a head's scores where it compares contents alone (arXiv 2402.02872, section 5).
 
-Position enters a score in one of two ways. Rotary models turn queries and keys by their positions; without position they
-are compared unturned. Models with learned positions add W_pos to the residual stream; without position, its part of each
-query and key, through the norm with its scale frozen, is taken off again. What earlier layers have mixed by position stays
-in both.
+Position enters a score in one of two ways. Rotary models turn queries and keys by their positions; without position
+they are compared unturned. Models with learned positions add W_pos to the residual stream; without position, its part
+of each query and key, through the norm with its scale frozen, is taken off again. What earlier layers have mixed by
+position stays in both.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,8 @@ POS_EMBED = "hook_pos_embed"
 
 
 def position_sites(model: LensModel, layer: int, n_pos: int) -> tuple[Block, tuple[str, ...]]:
-    """The equations of `layer` for up to `n_pos` positions, and the hook points that `positionless` needs besides `hook_q` and `hook_k`.
+    """The equations of `layer` for up to `n_pos` positions, and the hook points that `positionless` needs besides
+    `hook_q` and `hook_k`.
 
     Raises:
         InputError: the model has no position term that can be taken off.

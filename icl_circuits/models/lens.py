@@ -343,7 +343,7 @@ class Norm:
     def pull_back(
         self, direction: Float[Tensor, "*batch d_model"], scale: Float[Tensor, "*#batch 1"]
     ) -> Float[Tensor, "*batch d_model"]:
-        """The transpose of `linear`: `linear(vector) . direction = vector . pull_back(direction)`."""
+        """The transpose of `linear`: what a direction behind the norm is along the vectors before it."""
         return self._centre(self.weight * direction) / scale
 
     def __call__(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:

@@ -1,8 +1,8 @@
-"""Where features flow: when each demonstration's text has reached its label position, and each text the last position.
+"""Where features flow: when each text has reached its label position, and each text the last position.
 
-Two ways to see it, layer by layer (arXiv 2402.02872, section 4, says that it happens in shallow layers). Attention
-knock-out: cut the edges along which a text could flow from some layer on; what the model still answers had arrived before.
-Linear probe: read a text's class off the residual state, trained on other prompts.
+Two ways to see it, layer by layer (arXiv 2402.02872 says that it happens in shallow layers). Attention knock-out: cut
+the edges along which a text could flow from some layer on; what the model still answers had arrived before. Linear
+probe: read a text's class off the residual state, trained on other prompts.
 """
 
 import warnings
@@ -24,8 +24,8 @@ from icl_circuits.prompts import PromptBatch
 from icl_circuits.stats import bootstrap_mean, generator
 
 ROUTES = ("text -> label", "query -> last", "near -> last", "far -> last", "labels -> last")
-"""Each demonstration's text to its own label position; the query's text, the texts of the nearer and of the farther half
-of the demonstrations, and all label positions, to the last position."""
+"""Each demonstration's text to its own label position; the query's text, the texts of the nearer and of the farther
+half of the demonstrations, and all label positions, to the last position."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,15 @@ class Flow:
                     row |= {name: mean.mean, f"{name}_low": mean.low, f"{name}_high": mean.high}
                 rows.append(row)
         return pd.DataFrame(rows)
+
+
+def _spread_layers(model: LensModel, layers: Sequence[int] | None) -> list[int]:
+    """The layers asked for, in order, else about nine, evenly spread. Raises `InputError` for one that is not there."""
+    n_layers = model.cfg.n_layers
+    chosen = sorted(set(range(0, n_layers, -(-n_layers // 9)) if layers is None else layers) - {n_layers})
+    for layer in chosen:
+        require_layer(model, layer)
+    return chosen
 
 
 def route_edges(batch: PromptBatch, route: str) -> Bool[Tensor, "batch pos src_pos"]:
@@ -91,10 +100,7 @@ def knock_out_flow(model: LensModel, batch: PromptBatch, *, layers: Sequence[int
     """
     if not batch.label_positions.shape[1]:
         raise InputError("zero-shot prompts have no demonstrations for features to flow from: use 1 shot or more")
-    n_layers = model.cfg.n_layers
-    first = sorted(set(range(0, n_layers, -(-n_layers // 9)) if layers is None else layers) - {n_layers})
-    for layer in first:
-        require_layer(model, layer)
+    n_layers, first = model.cfg.n_layers, _spread_layers(model, layers)
     chunks = list(batch.chunks())
     base = torch.cat([score_answers(answer_logits(model, chunk), chunk) for chunk in chunks])
     rows = []
@@ -116,28 +122,34 @@ first demonstration, read at the last position."""
 
 @dataclass(frozen=True)
 class Probe:
-    """Whether linear probes read a text's class off the residual state that enters each layer (the last: leaves it)."""
+    """Whether linear probes read a text's class off the residual state that enters some layers."""
 
     probed: tuple[str, ...]
+    layers: tuple[int, ...]
+    """The last, `n_layers`, is the final state."""
     classes: tuple[str, ...]
-    right: tuple[Bool[np.ndarray, "layer sample"], ...]
+    right: tuple[Bool[np.ndarray, "layer _"], ...]
     """For each of `probed`, on the test prompts."""
-    shuffled: tuple[Bool[np.ndarray, "layer sample"], ...]
+    shuffled: tuple[Bool[np.ndarray, "layer _"], ...]
     """The same with the classes of the training samples shuffled: what a probe gets right without the text."""
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a probe and layer: accuracy on test prompts, its 95 % bootstrap interval, and the shuffled control."""
+        """One row a probe and layer: accuracy on test prompts, its 95 % bootstrap interval, and the shuffled
+        control.
+        """
         rows = []
         for name, right, shuffled in zip(self.probed, self.right, self.shuffled, strict=True):
-            for layer in range(len(right)):
-                mean = bootstrap_mean(right[layer].astype(float))
+            for i, layer in enumerate(self.layers):
+                mean = bootstrap_mean(right[i].astype(float))
                 row: dict[str, object] = {"probe": name, "layer": layer, "accuracy": mean.mean}
-                row |= {"low": mean.low, "high": mean.high, "shuffled": shuffled[layer].mean()}
+                row |= {"low": mean.low, "high": mean.high, "shuffled": shuffled[i].mean()}
                 rows.append(row)
         return pd.DataFrame(rows)
 
 
-def probe_flow(model: LensModel, train: PromptBatch, test: PromptBatch, *, seed: int = 0) -> Probe:
+def probe_flow(
+    model: LensModel, train: PromptBatch, test: PromptBatch, *, layers: Sequence[int] | None = None, seed: int = 0
+) -> Probe:
     """Train ridge classifiers on `train` and test them on `test`, for each text, place and layer.
 
     The classes are the data set's own (animal, country, ...), not the labels foo and bar. The ridge penalty is chosen
@@ -147,6 +159,7 @@ def probe_flow(model: LensModel, train: PromptBatch, test: PromptBatch, *, seed:
         model: the model.
         train: prompts to train on.
         test: prompts of other texts.
+        layers: whose entering states to probe; default about nine, evenly spread. The final state is added.
         seed: of the shuffled control.
 
     Raises:
@@ -157,12 +170,13 @@ def probe_flow(model: LensModel, train: PromptBatch, test: PromptBatch, *, seed:
     classes = tuple(sorted({demo.category for prompt in train.prompts for demo in prompt.demos}))
     if len(classes) < 2:
         raise InputError("the training prompts hold one class only, so there is nothing to tell apart: add classes")
-    states = [_states(model, part) for part in (train, test)]
+    layers = (*_spread_layers(model, layers), model.cfg.n_layers)
+    states = [_states(model, part, layers) for part in (train, test)]
     targets = [_targets(part, classes) for part in (train, test)]
     rng = generator(seed)
     right: dict[str, list[np.ndarray]] = {name: [] for name in PROBED}
     shuffled: dict[str, list[np.ndarray]] = {name: [] for name in PROBED}
-    for layer in progress(list(range(states[0].shape[1])), "probing"):
+    for layer in progress(range(len(layers)), "probing"):
         for name in PROBED:
             (x, y), (x_test, y_test) = (
                 (_samples(state[:, layer], name), target[name]) for state, target in zip(states, targets, strict=True)
@@ -171,6 +185,7 @@ def probe_flow(model: LensModel, train: PromptBatch, test: PromptBatch, *, seed:
             shuffled[name].append(_predict(x, rng.permutation(y), x_test) == y_test)
     return Probe(
         PROBED,
+        layers,
         classes,
         tuple(np.stack(right[name]) for name in PROBED),
         tuple(np.stack(shuffled[name]) for name in PROBED),
@@ -178,9 +193,11 @@ def probe_flow(model: LensModel, train: PromptBatch, test: PromptBatch, *, seed:
 
 
 @torch.no_grad()
-def _states(model: LensModel, batch: PromptBatch) -> Float[np.ndarray, "prompt layer place d_model"]:
+def _states(
+    model: LensModel, batch: PromptBatch, layers: tuple[int, ...]
+) -> Float[np.ndarray, "prompt layer place d_model"]:
     """The residual states at the answer position (place 0) and the label positions."""
-    names = [f"blocks.{layer}.hook_resid_pre" for layer in range(model.cfg.n_layers)]
+    names = [f"blocks.{layer}.hook_resid_pre" for layer in layers[:-1]]
     names.append(f"blocks.{model.cfg.n_layers - 1}.hook_resid_post")
     parts = []
     for chunk in batch.chunks():

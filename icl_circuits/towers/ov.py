@@ -1,8 +1,9 @@
-"""OV label features: which label a head's value-output vectors extract at each position (arXiv 2402.02872, section 4).
+"""OV label features: the label that a head's value-output vectors extract at each position (arXiv 2402.02872).
 
-At source position p a head has the value-output vector `vo_p = v_p W_O`, and adds `alpha_p vo_p` to the answer position.
-Projected onto the vocabulary under the final norm's frozen scale, `bs(vo_p)`, it raises some labels and lowers others.
-The logit minus of labels a and b, `M(x) = bs(x)[a] - bs(x)[b]`, is linear: `M(alpha_p vo_p) = alpha_p M(vo_p)` exactly.
+At source position p a head has the value-output vector `vo_p = v_p W_O`, and adds `alpha_p vo_p` to the answer
+position. Projected onto the vocabulary under the final norm's frozen scale, `bs(vo_p)`, it raises some labels and
+lowers others. The logit minus of labels a and b, `M(x) = bs(x)[a] - bs(x)[b]`, is linear, so `M(alpha_p vo_p) = alpha_p
+M(vo_p)`.
 """
 
 from collections.abc import Sequence
@@ -231,7 +232,9 @@ class OVCircuits:
 
 
 def effective_rank(singular_values: Float[np.ndarray, " rank"]) -> float:
-    """`exp` of the entropy of the singular values' shares (Roy and Vetterli 2007): n for n equal ones, 1 for a single one."""
+    """`exp` of the entropy of the singular values' shares (Roy and Vetterli 2007): n for n equal ones, 1 for a single
+    one.
+    """
     total = singular_values.sum()
     if total <= 0:
         return 0.0

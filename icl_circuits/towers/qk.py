@@ -1,7 +1,7 @@
-"""QK two towers: W_Q at the last position and W_K at the label positions measure similarity (arXiv 2402.02872, section 4).
+"""QK two towers: W_Q at the last position and W_K at the label positions measure similarity (arXiv 2402.02872).
 
-The query tower is `q_T`, the key tower `k_p` at a demonstration's label position, and their similarity the attention score
-`q_T . k_p / scale`. If attention is metric learning, demonstrations of the query's class score above the others.
+The query tower is `q_T`, the key tower `k_p` at a demonstration's label position, and their similarity the attention
+score `q_T . k_p / scale`. If attention is metric learning, demonstrations of the query's class score above the others.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
-"""What each tower reads: the attention score as a sum over everything written before (arXiv 2402.02872, section 4).
+"""What each tower reads: the attention score as a sum over everything written before (arXiv 2402.02872).
 
-The state that enters a layer is the sum of the embedding and every earlier head's and MLP's output. With the norm's scale
-frozen, a query is linear in it, so the score `q_T . k_p / scale` splits exactly into what each component adds on the
-query's side (the keys held as they are) and, another way to split the same number, on the keys' side.
+The state that enters a layer is the sum of the embedding and every earlier head's and MLP's output. With the norm's
+scale frozen, a query is linear in it, so the score `q_T . k_p / scale` splits exactly into what each component adds on
+the query's side (the keys held as they are) and, another way to split the same number, on the keys' side.
 """
 
 from collections.abc import Sequence

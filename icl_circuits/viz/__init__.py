@@ -1,8 +1,10 @@
 """Figures, circuitsvis views and pages: they take results and never compute them."""
 
+from icl_circuits.viz.bias_figures import majority_figure, recency_figure
 from icl_circuits.viz.figures import accuracy_bars, head_map, layer_bars
 from icl_circuits.viz.page import MarkedToken, Section, Table, render_page
 from icl_circuits.viz.style import save, style
+from icl_circuits.viz.tower_figures import auc_dots, flow_curves, label_feature_bars, reversal_bars, schematic
 from icl_circuits.viz.views import attention_view, circuitsvis_bundle, heads_that_fit, script_json
 
 __all__ = [
@@ -11,12 +13,19 @@ __all__ = [
     "Table",
     "accuracy_bars",
     "attention_view",
+    "auc_dots",
     "circuitsvis_bundle",
+    "flow_curves",
     "head_map",
     "heads_that_fit",
+    "label_feature_bars",
     "layer_bars",
+    "majority_figure",
+    "recency_figure",
     "render_page",
+    "reversal_bars",
     "save",
+    "schematic",
     "script_json",
     "style",
 ]

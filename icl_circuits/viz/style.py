@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 ATTENTION_COLOUR = "darksalmon"
 MLP_COLOUR = "lightseagreen"
 """The authors' colours for layer bars (code of arXiv 2312.12141)."""
-TOP1_COLOUR = "#0072B2"
-BETWEEN_COLOUR = "#E69F00"
-"""From the Okabe-Ito palette, told apart by lightness too."""
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9")
+"""From the Okabe-Ito palette, told apart by lightness, hatch or marker too."""
+TOP1_COLOUR, BETWEEN_COLOUR = COLOURS[:2]
 
 
 @contextmanager

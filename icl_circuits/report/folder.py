@@ -1,0 +1,121 @@
+"""What is written: a folder of results that appears whole or not at all."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from icl_circuits.errors import InputError
+from icl_circuits.report.plan import Start
+from icl_circuits.viz import Section, Table, render_page, save
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+
+
+@dataclass(frozen=True)
+class Part:
+    """One study, as it is written."""
+
+    headline: str
+    """What it found, in a few sentences."""
+    summary: Mapping[str, Any]
+    """Its part of `results.json`."""
+    arrays: Mapping[str, np.ndarray]
+    """Values for `results.safetensors`, one per prompt, named by what they are and their axes' order."""
+    figures: Mapping[str, "matplotlib.figure.Figure"]
+    tables: Mapping[str, pd.DataFrame]
+    """The paper's tables, by file name."""
+    sections: Callable[[Path], Sequence[Section]]
+    """Sections of the page, given the folder of the figures."""
+    shown: Sequence[tuple[str, Table]] = field(default=())
+    """What a terminal prints, with titles."""
+
+
+@contextmanager
+def new_folder(out: Path, *, force: bool) -> Iterator[Path]:
+    """A temporary folder beside `out` that becomes `out` when the block ends well, and is removed when it does not.
+
+    Raises:
+        InputError: `out` exists and `force` is not set, `out` is neither empty nor a report, or its parent cannot be
+            written.
+    """
+    out = out.resolve()
+    if out.exists():
+        if not out.is_dir():
+            raise InputError(f"--out {str(out)!r} is a file: name a folder")
+        if any(out.iterdir()) and not (out / "results.json").is_file():
+            raise InputError(f"--out {str(out)!r} exists and is no report: name another folder")
+        if not force:
+            raise InputError(f"--out {str(out)!r} exists already: give --force to replace it, or name another folder")
+    made = [folder for folder in out.parents if not folder.exists()]
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    except OSError as error:
+        raise InputError(f"cannot write to {str(out.parent)!r}: {error.strerror}") from error
+    new, old = work / "new", work / "old"
+    try:
+        new.mkdir()
+        yield new
+        if out.exists():
+            out.rename(old)
+        new.rename(out)
+    finally:
+        if old.exists() and not out.exists():
+            old.rename(out)
+        shutil.rmtree(work, ignore_errors=True)
+        if not out.exists():
+            for folder in made:
+                folder.rmdir()
+
+
+def write(start: Start, parts: Sequence[Part], folder: Path, *, title: str) -> None:
+    """Write `results.json`, `results.safetensors`, `figures/`, `tables/` and `report.html` into `folder`."""
+    from safetensors.numpy import save as to_safetensors
+
+    results = dict(start.summary)
+    for part in parts:
+        for key, value in part.summary.items():
+            old = results.get(key)
+            results[key] = [a | b for a, b in zip(old, value, strict=True)] if isinstance(old, list) else value
+    text = json.dumps(_finite(results), indent=2, allow_nan=False)
+    (folder / "results.json").write_text(text + "\n", encoding="utf-8")
+    arrays = {name: np.ascontiguousarray(value) for part in parts for name, value in part.arrays.items()}
+    (folder / "results.safetensors").write_bytes(to_safetensors(arrays))
+    figures, tables = folder / "figures", folder / "tables"
+    figures.mkdir()
+    tables.mkdir()
+    for part in parts:
+        for name, figure in part.figures.items():
+            save(figure, figures / name)
+        for name, frame in part.tables.items():
+            frame.to_csv(tables / f"{name}.csv", index=False)
+            latex = frame.to_latex(index=False, escape=True, float_format="%.3f", na_rep="--")
+            (tables / f"{name}.tex").write_text(latex, encoding="utf-8")
+    where = Section(
+        "Provenance",
+        "What produced these numbers.",
+        Table(("what", "value"), tuple((key, json.dumps(value)) for key, value in start.provenance.items())),
+    )
+    summary = " ".join(part.headline for part in parts)
+    sections = [section for part in parts for section in part.sections(figures)]
+    (folder / "report.html").write_text(render_page(title, summary, [*sections, where]), encoding="utf-8")
+
+
+def _finite(value: Any) -> Any:
+    """JSON's version of results: numbers that are not finite become null."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if np.isfinite(value) else None
+    return value

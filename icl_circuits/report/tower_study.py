@@ -1,0 +1,421 @@
+"""The study of what each in-context head does: OV label features, QK two towers, flow, reversal (arXiv 2402.02872)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from icl_circuits.heads import random_heads
+from icl_circuits.models import Head, all_heads
+from icl_circuits.prompts import encode, group_by_label
+from icl_circuits.report.folder import Part
+from icl_circuits.report.plan import Start
+from icl_circuits.stats import bootstrap, bootstrap_mean
+from icl_circuits.towers import (
+    Flow,
+    LabelFeatures,
+    MetricLearning,
+    OVCircuits,
+    Probe,
+    QKSpectrum,
+    Reversal,
+    TowerReads,
+    knock_out_flow,
+    label_features,
+    metric_learning,
+    ov_circuits,
+    probe_flow,
+    qk_spectrum,
+    reversal,
+    tower_reads,
+    tower_tokens,
+    two_towers,
+)
+from icl_circuits.viz import (
+    Section,
+    Table,
+    auc_dots,
+    flow_curves,
+    label_feature_bars,
+    reversal_bars,
+    schematic,
+)
+
+RANDOM_DRAWS = 3
+FLOW_PROMPTS = 32
+TOKENS_SHOWN = 6
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the study found. `random` marks the same of random heads of the same layers."""
+
+    features: LabelFeatures
+    learned: MetricLearning
+    learned_grouped: MetricLearning
+    """In the paper's order, where demonstrations of the query's class come last."""
+    circuits: OVCircuits
+    spectrum: QKSpectrum
+    reads: TowerReads
+    flow: Flow
+    probe: Probe
+    reversed: Reversal | None
+    """None unless there are two labels."""
+    tokens: pd.DataFrame
+    """Of the best head in the first prompt."""
+    random: tuple[Head, ...]
+    random_features: LabelFeatures
+    random_learned: MetricLearning
+
+
+def tower_study(start: Start) -> Part:
+    """What the selected heads do on the evaluation prompts, beside random heads of the same layers."""
+    model, batch, heads, settings = start.model, start.evaluation, start.heads, start.plan.settings
+    draws = [random_heads(all_heads(model), heads, seed=(settings.seed, i)) for i in range(RANDOM_DRAWS)]
+    random = tuple(dict.fromkeys(head for draw in draws for head in draw))
+    with start.timed("label features"):
+        features, random_features = (label_features(model, batch, chosen) for chosen in (heads, random))
+        circuits = ov_circuits(model, heads)
+    with start.timed("two towers"):
+        towers, random_towers = (two_towers(model, batch, chosen) for chosen in (heads, random))
+        grouped = encode(model, [group_by_label(prompt) for prompt in batch.prompts], separator=batch.separator)
+        learned, random_learned, learned_grouped = (
+            metric_learning(found, seed=settings.seed)
+            for found in (towers, random_towers, two_towers(model, grouped, heads))
+        )
+        spectrum = qk_spectrum(model, towers)
+    with start.timed("what the towers read"):
+        reads = tower_reads(model, batch, heads)
+        tokens = tower_tokens(model, batch, heads[:1], n_tokens=TOKENS_SHOWN)
+    with start.timed("flow"):
+        flow = knock_out_flow(model, batch.select(range(min(FLOW_PROMPTS, len(batch)))))
+        probe = probe_flow(model, start.scores.batch, batch, seed=settings.seed)
+    with start.timed("reversal"):
+        reversed_ = reversal(model, batch, heads) if len(settings.labels) == 2 else None
+    findings = Findings(
+        features, learned, learned_grouped, circuits, spectrum, reads, flow, probe, reversed_, tokens,
+        random, random_features, random_learned,
+    )  # fmt: skip
+    per_head = head_rows(start, findings)
+    controls = _controls(findings)
+    figures = {
+        "schematic": schematic((settings.labels[0], settings.labels[1]), heads[0]),
+        "label_features": label_feature_bars(features),
+        "class_auc": auc_dots(learned, random_learned),
+        "flow": flow_curves(flow, probe),
+    }
+    if reversed_ is not None:
+        figures["reversal"] = reversal_bars(reversed_)
+    return Part(
+        headline=_headline(start, findings),
+        summary={"heads": per_head, "towers": controls},
+        arrays=_arrays(findings),
+        figures=figures,
+        tables=paper_tables(start, findings),
+        sections=lambda folder: _sections(start, findings, per_head, controls, folder),
+        shown=(("Two towers", _head_table(start, per_head)), ("Beside random heads", _control_table(controls))),
+    )
+
+
+def head_rows(start: Start, findings: Findings) -> list[dict[str, Any]]:
+    """What `results.json` says of each selected head, in their order; `ci95` over prompts.
+
+    `ov_logit_minus` (logits) is the weighted logit minus, first label less second, at positions that hold the head's
+    own label; `attention_change` and `value_change` are what a label reversal does there, relative to before.
+    """
+    labels, frame = start.plan.settings.labels, findings.learned.to_frame()
+    grouped = np.nanmean(findings.learned_grouped.auc, axis=0)
+    copying = findings.features.copying().mean(axis=0)
+    rows = []
+    for place, head in enumerate(start.scores.selected.heads):
+        own = labels.index(head.label)
+        at_own = [
+            findings.features.at_label(values, own)[:, place].astype(float)
+            for values in (
+                findings.features.weighted_logit_minus(),
+                findings.features.logit_minus(),
+                findings.features.attention,
+            )
+        ]
+        minus, raw, attention = (bootstrap_mean(values) for values in at_own)
+        auc = frame.iloc[place]
+        row: dict[str, Any] = {"qk_auc": auc["auc"], "qk_auc_shuffled": auc["auc_shuffled"]}
+        row |= {"qk_auc_without_position": auc["auc_content"], "qk_auc_grouped_order": grouped[place]}
+        row |= {"ov_logit_minus": minus.mean, "ov_logit_minus_raw": raw.mean, "attention": attention.mean}
+        row |= {"ov_copying": copying[place], "copying_score": findings.circuits.copying_score[place]}
+        row |= {"attention_change": None, "value_change": None}
+        ci95: dict[str, Any] = {
+            "qk_auc": [auc["auc_low"], auc["auc_high"]],
+            "qk_auc_shuffled": [auc["auc_shuffled_low"], auc["auc_shuffled_high"]],
+            "ov_logit_minus": [minus.low, minus.high],
+        }
+        if findings.reversed is not None:
+            for name, quantity in (("attention_change", "attention"), ("value_change", "logit_minus")):
+                change = findings.reversed.relative_change(quantity, place, own)
+                row[name], ci95[name] = change.mean, [change.low, change.high]
+        rows.append(row | {"ci95": ci95})
+    return rows
+
+
+def _controls(findings: Findings) -> dict[str, Any]:
+    """The selected heads together, and random heads of the same layers: means with 95 % intervals over prompts."""
+    found: dict[str, Any] = {}
+    for name, features, learned in (
+        ("in_context_heads", findings.features, findings.learned),
+        ("random_heads", findings.random_features, findings.random_learned),
+    ):
+        weighted = features.weighted_logit_minus()
+        contrast = features.at_label(weighted, 0) - features.at_label(weighted, 1)
+        per_prompt = {
+            "qk_auc": np.nanmean(learned.auc, axis=1),
+            "ov_copying": features.copying().mean(axis=1),
+            "ov_contrast": contrast.mean(axis=1).astype(float),
+            "attention_to_labels": np.nanmean(features.at_labels(features.attention), axis=(1, 2)).astype(float),
+        }
+        intervals = {key: bootstrap_mean(values[np.isfinite(values)]) for key, values in per_prompt.items()}
+        found[name] = {"n_heads": len(features.heads)} | {key: value.mean for key, value in intervals.items()}
+        found[name]["ci95"] = {key: [value.low, value.high] for key, value in intervals.items()}
+    found["flipping_pairs"] = None if findings.reversed is None else int(findings.reversed.flips.sum())
+    return found
+
+
+def _arrays(findings: Findings) -> dict[str, np.ndarray]:
+    arrays = {
+        "features.attention": findings.features.attention,
+        "features.logits": findings.features.logits,
+        "towers.auc": findings.learned.auc,
+        "towers.auc_without_position": findings.learned.auc_content,
+        "towers.auc_grouped_order": findings.learned_grouped.auc,
+        "towers.random_auc": findings.random_learned.auc,
+        "towers.random_heads": np.array(findings.random, dtype=np.int64),
+        "reads.class_gap": findings.reads.class_gap(),
+        "flow.logit_diff": findings.flow.cut.logit_diff,
+        "flow.top1": findings.flow.cut.top1,
+        "spectrum.W_QK": findings.spectrum.weights,
+        "spectrum.features": findings.spectrum.features,
+        "spectrum.W_OV": findings.circuits.singular_values,
+    }
+    if findings.reversed is not None:
+        for name, features in (("original", findings.reversed.original), ("reversed", findings.reversed.reversed)):
+            arrays |= {f"reversal.{name}.attention": features.attention, f"reversal.{name}.logits": features.logits}
+        arrays["reversal.flips"] = findings.reversed.flips
+    return arrays
+
+
+# --- the paper's tables -----------------------------------------------------------------------------------------------
+
+
+def paper_tables(start: Start, findings: Findings) -> dict[str, pd.DataFrame]:
+    """Tables 1, 4, 5 and 6 of arXiv 2402.02872: one row a group of heads (fooheads, barheads) and label positions."""
+    labels, selected = start.plan.settings.labels, start.scores.selected
+    places = {
+        label: [i for i, head in enumerate(selected.heads) if head.label == label]
+        for label in labels
+        if selected.of(label)
+    }
+    features = findings.features
+    kinds = {"table_4": features.weighted_logit_minus(), "table_5": features.attention}
+    tables = {"table_1": _joined(findings.tokens)}
+    for name, values in kinds.items():
+        rows = []
+        for group, chosen in places.items():
+            row: dict[str, object] = {"heads": f"{group}heads", "n_heads": len(chosen)}
+            for i, label in enumerate(labels):
+                mean = bootstrap_mean(features.at_label(values, i)[:, chosen].mean(axis=1).astype(float))
+                row |= {f"{label}_positions": mean.mean, f"{label}_low": mean.low, f"{label}_high": mean.high}
+            rows.append(row)
+        tables[name] = pd.DataFrame(rows)
+    if findings.reversed is not None and findings.reversed.flips.any():
+        tables["table_6"] = _reversal_table(findings.reversed, places, labels)
+    return tables
+
+
+def _reversal_table(found: Reversal, places: Mapping[str, Sequence[int]], labels: tuple[str, ...]) -> pd.DataFrame:
+    """Relative change under reversal of each group of heads at the positions of each label, both readings."""
+    rows = []
+    for group, chosen in places.items():
+        for label, name in enumerate(labels):
+            for reading in ("holders", "slots"):
+                row: dict[str, object] = {"heads": f"{group}heads", "positions": name, "reading": reading}
+                for quantity in ("attention", "weighted_logit_minus", "logit_minus"):
+                    before, after = (
+                        v[:, chosen].mean(axis=1).astype(float) for v in found.at(quantity, label, reading)
+                    )
+
+                    def change(rows: np.ndarray, before: np.ndarray = before, after: np.ndarray = after) -> float:
+                        base = before[rows].mean()
+                        return float((after[rows].mean() - base) / abs(base)) if base else np.nan
+
+                    interval = bootstrap(change, len(before))
+                    row |= {quantity: interval.mean, f"{quantity}_low": interval.low, f"{quantity}_high": interval.high}
+                rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _joined(tokens: pd.DataFrame) -> pd.DataFrame:
+    """Table 1: what is read and moved at each position, as tokens."""
+    shown = tokens.assign(**{end: tokens[end].map(" ".join) for end in ("top", "bottom")})
+    return shown[["layer", "head", "position", "token", "kind", "attention", "top", "bottom"]]
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+def _headline(start: Start, findings: Findings) -> str:
+    auc, others = np.nanmean(findings.learned.auc, axis=0), np.nanmean(findings.random_learned.auc)
+    best = int(auc.argmax())
+    return (
+        f"The attention score of {start.heads[best]} ranks demonstrations of the query's class above the others with "
+        f"an AUC of {auc[best]:.2f} (mean of the selected heads {auc.mean():.2f}, of random ones {others:.2f})."
+    )
+
+
+def _number(value: float | None, form: str = ".2f") -> str:
+    return "" if value is None or not np.isfinite(value) else format(value, form)
+
+
+def _with_interval(row: Mapping[str, Any], key: str, form: str = ".2f") -> str:
+    if key not in row["ci95"] or not _number(row[key]):
+        return _number(row[key], form)
+    low, high = row["ci95"][key]
+    return f"{row[key]:{form}} [{low:{form}}, {high:{form}}]"
+
+
+def _head_table(start: Start, rows: Sequence[Mapping[str, Any]]) -> Table:
+    columns = {
+        "class AUC": ("qk_auc", ".2f"),
+        "AUC, shuffled": ("qk_auc_shuffled", ".2f"),
+        "logit minus at own label": ("ov_logit_minus", "+.3f"),
+        "copies (share)": ("ov_copying", ".2f"),
+        "attention change": ("attention_change", "+.0%"),
+        "value change": ("value_change", "+.0%"),
+    }
+    body = [
+        (str(head.index), head.label, *(_with_interval(row, key, form) for key, form in columns.values()))
+        for head, row in zip(start.scores.selected.heads, rows, strict=True)
+    ]
+    return Table(("head", "label", *columns), tuple(body))
+
+
+def _control_table(controls: Mapping[str, Any]) -> Table:
+    columns = (("qk_auc", ".2f"), ("ov_copying", ".2f"), ("ov_contrast", "+.3f"))
+    rows = []
+    for name in ("in_context_heads", "random_heads"):
+        cells = (_with_interval(controls[name], key, form) for key, form in columns)
+        rows.append((name.replace("_", " "), str(controls[name]["n_heads"]), *cells))
+    return Table(
+        ("", "heads", "class AUC", "copies (share)", "weighted logit minus, first label less second"), tuple(rows)
+    )
+
+
+def _reads_table(findings: Findings) -> Table:
+    """The three components that add most to each head's class gap, on either side."""
+    frame = findings.reads.to_frame()
+    rows = []
+    for head in findings.reads.heads:
+        cells = [str(head)]
+        for side in ("query", "key"):
+            here = frame[(frame["layer"] == head.layer) & (frame["head"] == head.head) & (frame["side"] == side)]
+            best = here.nlargest(3, "class_gap")
+            cells.append(", ".join(f"{c} {g:+.2f}" for c, g in zip(best["component"], best["class_gap"], strict=True)))
+        rows.append(tuple(cells))
+    return Table(("head", "query tower reads (logits)", "key tower reads (logits)"), tuple(rows))
+
+
+def _sections(
+    start: Start, findings: Findings, rows: Sequence[Mapping[str, Any]], controls: Mapping[str, Any], figures: Path
+) -> tuple[Section, ...]:
+    labels = start.plan.settings.labels
+    spectrum, circuits = findings.spectrum.to_frame(), findings.circuits.to_frame()
+    ranks = [
+        (str(head), *(_number(value) for value in values))
+        for head, *values in zip(
+            start.heads, circuits["copying_score"], circuits["effective_rank"], spectrum["effective_rank"],
+            spectrum["effective_rank_of_features"], spectrum["first_direction_share"], strict=True,
+        )
+    ]  # fmt: skip
+    tokens = _joined(findings.tokens)
+    sections = [
+        Section(
+            "The hypothesis",
+            "In-context heads as two towers (Yu and Ananiadou, arXiv 2402.02872). What follows tests each part of it.",
+            figure=figures / "schematic.svg",
+        ),
+        Section(
+            "Two towers, head by head",
+            "Class AUC: how often the attention score ranks a demonstration of the query's class above another, within "
+            "prompts; 0.5 is chance. Logit minus: what attention times value writes at positions that hold the "
+            "head's own "
+            f"label, {labels[0]} less {labels[1]} (logits). Copies: the share of label positions whose value raises "
+            f"their own "
+            "label most. Changes: when the labels are reversed, at positions that hold the head's own label. In "
+            "brackets: "
+            "95 % bootstrap intervals, and for shuffled classes where 95 % of the shuffles lie.",
+            _head_table(start, rows),
+            figures / "class_auc.svg",
+        ),
+        Section(
+            "Beside random heads",
+            f"The selected heads, and {controls['random_heads']['n_heads']} random heads of the same layers: means "
+            f"with 95 % "
+            "intervals over prompts.",
+            _control_table(controls),
+        ),
+        Section(
+            "What the values carry",
+            "Attention from the last position, and the logit minus of the value-output vectors, per label position.",
+            figure=figures / "label_features.svg",
+        ),
+        Section(
+            "What the towers read",
+            "The score is a sum over everything written earlier. These components add most to the score of "
+            "same-class demonstrations over that of the others, read at the last position (query) or at the label "
+            "(key).",
+            _reads_table(findings),
+        ),
+        Section(
+            "Copying and rank",
+            "Copying score of the full OV circuit (1 copies, -1 suppresses), effective ranks of W_OV and W_QK, "
+            "effective "
+            "rank of the scores between the features that these prompts hold, and the first direction's share of them.",
+            Table(
+                ("head", "copying score", "rank W_OV", "rank W_QK", "rank of features", "first direction"), tuple(ranks)
+            ),
+        ),
+        Section(
+            "Where features flow",
+            "Above: the logit difference when a route is cut from a layer on, in every head. Once a curve is back "
+            "at the "
+            "dotted line, what that route carries has arrived. Below: what linear probes, trained on the selection "
+            "prompts, read in the residual stream.",
+            figure=figures / "flow.svg",
+        ),
+        Section(
+            "In words",
+            f"{start.heads[0]} in the first prompt: what its values write, what earlier attention has moved into "
+            f"its keys and "
+            "query, as the vocabulary's most and least raised tokens.",
+            Table(
+                tuple(tokens.columns[2:]),
+                tuple(
+                    tuple(_number(cell, ".3f") if isinstance(cell, float) else str(cell) for cell in row)
+                    for row in tokens.iloc[:, 2:].itertuples(index=False)
+                ),
+            ),
+        ),
+    ]
+    if findings.reversed is not None:
+        sections.append(
+            Section(
+                "Label reversal",
+                f"{int(findings.reversed.flips.sum())} of {len(start.evaluation)} prompts are answered right both "
+                f"as they are "
+                "and with the labels exchanged, so that their answer flips. What changes in the heads: attention "
+                "(query-key) or values?",
+                figure=figures / "reversal.svg",
+            )
+        )
+    return tuple(sections)
