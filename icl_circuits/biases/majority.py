@@ -6,7 +6,8 @@ times `a_c n_majority / n_minority`, are added to the final state.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -124,6 +125,8 @@ class MajorityBias:
     """Axes: condition (`keeps`), strength, prompt."""
     gold: Int[np.ndarray, " prompt"]
     labels: tuple[str, ...]
+    controls: tuple[Any, ...] = ()
+    """A `MajorityBias` for each set of control heads, from the same forward passes."""
 
     def fluctuation(self, strength: int, rows: Int[np.ndarray, " chosen"] | None = None) -> float:
         """`mean |Acc_imbalanced - Acc_balanced|` over conditions and answers at `strengths[strength]`, top-1.
@@ -179,6 +182,7 @@ def majority_bias(
     heads: Sequence[Head],
     *,
     coefficients: Sequence[float] = COEFFICIENTS,
+    controls: Sequence[Sequence[Head]] = (),
     separator: str = DEFAULT_SEPARATOR,
 ) -> MajorityBias:
     """Answer `prompts` with demonstrations of one label removed, every ratio the shots allow, at each coefficient.
@@ -190,20 +194,22 @@ def majority_bias(
         prompts: balanced prompts with at least 2 demonstrations of each label.
         heads: whose value-output vectors the mitigation adds.
         coefficients: values of `a_c`.
+        controls: other sets of heads, random ones for instance, to mitigate with instead.
         separator: between demonstrations.
 
     Raises:
         InputError: unbalanced prompts, fewer than 2 shots, or a head that does not exist.
     """
-    heads = tuple(heads)
-    require_heads(model, heads)
+    head_sets = [tuple(heads), *map(tuple, controls)]
+    every = tuple(dict.fromkeys(head for chosen in head_sets for head in chosen))
+    require_heads(model, every)
     labels = prompts[0].labels
     counts = {tuple(sum(demo.label == i for demo in p.demos) for i in range(len(labels))) for p in prompts}
     shots = min(min(count) for count in counts)
     if len(counts) > 1 or len(set(next(iter(counts)))) > 1 or shots < 2:
         raise InputError(
-            f"the majority-label bias needs balanced prompts with 2 or more demonstrations of each label, but these "
-            f"have "
+            "the majority-label bias needs balanced prompts with 2 or more demonstrations of each label, but these "
+            "have "
             f"{', '.join(map(str, sorted(counts)))}: sample them with shots of 2 or more"
         )
     keeps, out = imbalances(shots, len(labels)), readout(model)
@@ -213,12 +219,15 @@ def majority_bias(
         batch = encode(model, [imbalance(prompt, keep) for prompt in prompts], separator=separator)
         parts = []
         for chunk in batch.chunks():
-            at_answer = Capture([final, *_names(heads, "hook_pattern")], chunk.last)
-            values = Capture(_names(heads, "hook_v"))
+            at_answer = Capture([final, *_names(every, "hook_pattern")], chunk.last)
+            values = Capture(_names(every, "hook_v"))
             answer_logits(model, chunk, at_answer, values)
-            added = weighted_sum(model, heads, at_answer, values, minority_weights(chunk))
-            states = [at_least_float32(at_answer.found[final]) + c * added for c in coefficients]
-            parts.append(torch.stack([score_answers(out.logits(state), chunk) for state in states]))
-        rows.append(torch.cat(parts, 1))
-    gold = np.array([prompt.gold for prompt in prompts])
-    return MajorityBias(keeps, tuple(coefficients), as_answers(torch.stack(rows)), gold, labels)
+            weights, resid = minority_weights(chunk), at_least_float32(at_answer.found[final])
+            added = [weighted_sum(model, chosen, at_answer, values, weights) for chosen in head_sets]
+            states = [resid + c * vector for vector in added for c in coefficients]
+            scores = torch.stack([score_answers(out.logits(state), chunk) for state in states])
+            parts.append(scores.unflatten(0, (len(head_sets), len(coefficients))))
+        rows.append(torch.cat(parts, 2))
+    gold, found = np.array([prompt.gold for prompt in prompts]), torch.stack(rows, 1)
+    own, *others = (MajorityBias(keeps, tuple(coefficients), as_answers(part), gold, labels) for part in found)
+    return replace(own, controls=tuple(others))

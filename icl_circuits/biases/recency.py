@@ -128,7 +128,7 @@ def recency_bias(
     prompts: Sequence[Prompt],
     heads: Sequence[Head],
     *,
-    n_orders: int = 6,
+    n_orders: int = 4,
     strengths: Sequence[float] = STRENGTHS,
     seed: int = 0,
     separator: str = DEFAULT_SEPARATOR,

@@ -17,7 +17,9 @@ from icl_circuits.report.plan import Start
 from icl_circuits.stats import Interval
 from icl_circuits.viz import Section, Table, majority_figure, recency_figure
 
-RANDOM_DRAWS = 2
+RANDOM_DRAWS = 5
+RECENCY_DRAWS = 2
+"""Fewer, since each takes forward passes of its own."""
 PAPER_COEFFICIENT = 0.03
 
 
@@ -28,9 +30,7 @@ class Findings:
     sweep: MajorityBias
     """On the selection prompts, every coefficient."""
     majority: MajorityBias
-    """On the evaluation prompts: nothing, the paper's coefficient, the chosen one."""
-    majority_random: tuple[MajorityBias, ...]
-    """The chosen coefficient with random heads."""
+    """On the evaluation prompts: nothing, the paper's coefficient, the chosen one; random heads as controls."""
     recency: RecencyBias | None
     """Nothing, full strength, the chosen one. None where the model's position cannot be taken out."""
     recency_random: tuple[RecencyBias, ...]
@@ -52,11 +52,10 @@ def bias_study(start: Start) -> Part:
         sweep = majority_bias(model, plan.selection, heads, separator=separator)
         coefficient = sweep.strengths[choose(sweep)]
 
-        def majority(chosen: tuple[Head, ...], *coefficients: float) -> MajorityBias:
-            return majority_bias(model, plan.evaluation, chosen, coefficients=coefficients, separator=separator)
-
-        found = majority(heads, *dict.fromkeys((0.0, PAPER_COEFFICIENT, coefficient)))
-        random = tuple(majority(draw, coefficient) for draw in draws)
+        coefficients = tuple(dict.fromkeys((0.0, PAPER_COEFFICIENT, coefficient)))
+        found = majority_bias(
+            model, plan.evaluation, heads, coefficients=coefficients, controls=draws, separator=separator
+        )
     recency: RecencyBias | None = None
     recency_random: tuple[RecencyBias, ...] = ()
     strength, refused = 0.0, ""
@@ -69,10 +68,10 @@ def bias_study(start: Start) -> Part:
                 return recency_bias(model, plan.evaluation, chosen, strengths=strengths, seed=seed, separator=separator)
 
             recency = over_orders(heads, *dict.fromkeys((0.0, 1.0, strength)))
-            recency_random = tuple(over_orders(draw, strength or 1.0) for draw in draws)
+            recency_random = tuple(over_orders(draw, strength or 1.0) for draw in draws[:RECENCY_DRAWS])
         except InputError as error:  # a model whose attention cannot be told apart from its positions
             refused = str(error)
-    findings = Findings(sweep, found, random, recency, recency_random, refused, (coefficient, strength))
+    findings = Findings(sweep, found, recency, recency_random, refused, (coefficient, strength))
     rows = _mitigations(findings, len(plan.evaluation))
     figures = {"majority": majority_figure(found, sweep, coefficient)}
     if recency is not None:
@@ -84,7 +83,7 @@ def bias_study(start: Start) -> Part:
         figures=figures,
         tables=_paper_tables(start, rows),
         sections=lambda folder: _sections(findings, rows, folder),
-        shown=(("Biases before and after their mitigations", _table(rows)),),
+        shown=(("Biases before and after their mitigations", _short_table(rows)),),
     )
 
 
@@ -115,7 +114,7 @@ def _mitigations(findings: Findings, n_prompts: int) -> list[Row]:
     rows = []
     coefficient, strength = findings.chosen
     for name, base, random, chosen, paper in (
-        ("majority", findings.majority, findings.majority_random, coefficient, PAPER_COEFFICIENT),
+        ("majority", findings.majority, findings.majority.controls, coefficient, PAPER_COEFFICIENT),
         ("recency", findings.recency, findings.recency_random, strength, 1.0),
     ):
         if base is None:
@@ -123,7 +122,7 @@ def _mitigations(findings: Findings, n_prompts: int) -> list[Row]:
         for measure, statistic in MEASURES[name]:
             runs = [("chosen", base, base.strengths.index(chosen)), ("paper", base, base.strengths.index(paper))]
             if measure != "std of attention over places":  # of the heads themselves
-                runs += [("random", other, 0) for other in random]
+                runs += [("random", other, other.strengths.index(chosen or paper)) for other in random]
             rows += [Row(name, measure, how, mitigation(base, run, i, n_prompts, statistic)) for how, run, i in runs]
     return rows
 
@@ -226,6 +225,17 @@ def _table(rows: list[Row]) -> Table:
         for row in rows
     ]
     return Table(("bias", "measure", "mitigation", "strength", "before", "after", "reduction", "accuracy"), tuple(body))
+
+
+def _short_table(rows: list[Row]) -> Table:
+    """The chosen mitigation of each bias, beside the mean of random heads."""
+    body = []
+    for row in (row for row in rows if row.how == "chosen"):
+        random = [r.found.reduction.mean for r in rows if r.how == "random" and r.measure == row.measure]
+        found = row.found
+        cells = (f"{found.before.mean:.3f}", f"{found.after.mean:.3f}", _share(found.reduction))
+        body.append((row.bias, row.measure, *cells, f"{np.mean(random):+.0%}" if random else ""))
+    return Table(("bias", "measure", "before", "after", "reduction", "random heads"), tuple(body))
 
 
 def _sections(findings: Findings, rows: list[Row], figures: Path) -> tuple[Section, ...]:

@@ -45,7 +45,7 @@ from icl_circuits.viz import (
 )
 
 RANDOM_DRAWS = 3
-FLOW_PROMPTS = 32
+FLOW_PROMPTS = 16
 TOKENS_SHOWN = 6
 
 
