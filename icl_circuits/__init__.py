@@ -7,6 +7,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from icl_circuits.biases import add_minority_values as add_minority_values
+    from icl_circuits.biases import majority_bias as majority_bias
+    from icl_circuits.biases import mitigation as mitigation
+    from icl_circuits.biases import recency_bias as recency_bias
     from icl_circuits.errors import InputError as InputError
     from icl_circuits.heads import group_intervention as group_intervention
     from icl_circuits.heads import log_prob_increase as log_prob_increase
@@ -14,6 +18,7 @@ if TYPE_CHECKING:
     from icl_circuits.heads import select_heads as select_heads
     from icl_circuits.heads import zero_each_head as zero_each_head
     from icl_circuits.interventions import Embedding as Embedding
+    from icl_circuits.interventions import KnockOut as KnockOut
     from icl_circuits.interventions import Mean as Mean
     from icl_circuits.interventions import Mlp as Mlp
     from icl_circuits.interventions import Patch as Patch
@@ -22,6 +27,7 @@ if TYPE_CHECKING:
     from icl_circuits.interventions import Resample as Resample
     from icl_circuits.interventions import Run as Run
     from icl_circuits.interventions import ScaleScores as ScaleScores
+    from icl_circuits.interventions import WithoutPosition as WithoutPosition
     from icl_circuits.interventions import Zero as Zero
     from icl_circuits.interventions import ZeroHeads as ZeroHeads
     from icl_circuits.interventions import agreement as agreement
@@ -38,12 +44,25 @@ if TYPE_CHECKING:
     from icl_circuits.prompts import encode as encode
     from icl_circuits.prompts import load_rows as load_rows
     from icl_circuits.prompts import sample_prompts as sample_prompts
+    from icl_circuits.towers import knock_out_flow as knock_out_flow
+    from icl_circuits.towers import label_features as label_features
+    from icl_circuits.towers import metric_learning as metric_learning
+    from icl_circuits.towers import ov_circuits as ov_circuits
+    from icl_circuits.towers import probe_flow as probe_flow
+    from icl_circuits.towers import qk_spectrum as qk_spectrum
+    from icl_circuits.towers import reversal as reversal
+    from icl_circuits.towers import tower_reads as tower_reads
+    from icl_circuits.towers import tower_tokens as tower_tokens
+    from icl_circuits.towers import two_towers as two_towers
+    from icl_circuits.towers import value_output as value_output
 
 _HOMES = {
+    "biases": ("add_minority_values", "majority_bias", "mitigation", "recency_bias"),
     "errors": ("InputError",),
     "heads": ("group_intervention", "log_prob_increase", "position_increase", "select_heads", "zero_each_head"),
     "interventions": (
         "Embedding",
+        "KnockOut",
         "Mean",
         "Mlp",
         "Patch",
@@ -52,6 +71,7 @@ _HOMES = {
         "Resample",
         "Run",
         "ScaleScores",
+        "WithoutPosition",
         "Zero",
         "ZeroHeads",
         "agreement",
@@ -66,6 +86,19 @@ _HOMES = {
     ),
     "models": ("Head", "load_model"),
     "prompts": ("encode", "load_rows", "sample_prompts"),
+    "towers": (
+        "knock_out_flow",
+        "label_features",
+        "metric_learning",
+        "ov_circuits",
+        "probe_flow",
+        "qk_spectrum",
+        "reversal",
+        "tower_reads",
+        "tower_tokens",
+        "two_towers",
+        "value_output",
+    ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -98,10 +98,12 @@ def _study_command(name: str, out_default: str, studies: tuple[str, ...], help_t
         console = _console()
         with report.new_folder(out, force=force) as folder:
             begun = report.start(_load(model, backend, revision, dtype, device), planned)
-            parts = [getattr(report, study)(begun) for study in studies]
+            parts, left_out = report.run_studies(begun, [getattr(report, study) for study in studies])
             report.write(begun, parts, folder, title=f"In-context heads of {begun.provenance['name']}")
         for title, table in (shown for part in parts for shown in part.shown):
             console.print(_rich(table, title))
+        for reason in left_out:
+            console.print(f"Left out: {reason}", soft_wrap=True, highlight=False, markup=False)
         console.print(f"Report: {out / 'report.html'}", soft_wrap=True, highlight=False, markup=False)
 
 

@@ -47,7 +47,7 @@ def bootstrap_means(values: Float[np.ndarray, "row prompt"], *, draws: int = 200
 
 
 def bootstrap(
-    statistic: Callable[[Int[np.ndarray, " prompt"]], float], n_prompts: int, *, draws: int = 1000, seed: int = 0
+    statistic: Callable[[Int[np.ndarray, " prompt"]], float], n_prompts: int, *, draws: int = 500, seed: int = 0
 ) -> Interval:
     """Any statistic of a choice of prompts, with its 95 % percentile interval over resamples of the prompts.
 

@@ -7,7 +7,9 @@ A prompt is `<s> w : foo w : bar ... w :`. Each token embeds as a unit vector, e
     L1H0  from the last `:` attends evenly to `foo` labels whose collected category is the query's, else to `<s>`,
           and adds GAIN to the logit of `foo`                             (the foohead)
     L1H1  the same for `bar`                                              (the barhead)
-    L0H2, L1H2  do nothing
+    L0H2        does nothing
+    L1H2        nothing, or, with `recency`, attends to all labels, ever more to later ones, whatever their text, and
+                adds twice GAIN to the logit of what it reads
 
 Scores are SHARP apart before the softmax, so attention is exact to e^(-SHARP/2).
 """
@@ -35,7 +37,8 @@ def planted_rows() -> Rows:
     return Rows("planted", tuple(Row(word, name) for name, words in CATEGORIES.items() for word in words))
 
 
-def planted_model() -> LensModel:
+def planted_model(recency: float | None = None) -> LensModel:
+    """The model; with `recency`, L1H2 scores labels, that much more for each position they stand later."""
     from transformer_lens import HookedTransformer, HookedTransformerConfig
 
     n_tokens = len(VOCABULARY)
@@ -69,10 +72,18 @@ def planted_model() -> LensModel:
             weights["blocks.1.attn.W_K"][head, at_label + c, c] = SHARP
         weights["blocks.1.attn.b_Q"][head, 2] = 1.0
         weights["blocks.1.attn.W_K"][head, label_token, 2] = SHARP
-        weights["blocks.1.attn.W_K"][head, position, 2] = 1.5 * SHARP  # <s> is where to look when no label matches
+        weights["blocks.1.attn.W_K"][head, token, 2] = 1.5 * SHARP  # <s> is where to look when no label matches
         weights["blocks.1.attn.W_V"][head, label_token, 0] = 1.0
         weights["blocks.1.attn.W_O"][head, 0, logit + head] = GAIN
         weights["unembed.W_U"][logit + head, VOCABULARY.index(label)] = 1.0
+    if recency is not None:
+        weights["blocks.1.attn.b_Q"][2, 0] = 1.0
+        for i, label in enumerate(["foo", "bar"]):
+            label_token = token + VOCABULARY.index(label)
+            weights["blocks.1.attn.W_K"][2, label_token, 0] = 20 * SHARP
+            weights["blocks.1.attn.W_V"][2, label_token, i] = 1.0
+            weights["blocks.1.attn.W_O"][2, i, logit + i] = 2 * GAIN
+        weights["blocks.1.attn.W_K"][2, position : position + N_CTX, 0] = recency * torch.arange(float(N_CTX))
     model.load_state_dict(weights, strict=False)
     model.tokenizer = _tokenizer()  # set_tokenizer would look for it on disk
     return model.eval().requires_grad_(False)

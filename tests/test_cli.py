@@ -18,6 +18,10 @@ from safetensors.numpy import load_file
 from icl_circuits import cli
 from icl_circuits.models.lens import hooked_transformer_class
 
+TOWER_KEYS = {
+    "qk_auc", "qk_auc_shuffled", "qk_auc_without_position", "qk_auc_grouped_order", "ov_logit_minus",
+    "ov_logit_minus_raw", "ov_copying", "copying_score", "attention", "attention_change", "value_change", "ci95",
+}  # fmt: skip
 SMALL = ["--prompts", "6", "--heads", "2", "--shots", "2", "--device", "cpu"]
 
 
@@ -56,7 +60,9 @@ def check_report(out: Path, *, heads: int, prompts: int) -> dict[str, Any]:
     assert results["accuracy"]["random_zeroed"]["draws"] == 20
     assert len(results["heads"]) == heads
     for head in results["heads"]:
-        assert set(head) == {"layer", "head", "label", "log_prob_increase", "accuracy_drop", "log_prob_drop"}
+        assert set(head) == {
+            "layer", "head", "label", "log_prob_increase", "accuracy_drop", "log_prob_drop", *TOWER_KEYS
+        }  # fmt: skip
     where = results["provenance"]
     assert len(where["weights_sha256"]) == 64
     assert where["processing"] == "none"
@@ -72,6 +78,11 @@ def check_report(out: Path, *, heads: int, prompts: int) -> dict[str, Any]:
     means = arrays["increase.heads"].mean(axis=0)
     for head in results["heads"]:
         assert means[head["layer"], head["head"]] == pytest.approx(head["log_prob_increase"], abs=1e-5)
+    assert arrays["towers.auc"].mean(axis=0) == pytest.approx([head["qk_auc"] for head in results["heads"]])
+    assert {f"table_{n}.{kind}" for n in (1, 2, 3, 4, 5) for kind in ("csv", "tex")} <= {
+        file.name for file in (out / "tables").iterdir()
+    }
+    assert "\\begin{tabular}" in (out / "tables" / "table_3.tex").read_text()
     figures = {file.name for file in (out / "figures").iterdir()}
     assert {f"{stem}.{kind}" for stem in ("head_map", "layer_bars", "accuracy") for kind in ("pdf", "png")} <= figures
     return results
@@ -99,7 +110,7 @@ def test_report_on_a_small_model(
     assert opened.console == []
     assert opened.count("canvas") == 3 * (2 + 1)
     assert opened.count("b") == 0
-    assert opened.count("img") == 3
+    assert opened.count("img") == 10
 
 
 def test_a_report_is_the_same_every_time(run: Any, folders: dict[str, Path], tmp_path: Path) -> None:
@@ -128,14 +139,50 @@ def test_three_labels_and_force(run: Any, folders: dict[str, Path], tmp_path: Pa
 
 def test_report_on_smollm2(run: Any, tmp_path: Path) -> None:
     require_smollm2()
-    options = ("--prompts", "16", "--heads", "12", "--out", "r", "--device", "cpu")
+    options = ("--prompts", "12", "--heads", "12", "--out", "r", "--device", "cpu")
     code, _, err = run("report", *options)
     assert code == 0, err
-    results = check_report(tmp_path / "r", heads=12, prompts=16)
+    results = check_report(tmp_path / "r", heads=12, prompts=12)
     accuracy = results["accuracy"]
     assert accuracy["base"]["top1"] > 0.4
     assert accuracy["heads_zeroed"]["top1"] < accuracy["random_zeroed"]["top1"] - 0.2
     assert {(head["layer"], head["head"]) for head in results["heads"]} & {(23, 1), (23, 7), (29, 1), (29, 7)}
+
+
+def test_towers_and_biases_commands(run: Any, folders: dict[str, Path], tmp_path: Path) -> None:
+    for command, tables in (("towers", {1, 4, 5}), ("biases", {7, 8})):
+        code, out, err = run(command, "--model", str(folders["gpt2"]), "--out", command, *SMALL)
+        assert code == 0, err
+        assert f"Report: {command}/report.html" in out
+        names = {int(file.stem.removeprefix("table_")) for file in (tmp_path / command / "tables").glob("*.csv")}
+        assert tables <= names <= tables | {6}
+    towers = json.loads((tmp_path / "towers" / "results.json").read_text())
+    assert all(set(head) > TOWER_KEYS for head in towers["heads"])
+    assert all(0 <= head["qk_auc"] <= 1 for head in towers["heads"])
+    assert set(towers["towers"]) == {"in_context_heads", "random_heads", "flipping_pairs"}
+    biases = json.loads((tmp_path / "biases" / "results.json").read_text())["biases"]
+    for bias in ("majority", "recency"):
+        assert {"before", "after", "reduction", "ci95", "strength", "cost", "random_heads"} <= set(biases[bias])
+        low, high = biases[bias]["ci95"]["before"]
+        assert 0 <= low <= high
+
+
+def test_a_report_leaves_out_what_cannot_be_measured(run: Any, folders: dict[str, Path], tmp_path: Path) -> None:
+    """GPT-J's scores are dead on the Bridge: no flow, no recency. One shot: no imbalance."""
+    options = ("--model", str(folders["gptj"]), "--backend", "bridge")
+    code, out, err = run("biases", *options, "--out", "b", *SMALL)
+    assert code == 0, err
+    biases = json.loads((tmp_path / "b" / "results.json").read_text())["biases"]
+    assert "does not compute with the attention scores" in biases["recency"]["refused"]
+    assert "before" in biases["majority"]
+    code, out, err = run("report", *options, "--out", "r", *SMALL, "--shots", "1")
+    assert code == 0, err
+    assert "Left out: the majority-label bias needs" in out
+    page = (tmp_path / "r" / "report.html").read_text()
+    assert "Not measured" in page
+    code, _, err = run("biases", *options, "--out", "c", *SMALL, "--shots", "1")
+    assert (code, (tmp_path / "c").exists()) == (2, False)
+    assert "2 or more demonstrations of each label" in err
 
 
 def test_heads_command(run: Any, folders: dict[str, Path], tmp_path: Path) -> None:

@@ -465,26 +465,26 @@ def require_live_scores(model: LensModel) -> None:
 
 
 def note_live_scores(model: LensModel) -> None:
-    """Try on two tokens whether z moves when the scores of layer 0 are replaced, and note it on the model."""
+    """Try on a few tokens whether z moves when layer 0 attends evenly instead, and note it on the model."""
     z_name, scores_name = "blocks.0.attn.hook_z", "blocks.0.attn.hook_attn_scores"
     if scores_name not in model.hook_dict:
         cast(Any, model).icl_scores_are_live = False
         return
-    tokens: Int[Tensor, "batch pos"] = torch.tensor([[0, 1]], device=device_of(model))
+    tokens: Int[Tensor, "batch pos"] = torch.linspace(
+        0, model.cfg.d_vocab - 1, min(8, model.cfg.n_ctx), device=device_of(model)
+    ).long()[None]
     seen: list[Tensor] = []
 
     def record(z: Tensor, hook: object) -> None:
         seen.append(z.detach().clone())
 
-    def block_own_position(scores: Tensor, hook: object) -> Tensor:
-        scores = scores.clone()
-        scores[:, :, 1, 1] = scores[:, :, 1, 0] - 30.0
-        return scores
+    def attend_evenly(scores: Tensor, hook: object) -> Tensor:
+        return torch.where(scores > torch.finfo(scores.dtype).min / 2, 0.0, scores)
 
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # TransformerLens 4 warns where the change is lost
         model.run_with_hooks(tokens, fwd_hooks=[(z_name, record)])
-        model.run_with_hooks(tokens, fwd_hooks=[(z_name, record), (scores_name, block_own_position)])
+        model.run_with_hooks(tokens, fwd_hooks=[(z_name, record), (scores_name, attend_evenly)])
     cast(Any, model).icl_scores_are_live = not torch.equal(seen[0], seen[1])
 
 

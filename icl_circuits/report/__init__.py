@@ -1,7 +1,7 @@
 """The studies that the command line runs, and the folders they write."""
 
 from icl_circuits.report.bias_study import bias_study
-from icl_circuits.report.folder import Part, new_folder, write
+from icl_circuits.report.folder import Part, new_folder, run_studies, write
 from icl_circuits.report.in_context import head_table, in_context_study
 from icl_circuits.report.plan import Plan, Settings, Start, marked_tokens, plan, score_heads, start
 from icl_circuits.report.tower_study import tower_study
@@ -17,6 +17,7 @@ __all__ = [
     "marked_tokens",
     "new_folder",
     "plan",
+    "run_studies",
     "score_heads",
     "start",
     "tower_study",

@@ -39,6 +39,21 @@ class Part:
     """What a terminal prints, with titles."""
 
 
+def run_studies(start: Start, studies: Sequence[Callable[[Start], Part]]) -> tuple[list[Part], list[str]]:
+    """Run the studies; one that the model or the prompts are not fit for is left out, and why is said.
+
+    Raises:
+        InputError: the first study cannot be done.
+    """
+    parts, left_out = [studies[0](start)], []
+    for study in studies[1:]:
+        try:
+            parts.append(study(start))
+        except InputError as error:
+            left_out.append(str(error))
+    return parts, left_out
+
+
 @contextmanager
 def new_folder(out: Path, *, force: bool) -> Iterator[Path]:
     """A temporary folder beside `out` that becomes `out` when the block ends well, and is removed when it does not.

@@ -1,13 +1,14 @@
 """The study of what each in-context head does: OV label features, QK two towers, flow, reversal (arXiv 2402.02872)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 
+from icl_circuits.errors import InputError
 from icl_circuits.heads import random_heads
 from icl_circuits.models import Head, all_heads
 from icl_circuits.prompts import encode, group_by_label
@@ -44,6 +45,7 @@ from icl_circuits.viz import (
     schematic,
 )
 
+T = TypeVar("T")
 RANDOM_DRAWS = 3
 FLOW_PROMPTS = 16
 TOKENS_SHOWN = 6
@@ -59,8 +61,8 @@ class Findings:
     """In the paper's order, where demonstrations of the query's class come last."""
     circuits: OVCircuits
     spectrum: QKSpectrum
-    reads: TowerReads
-    flow: Flow
+    reads: TowerReads | None
+    flow: Flow | None
     probe: Probe
     reversed: Reversal | None
     """None unless there are two labels."""
@@ -69,6 +71,8 @@ class Findings:
     random: tuple[Head, ...]
     random_features: LabelFeatures
     random_learned: MetricLearning
+    refused: tuple[str, ...]
+    """Why `reads` or `flow` is None: a model whose scores are no sums, or whose score hooks change nothing."""
 
 
 def tower_study(start: Start) -> Part:
@@ -87,17 +91,19 @@ def tower_study(start: Start) -> Part:
             for found in (towers, random_towers, two_towers(model, grouped, heads))
         )
         spectrum = qk_spectrum(model, towers)
+    refused: list[str] = []
     with start.timed("what the towers read"):
-        reads = tower_reads(model, batch, heads)
+        reads = _unless_refused(lambda: tower_reads(model, batch, heads), refused)
         tokens = tower_tokens(model, batch, heads[:1], n_tokens=TOKENS_SHOWN)
     with start.timed("flow"):
-        flow = knock_out_flow(model, batch.select(range(min(FLOW_PROMPTS, len(batch)))))
+        few = batch.select(range(min(FLOW_PROMPTS, len(batch))))
+        flow = _unless_refused(lambda: knock_out_flow(model, few), refused)
         probe = probe_flow(model, start.scores.batch, batch, seed=settings.seed)
     with start.timed("reversal"):
         reversed_ = reversal(model, batch, heads) if len(settings.labels) == 2 else None
     findings = Findings(
         features, learned, learned_grouped, circuits, spectrum, reads, flow, probe, reversed_, tokens,
-        random, random_features, random_learned,
+        random, random_features, random_learned, tuple(refused),
     )  # fmt: skip
     per_head = head_rows(start, findings)
     controls = _controls(findings)
@@ -118,6 +124,15 @@ def tower_study(start: Start) -> Part:
         sections=lambda folder: _sections(start, findings, per_head, controls, folder),
         shown=(("Two towers", _head_table(start, per_head)), ("Beside random heads", _control_table(controls))),
     )
+
+
+def _unless_refused(study: Callable[[], T], refused: list[str]) -> T | None:
+    """What `study` finds, or None where the model is not of a kind it can be done on; the reason goes to `refused`."""
+    try:
+        return study()
+    except InputError as error:
+        refused.append(str(error))
+        return None
 
 
 def head_rows(start: Start, findings: Findings) -> list[dict[str, Any]]:
@@ -191,13 +206,14 @@ def _arrays(findings: Findings) -> dict[str, np.ndarray]:
         "towers.auc_grouped_order": findings.learned_grouped.auc,
         "towers.random_auc": findings.random_learned.auc,
         "towers.random_heads": np.array(findings.random, dtype=np.int64),
-        "reads.class_gap": findings.reads.class_gap(),
-        "flow.logit_diff": findings.flow.cut.logit_diff,
-        "flow.top1": findings.flow.cut.top1,
         "spectrum.W_QK": findings.spectrum.weights,
         "spectrum.features": findings.spectrum.features,
         "spectrum.W_OV": findings.circuits.singular_values,
     }
+    if findings.reads is not None:
+        arrays["reads.class_gap"] = findings.reads.class_gap()
+    if findings.flow is not None:
+        arrays |= {"flow.logit_diff": findings.flow.cut.logit_diff, "flow.top1": findings.flow.cut.top1}
     if findings.reversed is not None:
         for name, features in (("original", findings.reversed.original), ("reversed", findings.reversed.reversed)):
             arrays |= {f"reversal.{name}.attention": features.attention, f"reversal.{name}.logits": features.logits}
@@ -311,11 +327,11 @@ def _control_table(controls: Mapping[str, Any]) -> Table:
     )
 
 
-def _reads_table(findings: Findings) -> Table:
+def _reads_table(reads: TowerReads) -> Table:
     """The three components that add most to each head's class gap, on either side."""
-    frame = findings.reads.to_frame()
+    frame = reads.to_frame()
     rows = []
-    for head in findings.reads.heads:
+    for head in reads.heads:
         cells = [str(head)]
         for side in ("query", "key"):
             here = frame[(frame["layer"] == head.layer) & (frame["head"] == head.head) & (frame["side"] == side)]
@@ -374,7 +390,7 @@ def _sections(
             "The score is a sum over everything written earlier. These components add most to the score of "
             "same-class demonstrations over that of the others, read at the last position (query) or at the label "
             "(key).",
-            _reads_table(findings),
+            None if findings.reads is None else _reads_table(findings.reads),
         ),
         Section(
             "Copying and rank",
@@ -407,6 +423,8 @@ def _sections(
             ),
         ),
     ]
+    if findings.refused:
+        sections.append(Section("Not measured", " ".join(findings.refused)))
     if findings.reversed is not None:
         sections.append(
             Section(

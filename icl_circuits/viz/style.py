@@ -41,6 +41,8 @@ def style() -> Iterator[None]:
 def save(figure: "matplotlib.figure.Figure", stem: Path) -> None:
     """Write `figure` as `stem.pdf`, `stem.png` and `stem.svg`, without dates, so that equal figures are equal files."""
     with style():
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # laid out once, the same for every format
         figure.savefig(stem.with_suffix(".pdf"), metadata={"CreationDate": None})
         figure.savefig(stem.with_suffix(".png"), metadata={"Software": None})
         figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None})

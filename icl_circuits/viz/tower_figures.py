@@ -92,21 +92,17 @@ def auc_dots(learned: MetricLearning, random: MetricLearning) -> "matplotlib.fig
     return figure
 
 
-def flow_curves(flow: Flow, probe: Probe) -> "matplotlib.figure.Figure":
+def flow_curves(flow: Flow | None, probe: Probe) -> "matplotlib.figure.Figure":
     """Logit difference with each route cut from a layer on, and what linear probes read, layer by layer."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    cut, probed = flow.to_frame(), probe.to_frame()
+    probed = probe.to_frame()
     with style():
-        figure = Figure(figsize=(7.0, 5.6))
-        above, below = figure.subplots(2, 1, sharex=True)
-        for i, route in enumerate(flow.routes):
-            rows = cut[cut["route"] == route]
-            _curve(above, rows["from_layer"], rows, "logit_diff", "logit_diff_low", "logit_diff_high", i, route)
-        above.axhline(float(flow.base.logit_diff.mean()), color="0.2", ls=":", lw=1.2, label="nothing cut")
-        above.set_ylabel("logit difference, right label\nless best other (logits)")
-        above.set_title("Attention cut from this layer on", loc="left")
+        figure = Figure(figsize=(7.0, 2.8 if flow is None else 5.6))
+        *upper, below = figure.subplots(1 if flow is None else 2, 1, sharex=True, squeeze=False)[:, 0]
+        if flow is not None:
+            _cut_curves(upper[0], flow)
         for i, name in enumerate(probe.probed):
             rows = probed[probed["probe"] == name]
             _curve(below, rows["layer"], rows, "accuracy", "low", "high", i, name)
@@ -116,22 +112,32 @@ def flow_curves(flow: Flow, probe: Probe) -> "matplotlib.figure.Figure":
         below.set_ylim(0, 1)
         below.set_xlabel("layer")
         below.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=16))
-        for axes in (above, below):
+        for axes in figure.axes:
             axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
+
+
+def _cut_curves(axes: "matplotlib.axes.Axes", flow: Flow) -> None:
+    cut = flow.to_frame()
+    for i, route in enumerate(flow.routes):
+        rows = cut[cut["route"] == route]
+        _curve(axes, rows["from_layer"], rows, "logit_diff", "logit_diff_low", "logit_diff_high", i, route)
+    axes.axhline(float(flow.base.logit_diff.mean()), color="0.2", ls=":", lw=1.2, label="nothing cut")
+    axes.set_ylabel("logit difference, right label\nless best other (logits)")
+    axes.set_title("Attention cut from this layer on", loc="left")
 
 
 def _curve(axes: "matplotlib.axes.Axes", x: Any, rows: Any, mean: str, low: str, high: str, i: int, label: str) -> None:
     values = [np.asarray(rows[name], dtype=np.float64) for name in (mean, low, high)]
     colour = COLOURS[i % len(COLOURS)]
     axes.plot(x, values[0], color=colour, marker=MARKERS[i % len(MARKERS)], ms=3, lw=1.2, label=label)
-    axes.fill_between(x, values[1], values[2], color=colour, alpha=0.15, lw=0)
+    axes.fill_between(x, values[1], values[2], color=colour, alpha=0.1, lw=0)
 
 
 def reversal_bars(found: Reversal) -> "matplotlib.figure.Figure":
     """Relative change of attention and of raw logit minus when labels are reversed, at positions that hold each label.
 
-    95 % intervals over flipping pairs; bars beyond +-300 % are cut, as where the value before is near zero.
+    95 % intervals over flipping pairs; bars beyond +-150 % are cut, as where the value before is near zero.
     """
     from matplotlib.figure import Figure
 
@@ -144,10 +150,10 @@ def reversal_bars(found: Reversal) -> "matplotlib.figure.Figure":
         for axes, (name, title) in zip(figure.subplots(2, 1, sharex=True), kinds, strict=True):
             for place, label in enumerate(labels):
                 rows = frame[frame["positions"] == label]
-                mean, low, high = (100 * rows[f"{name}_change{end}"].clip(-3, 3) for end in ("", "_low", "_high"))
+                mean, low, high = (100 * rows[f"{name}_change{end}"].clip(-1.5, 1.5) for end in ("", "_low", "_high"))
                 _bars(axes, mean, low, high, place, len(labels), f"at {label} positions")
             axes.axhline(0, color="0.3", lw=0.6)
-            axes.set_ylim(-310, 310)
+            axes.set_ylim(-155, 155)
             axes.set_ylabel("relative change (%)")
             axes.set_title(title, loc="left")
         axes.set_xticks(range(len(found.original.heads)), [str(h) for h in found.original.heads], rotation=45)
@@ -188,9 +194,9 @@ def schematic(labels: tuple[str, str], foohead: Head | None = None) -> "matplotl
         for text, label in ((0, 2), (3, 5), (6, 7)):
             arrow((text + 0.1, 0.35), (label - 0.1, 0.38), "0.4", bend=-0.45)
         axes.text(
-            0.0,
-            1.25,
-            "shallow layers: texts flow to their\nlabel position, the query to the last",
+            -0.5,
+            2.2,
+            "shallow layers: texts\nflow to their label,\nthe query to the\nlast position",
             fontsize=8,
             va="center",
         )
@@ -204,13 +210,13 @@ def schematic(labels: tuple[str, str], foohead: Head | None = None) -> "matplotl
         axes.text(2.15, 1.85, "K, V", fontsize=8, ha="right")
         axes.text(4.65, 1.45, "K, V", fontsize=8, ha="right")
         axes.text(6.85, 1.75, "Q", fontsize=8)
-        arrow((5.0, 3.4), (6.2, 3.95), COLOURS[0], bend=-0.1)
-        axes.text(6.3, 3.95, f"logits: {first} 60 %, {second} 30 %", va="center", fontsize=8, ha="left")
+        arrow((4.6, 3.4), (5.4, 3.95), COLOURS[0], bend=-0.1)
+        axes.text(5.5, 3.95, f"logits: {first} 60 %, {second} 30 %", va="center", fontsize=8, ha="left")
         axes.text(
-            0.0,
-            4.1,
-            "deep layers: attention measures how similar the last position is\nto each label position; values carry "
-            "the label",
+            -0.5,
+            3.9,
+            "deep layers: attention measures how similar the\nlast position is to each label position;\n"
+            "values carry the label",
             fontsize=8,
             va="center",
         )
