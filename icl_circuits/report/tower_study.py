@@ -234,7 +234,7 @@ def paper_tables(start: Start, findings: Findings) -> dict[str, pd.DataFrame]:
     }
     features = findings.features
     kinds = {"table_4": features.weighted_logit_minus(), "table_5": features.attention}
-    tables = {"table_1": _joined(findings.tokens)}
+    tables = {"table_1": _joined(findings.tokens), "class_pairs": _class_pairs(start, findings)}
     for name, values in kinds.items():
         rows = []
         for group, chosen in places.items():
@@ -268,6 +268,19 @@ def _reversal_table(found: Reversal, places: Mapping[str, Sequence[int]], labels
                     interval = bootstrap(change, len(before))
                     row |= {quantity: interval.mean, f"{quantity}_low": interval.low, f"{quantity}_high": interval.high}
                 rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _class_pairs(start: Start, findings: Findings) -> pd.DataFrame:
+    """The class AUC of the selected heads (mean, and of the best) by the classes that a prompt draws."""
+    drawn = [" / ".join(sorted({demo.category for demo in prompt.demos})) for prompt in start.evaluation.prompts]
+    best = int(np.nanmean(findings.learned.auc, axis=0).argmax())
+    rows = []
+    for pair in sorted(set(drawn)):
+        auc = findings.learned.auc[[name == pair for name in drawn]]
+        mean = bootstrap_mean(auc.mean(axis=1))
+        row: dict[str, object] = {"classes": pair, "prompts": len(auc), "qk_auc": mean.mean}
+        rows.append(row | {"low": mean.low, "high": mean.high, f"qk_auc_{start.heads[best]}": auc[:, best].mean()})
     return pd.DataFrame(rows)
 
 
