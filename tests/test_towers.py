@@ -1,12 +1,15 @@
 """Two towers: what the planted circuit must give exactly, and every formula against the model's own hooks."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from conftest import loaded
 from planted import GAIN, SHARP, planted_rows
+from test_engine import SPECIAL, special
 from torch import Tensor
 
 from icl_circuits import InputError
@@ -313,6 +316,29 @@ def test_knock_out_is_a_mask(model: LensModel, batch: PromptBatch) -> None:
     torch.testing.assert_close(capture.found[names[1]].sum(-1), torch.ones(len(batch), model.cfg.n_heads))
     kept = capture.found[names[0]].gather(2, batch.label_positions[:, None].expand(-1, model.cfg.n_heads, -1))
     assert (kept > 0).all()
+
+
+@pytest.mark.parametrize("name", ["gemma2", "qwen3"])
+def test_normed_queries_and_capped_scores(tmp_path: Path, words: Rows, name: str) -> None:
+    """Scores are the model's own behind norms of queries and keys and soft caps; sums that do not hold are refused."""
+    config, more = SPECIAL[name]
+    special_model = loaded(special(tmp_path, config, **more), "bridge")
+    batch = encode(special_model, sample_prompts(words, 3, shots=2))
+    towers = two_towers(special_model, batch, HEADS)
+    seen = Capture([f"blocks.{layer}.attn.hook_attn_scores" for layer in (0, 1)], batch.last)
+    answer_logits(special_model, batch, seen)
+    for place, (layer, head) in enumerate(HEADS):
+        scores = seen.found[f"blocks.{layer}.attn.hook_attn_scores"][:, head].gather(1, batch.label_positions).numpy()
+        visible = scores > -1e4  # a sliding window hides the first labels
+        np.testing.assert_allclose(towers.score[:, place][visible], scores[visible], atol=1e-5)
+    assert (
+        answer_logits(special_model, batch, WithoutPosition(HEADS)) - answer_logits(special_model, batch)
+    ).abs().max() > 1e-4
+    with pytest.raises(InputError, match="norms what its sublayers write" if name == "gemma2" else "norms its queries"):
+        tower_reads(special_model, batch, HEADS)
+    if name == "gemma2":
+        with pytest.raises(InputError, match="a post-norm"):
+            label_features(special_model, batch, HEADS)
 
 
 # --- edges, statistics, bad input -------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from icl_circuits.models import (
     attention_weights,
     kv_head,
     readout,
+    require_additive_heads,
     require_heads,
 )
 from icl_circuits.progress import progress
@@ -50,6 +51,7 @@ class AddWeightedValues:
     def hooks(self, model: LensModel) -> list[tuple[str, Hook]]:
         """The hooks on `model` that do this. Raises `InputError` for a head that does not exist."""
         require_heads(model, self.heads)
+        require_additive_heads(model)
         reading = Capture(_names(self.heads, "hook_v"))
         patterns = Capture(_names(self.heads, "hook_pattern"), self.last)
 
@@ -203,6 +205,7 @@ def majority_bias(
     head_sets = [tuple(heads), *map(tuple, controls)]
     every = tuple(dict.fromkeys(head for chosen in head_sets for head in chosen))
     require_heads(model, every)
+    require_additive_heads(model)
     labels = prompts[0].labels
     counts = {tuple(sum(demo.label == i for demo in p.demos) for i in range(len(labels))) for p in prompts}
     shots = min(min(count) for count in counts)

@@ -224,6 +224,15 @@ def require_per_head_z(model: LensModel) -> None:
             )
 
 
+def require_additive_heads(model: LensModel) -> None:
+    """Raise `InputError` where a norm lies between the heads and the residual stream (Gemma 2's post-norms)."""
+    if getattr(model.blocks[0], "ln1_post", None) is not None:
+        raise InputError(
+            f"{model.cfg.model_name!r} norms what its heads write (a post-norm), so value-output vectors do not add "
+            "up to what it computes"
+        )
+
+
 def require_heads(model: LensModel, heads: tuple[Head, ...]) -> None:
     """Raise `InputError` naming the first of `heads` that is no `Head` or that `model` does not have."""
     for head in heads:

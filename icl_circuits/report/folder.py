@@ -120,7 +120,7 @@ def write(start: Start, parts: Sequence[Part], folder: Path, *, title: str) -> N
         "What produced these numbers.",
         Table(("what", "value"), tuple((key, json.dumps(value)) for key, value in start.provenance.items())),
     )
-    summary = " ".join(part.headline for part in parts)
+    summary = " ".join([*(part.headline for part in parts), start.described])
     sections = [section for part in parts for section in part.sections(figures)]
     (folder / "report.html").write_text(render_page(title, summary, [*sections, where]), encoding="utf-8")
 

@@ -74,13 +74,8 @@ def in_context_study(start: Start) -> Part:
 
 
 def _headline(start: Start, groups: GroupEffects) -> str:
-    """The finding in three sentences."""
-    settings, where, heads, n_scored = (
-        start.plan.settings,
-        start.provenance,
-        start.heads,
-        len(start.scores.effects.heads),
-    )
+    """The finding in a few sentences."""
+    heads, n_scored = start.heads, len(start.scores.effects.heads)
     (top1, between), (top1_zeroed, between_zeroed), (top1_random, between_random) = (
         (group.answers.top1.mean(), group.answers.between_labels.mean())
         for group in (groups.base, groups.all, groups.random)
@@ -89,10 +84,7 @@ def _headline(start: Start, groups: GroupEffects) -> str:
         f"Zeroing {len(heads)} of {n_scored} heads ({len(heads) / n_scored:.1%}) takes top-1 "
         f"accuracy from {top1:.1%} to {top1_zeroed:.1%}, and accuracy between the labels alone "
         f"from {between:.1%} to {between_zeroed:.1%}. As many random heads of the same layers (mean of "
-        f"{len(groups.random_heads)} draws) leave {top1_random:.1%} and "
-        f"{between_random:.1%}. Data: {where['data']}, labels "
-        f"{', '.join(settings.labels)}, {settings.shots} demonstrations of each label, {settings.prompts} prompts "
-        f"to select on and {settings.prompts} others to test on, seed {settings.seed}."
+        f"{len(groups.random_heads)} draws) leave {top1_random:.1%} and {between_random:.1%}."
     )
 
 

@@ -111,6 +111,16 @@ class Start:
         return self.scores.selected.of()
 
     @property
+    def described(self) -> str:
+        """What was run, in a sentence."""
+        settings = self.plan.settings
+        return (
+            f"Data: {self.plan.data}, labels {', '.join(settings.labels)}, {settings.shots} demonstrations of each, "
+            f"{settings.prompts} prompts to select {len(self.heads)} heads on and {settings.prompts} others, of other "
+            f"texts, to test on, seed {settings.seed}."
+        )
+
+    @property
     def summary(self) -> dict[str, Any]:
         """What every `results.json` holds."""
         return {

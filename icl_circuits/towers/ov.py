@@ -27,6 +27,7 @@ from icl_circuits.models import (
     kv_head,
     norm_of,
     readout,
+    require_additive_heads,
     require_heads,
 )
 from icl_circuits.progress import progress
@@ -190,6 +191,7 @@ def _value_outputs(
     model: LensModel, batch: PromptBatch, heads: tuple[Head, ...]
 ) -> tuple[Float[Tensor, "batch d_model"], list[Tensor], list[Tensor]]:
     """The final state at the answer, and for each head `alpha [batch src_pos]` and `vo [batch src_pos d_model]`."""
+    require_additive_heads(model)
     layers = sorted({head.layer for head in heads})
     final = f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"
     at_answer = Capture([final, *(f"blocks.{layer}.attn.hook_pattern" for layer in layers)], batch.last)
