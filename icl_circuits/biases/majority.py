@@ -212,8 +212,7 @@ def majority_bias(
     if len(counts) > 1 or len(set(next(iter(counts)))) > 1 or shots < 2:
         raise InputError(
             "the majority-label bias needs balanced prompts with 2 or more demonstrations of each label, but these "
-            "have "
-            f"{', '.join(map(str, sorted(counts)))}: sample them with shots of 2 or more"
+            f"have {', '.join(map(str, sorted(counts)))}: sample them with shots of 2 or more"
         )
     keeps, out = imbalances(shots, len(labels)), readout(model)
     final = f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"

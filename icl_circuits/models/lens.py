@@ -219,8 +219,8 @@ def require_per_head_z(model: LensModel) -> None:
     for layer in range(model.cfg.n_layers):
         if f"blocks.{layer}.attn.hook_z" not in model.hook_dict:
             raise InputError(
-                f"model {model.cfg.model_name!r} has no per-head z in layer {layer} (no 'blocks.{layer}.attn.hook_z'): "
-                "head analyses need a transformer with attention in every layer"
+                f"model {model.cfg.model_name!r} has no per-head z in layer {layer} (no "
+                f"'blocks.{layer}.attn.hook_z'): head analyses need a transformer with attention in every layer"
             )
 
 

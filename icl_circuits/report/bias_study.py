@@ -242,18 +242,15 @@ def _sections(findings: Findings, rows: list[Row], figures: Path) -> tuple[Secti
     majority, recency = ([row for row in rows if row.bias == bias] for bias in ("majority", "recency"))
     explained = (
         "The strength was chosen on the selection prompts for the least fluctuation plus accuracy lost; everything "
-        "else is "
-        "measured on the test prompts. A fluctuation is never negative, so noise alone makes it positive. In "
-        "brackets: 95 % "
-        "bootstrap intervals over prompts."
+        "else is measured on the test prompts. A fluctuation is never negative, so noise alone makes it positive. In "
+        "brackets: 95 % bootstrap intervals over prompts."
     )
     sections = [
         Section(
             "Majority-label bias",
             "Demonstrations of one label are removed. Fluctuation: the mean change of accuracy from the balanced "
-            "prompts, "
-            "over all prompts, and over those of each answer apart. The mitigation adds the heads' weighted values at "
-            f"minority positions to the final state. {explained}",
+            "prompts, over all prompts, and over those of each answer apart. The mitigation adds the heads' weighted "
+            f"values at minority positions to the final state. {explained}",
             _table(majority),
             figures / "majority.svg",
         )
@@ -264,8 +261,8 @@ def _sections(findings: Findings, rows: list[Row], figures: Path) -> tuple[Secti
         sections.append(
             Section(
                 "Recency bias",
-                "The same demonstrations in several orders. The mitigation takes position out of the heads' attention "
-                f"scores. {explained}",
+                "The same demonstrations in several orders. The mitigation takes position out of the heads' "
+                f"attention scores. {explained}",
                 _table(recency),
                 figures / "recency.svg",
             )

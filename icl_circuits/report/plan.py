@@ -116,8 +116,8 @@ class Start:
         settings = self.plan.settings
         return (
             f"Data: {self.plan.data}, labels {', '.join(settings.labels)}, {settings.shots} demonstrations of each, "
-            f"{settings.prompts} prompts to select {len(self.heads)} heads on and {settings.prompts} others, of other "
-            f"texts, to test on, seed {settings.seed}."
+            f"{settings.prompts} prompts to select {len(self.heads)} heads on and {settings.prompts} others, of "
+            f"other texts, to test on, seed {settings.seed}."
         )
 
     @property

@@ -375,22 +375,19 @@ def _sections(
         ),
         Section(
             "Two towers, head by head",
-            "Class AUC: how often the attention score ranks a demonstration of the query's class above another, within "
-            "prompts; 0.5 is chance. Logit minus: what attention times value writes at positions that hold the "
-            "head's own "
-            f"label, {labels[0]} less {labels[1]} (logits). Copies: the share of label positions whose value raises "
-            f"their own "
-            "label most. Changes: when the labels are reversed, at positions that hold the head's own label. In "
-            "brackets: "
-            "95 % bootstrap intervals, and for shuffled classes where 95 % of the shuffles lie.",
+            "Class AUC: how often the attention score ranks a demonstration of the query's class above another, "
+            "within prompts; 0.5 is chance. Logit minus: what attention times value writes at positions that hold "
+            f"the head's own label, {labels[0]} less {labels[1]} (logits). Copies: the share of label positions "
+            "whose value raises their own label most. Changes: when the labels are reversed, at positions that hold "
+            "the head's own label. In brackets: 95 % bootstrap intervals, and for shuffled classes where 95 % of the "
+            "shuffles lie.",
             _head_table(start, rows),
             figures / "class_auc.svg",
         ),
         Section(
             "Beside random heads",
             f"The selected heads, and {controls['random_heads']['n_heads']} random heads of the same layers: means "
-            f"with 95 % "
-            "intervals over prompts.",
+            "with 95 % intervals over prompts.",
             _control_table(controls),
         ),
         Section(
@@ -408,25 +405,23 @@ def _sections(
         Section(
             "Copying and rank",
             "Copying score of the full OV circuit (1 copies, -1 suppresses), effective ranks of W_OV and W_QK, "
-            "effective "
-            "rank of the scores between the features that these prompts hold, and the first direction's share of them.",
+            "effective rank of the scores between the features that these prompts hold, and the first direction's "
+            "share of them.",
             Table(
                 ("head", "copying score", "rank W_OV", "rank W_QK", "rank of features", "first direction"), tuple(ranks)
             ),
         ),
         Section(
             "Where features flow",
-            "Above: the logit difference when a route is cut from a layer on, in every head. Once a curve is back "
-            "at the "
-            "dotted line, what that route carries has arrived. Below: what linear probes, trained on the selection "
-            "prompts, read in the residual stream.",
+            "Above: the logit difference when a route is cut from a layer on, in every head. Once a curve is back at "
+            "the dotted line, what that route carries has arrived. Below: what linear probes, trained on the "
+            "selection prompts, read in the residual stream.",
             figure=figures / "flow.svg",
         ),
         Section(
             "In words",
-            f"{start.heads[0]} in the first prompt: what its values write, what earlier attention has moved into "
-            f"its keys and "
-            "query, as the vocabulary's most and least raised tokens.",
+            f"{start.heads[0]} in the first prompt: what its values write, what earlier attention has moved into its "
+            "keys and query, as the vocabulary's most and least raised tokens.",
             Table(
                 tuple(tokens.columns[2:]),
                 tuple(
@@ -442,10 +437,9 @@ def _sections(
         sections.append(
             Section(
                 "Label reversal",
-                f"{int(findings.reversed.flips.sum())} of {len(start.evaluation)} prompts are answered right both "
-                f"as they are "
-                "and with the labels exchanged, so that their answer flips. What changes in the heads: attention "
-                "(query-key) or values?",
+                f"{int(findings.reversed.flips.sum())} of {len(start.evaluation)} prompts are answered right both as "
+                "they are and with the labels exchanged, so that their answer flips. What changes in the heads: "
+                "attention (query-key) or values?",
                 figure=figures / "reversal.svg",
             )
         )
