@@ -39,6 +39,9 @@ class Intervals(NamedTuple):
 def bootstrap_means(values: Float[np.ndarray, "row prompt"], *, draws: int = 2000, seed: int = 0) -> Intervals:
     """`bootstrap_mean` of every row, on the same resamples of the prompts."""
     n_rows, n_prompts = values.shape
+    if not n_prompts:
+        nothing = np.full(n_rows, np.nan)
+        return Intervals(nothing, nothing, nothing)
     chosen = generator(seed).integers(n_prompts, size=(draws, n_prompts))
     weights = np.stack([np.bincount(row, minlength=n_prompts) for row in chosen]) / n_prompts
     parts = [values[start : start + 1024] @ weights.T for start in range(0, n_rows, 1024)]
@@ -58,6 +61,22 @@ def bootstrap(
     found = found[np.isfinite(found)]
     low, high = np.quantile(found, [0.025, 0.975]) if len(found) else (np.nan, np.nan)
     return Interval(float(statistic(np.arange(n_prompts))), float(low), float(high))
+
+
+def relative_change(before: Float[np.ndarray, " prompt"], after: Float[np.ndarray, " prompt"]) -> Interval:
+    """`(after - before) / |before|` of the means, with its 95 % bootstrap interval over prompts.
+
+    NaN where there is no prompt, or where the interval of the mean before covers 0, so that nothing is relative to it.
+    """
+    base = bootstrap_mean(before)
+    if not len(before) or base.low <= 0 <= base.high:
+        return Interval(float("nan"), float("nan"), float("nan"))
+
+    def change(rows: Int[np.ndarray, " prompt"]) -> float:
+        mean = before[rows].mean()
+        return float((after[rows].mean() - mean) / abs(mean)) if mean else float("nan")
+
+    return bootstrap(change, len(before))
 
 
 def bootstrap_mean(values: Float[np.ndarray, " prompt"], *, draws: int = 2000, seed: int = 0) -> Interval:

@@ -98,6 +98,15 @@ def test_majority_refuses(gpt2: LensModel, words: Rows) -> None:
         majority_bias(gpt2, [imbalance(p, (2, 1)) for p in prompts], [Head(0, 0)])
     with pytest.raises(InputError, match="L0H99"):
         majority_bias(gpt2, prompts, [Head(0, 99)])
+    with pytest.raises(InputError, match="name at least one"):
+        majority_bias(gpt2, prompts, [])
+    with pytest.raises(InputError, match="at least one of each"):
+        majority_bias(gpt2, [], [Head(0, 0)])
+    late = majority_bias(gpt2, prompts, [Head(0, 0)], coefficients=(0.3,))
+    with pytest.raises(InputError, match="run 0, no mitigation, first"):
+        choose(late)
+    with pytest.raises(InputError, match="run 0, no mitigation, first"):
+        mitigation(late, late, 0, 3)
     batch = encode(gpt2, prompts)
     with pytest.raises(InputError, match="added values have shape"):
         answer_logits(gpt2, batch.select([0]), add_minority_values(batch, [Head(0, 0)]))
@@ -124,6 +133,7 @@ def test_planted_recency() -> None:
     assert gained.cost.mean == pytest.approx(-0.5)
     np.testing.assert_allclose(found.attention_by_place(0), [[0, 0, 0, 1]], atol=1e-6)
     np.testing.assert_allclose(found.attention_by_place(full), [[0.25] * 4], atol=1e-6)
+    assert found.relative_attention_fluctuation(0) == pytest.approx(np.std([0, 0, 0, 4]))
     assert found.attention_fluctuation(0) == pytest.approx(np.std([0, 0, 0, 1]))
     batch = encode(model, prompts)
     with intervene(model, WithoutPosition((READER,))):
@@ -166,6 +176,8 @@ def test_arrangements() -> None:
 
 def test_recency_refuses(gpt2: LensModel, words: Rows) -> None:
     prompts = sample_prompts(words, 2, shots=2)
+    with pytest.raises(InputError, match="at least one of each"):
+        recency_bias(gpt2, prompts, [Head(0, 0)], strengths=())
     with pytest.raises(InputError, match="different numbers of demonstrations"):
         recency_bias(gpt2, [prompts[0], imbalance(prompts[1], (2, 1))], [Head(0, 0)])
     with pytest.raises(InputError, match="at least 2"):

@@ -211,6 +211,19 @@ def test_variants_change_one_thing(words: Rows, seed: int, labels: tuple[str, ..
     assert reorder(reorder(prompt, swap), swap).demos == prompt.demos
 
 
+def test_imbalance_removes_early_and_late_demonstrations(words: Rows) -> None:
+    """Else recency would pass for majority: which demonstration of a label is kept is random, and nested."""
+    kept_last = 0
+    for prompt in sample_prompts(words, 40, shots=4, seed=0):
+        one, three = (imbalance(prompt, (kept, 4)) for kept in (1, 3))
+        foos = [demo for demo in prompt.demos if demo.label == 0]
+        (only,) = [demo for demo in one.demos if demo.label == 0]
+        kept_last += only == foos[-1]
+        assert only in three.demos
+        assert one == imbalance(prompt, (1, 4))
+    assert 2 <= kept_last <= 20
+
+
 def test_variants_refuse_what_is_not_there(words: Rows) -> None:
     (prompt,) = sample_prompts(words, 1, shots=2)
     with pytest.raises(InputError, match=r"cannot keep \[3, 1\] .* has \[2, 2\]"):

@@ -17,6 +17,7 @@ from icl_circuits.heads import log_prob_increase
 from icl_circuits.interventions import Capture, KnockOut, WithoutPosition, answer_logits, intervene
 from icl_circuits.models import Head, LensModel, kv_head, readout
 from icl_circuits.prompts import PromptBatch, Rows, encode, sample_prompts, zero_shot
+from icl_circuits.stats import relative_change
 from icl_circuits.towers import (
     class_auc,
     knock_out_flow,
@@ -375,6 +376,14 @@ def test_split_change_is_exact() -> None:
     np.testing.assert_allclose(split_change((a0, a0), (m0, m1))[0], 0)
 
 
+def test_relative_change_needs_something_to_be_relative_to() -> None:
+    before = np.array([1.0, 1.2, 0.8, 1.0])
+    assert relative_change(before, 3 * before).mean == pytest.approx(2)
+    assert relative_change(-before, -3 * before).mean == pytest.approx(-2)
+    assert np.isnan(relative_change(before - 1, before).mean)
+    assert np.isnan(relative_change(before[:0], before[:0]).mean)
+
+
 def test_effective_rank() -> None:
     assert effective_rank(np.array([2.0, 2.0, 2.0, 0.0])) == pytest.approx(3)
     assert effective_rank(np.zeros(3)) == 0
@@ -390,9 +399,19 @@ def test_bad_input(gpt2: LensModel, words: Rows) -> None:
     with pytest.raises(InputError, match="layer 7 does not exist"):
         knock_out_flow(gpt2, batch, layers=[7])
     none = encode(gpt2, [zero_shot(prompt) for prompt in prompts])
-    for study in (lambda: knock_out_flow(gpt2, none), lambda: probe_flow(gpt2, none, none)):
+    for study in (
+        lambda: knock_out_flow(gpt2, none),
+        lambda: probe_flow(gpt2, none, none),
+        lambda: two_towers(gpt2, none, [Head(0, 0)]),
+        lambda: tower_reads(gpt2, none, [Head(0, 0)]),
+    ):
         with pytest.raises(InputError, match="zero-shot"):
             study()
+    with pytest.raises(InputError, match="no layer to cut from"):
+        knock_out_flow(gpt2, batch, layers=[])
+    with pytest.raises(InputError, match="prompt 9 does not exist"):
+        tower_tokens(gpt2, batch, [Head(0, 0)], prompt=9)
+    assert set(tower_tokens(gpt2, batch, [Head(0, 0)])["kind"]) == {"value", "input"}
     three = encode(gpt2, sample_prompts(words, 3, labels=("foo", "bar", "baz"), shots=1))
     with pytest.raises(InputError, match="give two"):
         reversal(gpt2, three, [Head(0, 0)])

@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int
 
+from icl_circuits.errors import InputError
 from icl_circuits.stats import Interval, bootstrap
 
 
@@ -29,10 +30,21 @@ class Bias(Protocol):
 
 
 def choose(bias: Bias) -> int:
-    """The index of the strength with the least fluctuation plus accuracy lost against the first strength."""
+    """The index of the strength with the least fluctuation plus accuracy lost against the first strength, 0.
+
+    Raises:
+        InputError: the first strength is not 0.
+    """
+    require_plain_first(bias)
     plain = bias.accuracy(0)
     costs = [bias.fluctuation(i) + max(0.0, plain - bias.accuracy(i)) for i in range(len(bias.strengths))]
     return int(np.argmin(costs))
+
+
+def require_plain_first(bias: Bias) -> None:
+    """Raise `InputError` unless the first strength is 0: what a mitigation is compared with."""
+    if bias.strengths[0] != 0:
+        raise InputError(f"the first strength is {bias.strengths[0]:g}: run 0, no mitigation, first")
 
 
 @dataclass(frozen=True)
@@ -70,7 +82,11 @@ def mitigation(
         strength: index into `mitigated.strengths`.
         n_prompts: how many prompts both were run on.
         statistic: of a bias, a strength and prompts; default its `fluctuation`.
+
+    Raises:
+        InputError: the first strength of `base` is not 0.
     """
+    require_plain_first(base)
     of = statistic or (lambda bias, i, rows: bias.fluctuation(i, rows))
 
     def over_prompts(value: Callable[[Int[np.ndarray, " chosen"]], float]) -> Interval:

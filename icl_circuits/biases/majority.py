@@ -27,6 +27,7 @@ from icl_circuits.models import (
     readout,
     require_additive_heads,
     require_heads,
+    require_some_heads,
 )
 from icl_circuits.progress import progress
 from icl_circuits.prompts import DEFAULT_SEPARATOR, Prompt, PromptBatch, encode, imbalance
@@ -199,13 +200,16 @@ def majority_bias(
         controls: other sets of heads, random ones for instance, to mitigate with instead.
         separator: between demonstrations.
 
+    Which demonstrations of a label go is random (`imbalance`), so that recency does not pass for majority.
+
     Raises:
         InputError: unbalanced prompts, fewer than 2 shots, or a head that does not exist.
     """
-    head_sets = [tuple(heads), *map(tuple, controls)]
+    head_sets = [require_some_heads(model, chosen) for chosen in (heads, *controls)]
     every = tuple(dict.fromkeys(head for chosen in head_sets for head in chosen))
-    require_heads(model, every)
     require_additive_heads(model)
+    if not prompts or not coefficients:
+        raise InputError("no prompts to answer, or no coefficients to try: give at least one of each")
     labels = prompts[0].labels
     counts = {tuple(sum(demo.label == i for demo in p.demos) for i in range(len(labels))) for p in prompts}
     shots = min(min(count) for count in counts)

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from icl_circuits.errors import InputError
 from icl_circuits.heads import Answers, as_answers, score_answers
 from icl_circuits.interventions import Capture, WithoutPosition, answer_logits
-from icl_circuits.models import Head, LensModel, at_least_float32, require_heads
+from icl_circuits.models import Head, LensModel, at_least_float32, require_some_heads
 from icl_circuits.progress import progress
 from icl_circuits.prompts import DEFAULT_SEPARATOR, Prompt, encode, reorder
 from icl_circuits.stats import bootstrap_mean, generator
@@ -54,12 +54,20 @@ class RecencyBias:
 
         Same-class and other-class demonstrations count equally at every place, however the orders fell.
         """
-        return float(self.attention_by_place(strength, rows).std(axis=1).mean())
+        return float(np.nanstd(self.attention_by_place(strength, rows), axis=1).mean())
+
+    def relative_attention_fluctuation(self, strength: int, rows: Int[np.ndarray, " chosen"] | None = None) -> float:
+        """The same relative to each head's mean attention over places: less attention everywhere is not less bias."""
+        by_place = self.attention_by_place(strength, rows)
+        return float((np.nanstd(by_place, axis=1) / np.nanmean(by_place, axis=1)).mean())
 
     def attention_by_place(
         self, strength: int, rows: Int[np.ndarray, " chosen"] | None = None
     ) -> Float[np.ndarray, "selected place"]:
-        """Mean attention of each head to each place, half from orders with the query's class there, half without."""
+        """Mean attention of each head to each place, half from orders with the query's class there, half without.
+
+        NaN for a place where the orders put one kind alone, as few orders of three and more labels may.
+        """
         attention = self.attention[:, strength] if rows is None else self.attention[:, strength][:, rows]
         same = np.array(self.orders)
         by_order = attention.mean(axis=1)
@@ -68,7 +76,7 @@ class RecencyBias:
             count = holds.sum(axis=0)
             total = (by_order * holds[:, None]).sum(axis=0)
             kinds.append(np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0))
-        return np.nanmean(np.stack(kinds), axis=0)
+        return np.mean(np.stack(kinds), axis=0)
 
     def _right(self, strength: int, rows: np.ndarray | None) -> Float[np.ndarray, "order prompt"]:
         right = self.answers.top1[:, strength].astype(float)
@@ -151,8 +159,9 @@ def recency_bias(
         InputError: prompts that differ in their numbers of demonstrations, too few orders, a head that does not exist,
             a model without position to take off or whose attention scores nothing reads.
     """
-    heads = tuple(heads)
-    require_heads(model, heads)
+    heads = require_some_heads(model, heads)
+    if not prompts or not strengths:
+        raise InputError("no prompts to answer, or no strengths to try: give at least one of each")
     kinds = {(len(p.demos), sum(demo.label == p.gold for demo in p.demos)) for p in prompts}
     if len(kinds) > 1:
         raise InputError(

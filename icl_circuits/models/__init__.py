@@ -27,6 +27,7 @@ from icl_circuits.models.lens import (
     require_layer,
     require_live_scores,
     require_per_head_z,
+    require_some_heads,
 )
 from icl_circuits.models.load import ModelCard, load_model, model_card, provenance
 
@@ -63,4 +64,5 @@ __all__ = [
     "require_layer",
     "require_live_scores",
     "require_per_head_z",
+    "require_some_heads",
 ]

@@ -10,7 +10,7 @@ import io
 import json
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, cast, runtime_checkable
@@ -243,6 +243,15 @@ def require_heads(model: LensModel, heads: tuple[Head, ...]) -> None:
                 f"head {head} does not exist: {model.cfg.model_name!r} has layers 0..{model.cfg.n_layers - 1} with "
                 f"heads 0..{model.cfg.n_heads - 1}"
             )
+
+
+def require_some_heads(model: LensModel, heads: Sequence[Head]) -> tuple[Head, ...]:
+    """`heads` as a tuple. Raises `InputError` where there is none, or one that `model` does not have."""
+    heads = tuple(heads)
+    if not heads:
+        raise InputError("no heads to analyse: name at least one")
+    require_heads(model, heads)
+    return heads
 
 
 def require_layer(model: LensModel, layer: int) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from zlib import crc32
 
 import numpy as np
 
@@ -127,18 +128,23 @@ def group_by_label(prompt: Prompt) -> Prompt:
     return reorder(prompt, order)
 
 
-def imbalance(prompt: Prompt, keep: Sequence[int]) -> Prompt:
-    """Keep the first `keep[label]` demonstrations of each label, for the majority-label bias (arXiv 2402.02872)."""
+def imbalance(prompt: Prompt, keep: Sequence[int], *, seed: int = 0) -> Prompt:
+    """Keep `keep[label]` demonstrations of each label, for the majority-label bias (arXiv 2402.02872).
+
+    Which ones is random, so that neither early nor late ones go, and nested: what a smaller `keep` keeps, a larger one
+    keeps too. The order stays.
+    """
     have = [sum(demo.label == label for demo in prompt.demos) for label in range(len(prompt.labels))]
     if len(keep) != len(have) or any(not 0 <= k <= h for k, h in zip(keep, have, strict=False)):
         raise InputError(f"cannot keep {list(keep)} demonstrations a label: the prompt has {have}")
     left = list(keep)
     kept = []
-    for demo in prompt.demos:
-        if left[demo.label] > 0:
-            left[demo.label] -= 1
-            kept.append(demo)
-    return replace(prompt, demos=tuple(kept), origin=f"{prompt.origin}, keeping {list(keep)} a label")
+    for i in generator(seed, crc32(repr(prompt.demos).encode())).permutation(len(prompt.demos)):
+        if left[prompt.demos[i].label] > 0:
+            left[prompt.demos[i].label] -= 1
+            kept.append(int(i))
+    demos = tuple(prompt.demos[i] for i in sorted(kept))
+    return replace(prompt, demos=demos, origin=f"{prompt.origin}, keeping {list(keep)} a label")
 
 
 def zero_shot(prompt: Prompt) -> Prompt:

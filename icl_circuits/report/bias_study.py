@@ -106,6 +106,7 @@ MEASURES: dict[str, tuple[tuple[str, Callable[..., float] | None], ...]] = {
     "recency": (
         ("std of accuracy over orders", None),
         ("std of attention over places", lambda bias, i, rows: bias.attention_fluctuation(i, rows)),
+        ("the same over mean attention", lambda bias, i, rows: bias.relative_attention_fluctuation(i, rows)),
     ),
 }
 
@@ -121,7 +122,7 @@ def _mitigations(findings: Findings, n_prompts: int) -> list[Row]:
             continue
         for measure, statistic in MEASURES[name]:
             runs = [("chosen", base, base.strengths.index(chosen)), ("paper", base, base.strengths.index(paper))]
-            if measure != "std of attention over places":  # of the heads themselves
+            if statistic is None or name == "majority":  # the others are of the heads themselves
                 runs += [("random", other, other.strengths.index(chosen or paper)) for other in random]
             rows += [Row(name, measure, how, mitigation(base, run, i, n_prompts, statistic)) for how, run, i in runs]
     return rows
@@ -231,8 +232,8 @@ def _short_table(rows: list[Row]) -> Table:
     """The chosen mitigation of each bias, beside the mean of random heads."""
     body = []
     for row in (row for row in rows if row.how == "chosen"):
-        random = [r.found.reduction.mean for r in rows if r.how == "random" and r.measure == row.measure]
-        found = row.found
+        found, alike = row.found, [r for r in rows if r.how == "random" and r.measure == row.measure]
+        random = [r.found.reduction.mean for r in alike if r.found.strength == found.strength]
         cells = (f"{found.before.mean:.3f}", f"{found.after.mean:.3f}", _share(found.reduction))
         body.append((row.bias, row.measure, *cells, f"{np.mean(random):+.0%}" if random else ""))
     return Table(("bias", "measure", "before", "after", "reduction", "random heads"), tuple(body))

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from icl_circuits.models import Head, all_heads
 from icl_circuits.prompts import encode, group_by_label
 from icl_circuits.report.folder import Part
 from icl_circuits.report.plan import Start
-from icl_circuits.stats import bootstrap, bootstrap_mean
+from icl_circuits.stats import bootstrap_mean
 from icl_circuits.towers import (
     Flow,
     LabelFeatures,
@@ -35,6 +35,7 @@ from icl_circuits.towers import (
     tower_tokens,
     two_towers,
 )
+from icl_circuits.towers.reversal import QUANTITIES, Reading
 from icl_circuits.viz import (
     Section,
     Table,
@@ -108,7 +109,7 @@ def tower_study(start: Start) -> Part:
     per_head = head_rows(start, findings)
     controls = _controls(findings)
     figures = {
-        "schematic": schematic((settings.labels[0], settings.labels[1]), heads[0]),
+        "schematic": schematic((settings.labels[0], settings.labels[1])),
         "label_features": label_feature_bars(features),
         "class_auc": auc_dots(learned, random_learned),
         "flow": flow_curves(flow, probe),
@@ -116,7 +117,7 @@ def tower_study(start: Start) -> Part:
     if reversed_ is not None:
         figures["reversal"] = reversal_bars(reversed_)
     return Part(
-        headline=_headline(start, findings),
+        headline=_headline(findings),
         summary={"heads": per_head, "towers": controls},
         arrays=_arrays(findings),
         figures=figures,
@@ -147,11 +148,12 @@ def head_rows(start: Start, findings: Findings) -> list[dict[str, Any]]:
     rows = []
     for place, head in enumerate(start.scores.selected.heads):
         own = labels.index(head.label)
+        pair = (0, 1) if len(labels) == 2 else (own, (own + 1) % len(labels))
         at_own = [
             findings.features.at_label(values, own)[:, place].astype(float)
             for values in (
-                findings.features.weighted_logit_minus(),
-                findings.features.logit_minus(),
+                findings.features.weighted_logit_minus(pair),
+                findings.features.logit_minus(pair),
                 findings.features.attention,
             )
         ]
@@ -254,33 +256,24 @@ def _reversal_table(found: Reversal, places: Mapping[str, Sequence[int]], labels
     rows = []
     for group, chosen in places.items():
         for label, name in enumerate(labels):
-            for reading in ("holders", "slots"):
+            for reading in get_args(Reading):
                 row: dict[str, object] = {"heads": f"{group}heads", "positions": name, "reading": reading}
-                for quantity in ("attention", "weighted_logit_minus", "logit_minus"):
-                    before, after = (
-                        v[:, chosen].mean(axis=1).astype(float) for v in found.at(quantity, label, reading)
-                    )
-
-                    def change(rows: np.ndarray, before: np.ndarray = before, after: np.ndarray = after) -> float:
-                        base = before[rows].mean()
-                        return float((after[rows].mean() - base) / abs(base)) if base else np.nan
-
-                    interval = bootstrap(change, len(before))
-                    row |= {quantity: interval.mean, f"{quantity}_low": interval.low, f"{quantity}_high": interval.high}
+                for quantity in QUANTITIES:
+                    change = found.relative_change(quantity, chosen, label, reading)
+                    row |= {quantity: change.mean, f"{quantity}_low": change.low, f"{quantity}_high": change.high}
                 rows.append(row)
     return pd.DataFrame(rows)
 
 
 def _class_pairs(start: Start, findings: Findings) -> pd.DataFrame:
-    """The class AUC of the selected heads (mean, and of the best) by the classes that a prompt draws."""
+    """The mean class AUC of the selected heads by the classes that a prompt draws."""
     drawn = [" / ".join(sorted({demo.category for demo in prompt.demos})) for prompt in start.evaluation.prompts]
-    best = int(np.nanmean(findings.learned.auc, axis=0).argmax())
     rows = []
     for pair in sorted(set(drawn)):
         auc = findings.learned.auc[[name == pair for name in drawn]]
         mean = bootstrap_mean(auc.mean(axis=1))
-        row: dict[str, object] = {"classes": pair, "prompts": len(auc), "qk_auc": mean.mean}
-        rows.append(row | {"low": mean.low, "high": mean.high, f"qk_auc_{start.heads[best]}": auc[:, best].mean()})
+        row = {"classes": pair, "prompts": len(auc), "qk_auc": mean.mean, "low": mean.low, "high": mean.high}
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -293,12 +286,12 @@ def _joined(tokens: pd.DataFrame) -> pd.DataFrame:
 # --- the page ---------------------------------------------------------------------------------------------------------
 
 
-def _headline(start: Start, findings: Findings) -> str:
-    auc, others = np.nanmean(findings.learned.auc, axis=0), np.nanmean(findings.random_learned.auc)
-    best = int(auc.argmax())
+def _headline(findings: Findings) -> str:
+    heads, others = (bootstrap_mean(np.nanmean(x.auc, axis=1)) for x in (findings.learned, findings.random_learned))
     return (
-        f"The attention score of {start.heads[best]} ranks demonstrations of the query's class above the others with "
-        f"an AUC of {auc[best]:.2f} (mean of the selected heads {auc.mean():.2f}, of random ones {others:.2f})."
+        "The attention scores of the selected heads rank demonstrations of the query's class above the others with a "
+        f"mean AUC of {heads.mean:.2f} [{heads.low:.2f}, {heads.high:.2f}]; those of random heads, {others.mean:.2f} "
+        f"[{others.low:.2f}, {others.high:.2f}]."
     )
 
 
@@ -378,9 +371,9 @@ def _sections(
             "Class AUC: how often the attention score ranks a demonstration of the query's class above another, "
             "within prompts; 0.5 is chance. Logit minus: what attention times value writes at positions that hold "
             f"the head's own label, {labels[0]} less {labels[1]} (logits). Copies: the share of label positions "
-            "whose value raises their own label most. Changes: when the labels are reversed, at positions that hold "
-            "the head's own label. In brackets: 95 % bootstrap intervals, and for shuffled classes where 95 % of the "
-            "shuffles lie.",
+            "whose value raises their own label most (1 over the number of labels is chance). Changes: when the "
+            "labels are reversed, at positions that hold the head's own label. In brackets: 95 % bootstrap "
+            "intervals, and for shuffled classes where 95 % of the shuffles lie.",
             _head_table(start, rows),
             figures / "class_auc.svg",
         ),

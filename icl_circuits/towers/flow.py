@@ -1,8 +1,8 @@
 """Where features flow: when each text has reached its label position, and each text the last position.
 
 Two ways to see it, layer by layer (arXiv 2402.02872 says that it happens in shallow layers). Attention knock-out: cut
-the edges along which a text could flow from some layer on; what the model still answers had arrived before. Linear
-probe: read a text's class off the residual state, trained on other prompts.
+the edges along which a text flows directly, from some layer on; what the model loses had not arrived before. (What it
+keeps may have come by another way.) Linear probe: read a text's class off the residual state, trained on other prompts.
 """
 
 import warnings
@@ -40,7 +40,8 @@ class Flow:
     """Axes: route, layer, prompt."""
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a route and layer: accuracy by both rules and logit difference, with 95 % bootstrap intervals.
+        """One row a route and layer, with 95 % bootstrap intervals: accuracy by both rules, the logit difference, and
+        its change from the same prompts uncut.
 
         The last layer of each route, `n_layers`, cuts nothing.
         """
@@ -48,8 +49,10 @@ class Flow:
         for i, route in enumerate(self.routes):
             for j, layer in enumerate(self.layers):
                 row: dict[str, object] = {"route": route, "from_layer": layer}
-                for name in ("top1", "between_labels", "logit_diff"):
-                    mean = bootstrap_mean(getattr(self.cut, name)[i, j].astype(float))
+                values = {name: getattr(self.cut, name)[i, j] for name in ("top1", "between_labels", "logit_diff")}
+                values["logit_diff_change"] = self.cut.logit_diff[i, j] - self.base.logit_diff
+                for name, of_prompts in values.items():
+                    mean = bootstrap_mean(of_prompts.astype(float))
                     row |= {name: mean.mean, f"{name}_low": mean.low, f"{name}_high": mean.high}
                 rows.append(row)
         return pd.DataFrame(rows)
@@ -88,7 +91,8 @@ def route_edges(batch: PromptBatch, route: str) -> Bool[Tensor, "batch pos src_p
 def knock_out_flow(model: LensModel, batch: PromptBatch, *, layers: Sequence[int] | None = None) -> Flow:
     """Answer `batch` with each route cut from a layer on.
 
-    Where answers from layer l on are as good as uncut, what they need had arrived before layer l.
+    What is lost when a route is cut from layer l on had not arrived before layer l; what is kept had, or took another
+    way.
 
     Args:
         model: the model.
@@ -101,6 +105,8 @@ def knock_out_flow(model: LensModel, batch: PromptBatch, *, layers: Sequence[int
     if not batch.label_positions.shape[1]:
         raise InputError("zero-shot prompts have no demonstrations for features to flow from: use 1 shot or more")
     n_layers, first = model.cfg.n_layers, _spread_layers(model, layers)
+    if not first:
+        raise InputError(f"no layer to cut from: name some of 0..{n_layers - 1}")
     chunks = list(batch.chunks())
     base = torch.cat([score_answers(answer_logits(model, chunk), chunk) for chunk in chunks])
     rows = []
@@ -122,27 +128,32 @@ first demonstration, read at the last position."""
 
 @dataclass(frozen=True)
 class Probe:
-    """Whether linear probes read a text's class off the residual state that enters some layers."""
+    """Whether linear probes tell which of a prompt's classes a text is of, from the state that enters some layers.
+
+    A probe answers between the classes that the prompt's demonstrations show, so chance is 1 over their number, also
+    for a probe that reads which classes they are, or the query's class alone.
+    """
 
     probed: tuple[str, ...]
     layers: tuple[int, ...]
     """The last, `n_layers`, is the final state."""
-    classes: tuple[str, ...]
-    right: tuple[Bool[np.ndarray, "layer _"], ...]
-    """For each of `probed`, on the test prompts."""
-    shuffled: tuple[Bool[np.ndarray, "layer _"], ...]
-    """The same with the classes of the training samples shuffled: what a probe gets right without the text."""
+    right: Float[np.ndarray, "probe layer prompt"]
+    """The share of a test prompt's samples that each of `probed` gets right; NaN for a prompt of a class that the
+    training prompts do not show."""
+    shuffled: Float[np.ndarray, "probe layer prompt"]
+    """The same with the classes of the training samples shuffled."""
 
     def to_frame(self) -> pd.DataFrame:
         """One row a probe and layer: accuracy on test prompts, its 95 % bootstrap interval, and the shuffled
         control.
         """
         rows = []
-        for name, right, shuffled in zip(self.probed, self.right, self.shuffled, strict=True):
+        for p, name in enumerate(self.probed):
             for i, layer in enumerate(self.layers):
-                mean = bootstrap_mean(right[i].astype(float))
+                known = np.isfinite(self.right[p, i])
+                mean = bootstrap_mean(self.right[p, i][known])
                 row: dict[str, object] = {"probe": name, "layer": layer, "accuracy": mean.mean}
-                row |= {"low": mean.low, "high": mean.high, "shuffled": shuffled[i].mean()}
+                row |= {"low": mean.low, "high": mean.high, "shuffled": bootstrap_mean(self.shuffled[p, i][known]).mean}
                 rows.append(row)
         return pd.DataFrame(rows)
 
@@ -173,23 +184,20 @@ def probe_flow(
     layers = (*_spread_layers(model, layers), model.cfg.n_layers)
     states = [_states(model, part, layers) for part in (train, test)]
     targets = [_targets(part, classes) for part in (train, test)]
+    shown = np.zeros((len(test), len(classes)), bool)
+    np.put_along_axis(shown, np.maximum(targets[1][PROBED[0]], 0), True, axis=1)
+    known = np.logical_and.reduce([(target >= 0).all(axis=1) for target in targets[1].values()])
     rng = generator(seed)
-    right: dict[str, list[np.ndarray]] = {name: [] for name in PROBED}
-    shuffled: dict[str, list[np.ndarray]] = {name: [] for name in PROBED}
-    for layer in progress(range(len(layers)), "probing"):
-        for name in PROBED:
-            (x, y), (x_test, y_test) = (
-                (_samples(state[:, layer], name), target[name]) for state, target in zip(states, targets, strict=True)
-            )
-            right[name].append(_predict(x, y, x_test) == y_test)
-            shuffled[name].append(_predict(x, rng.permutation(y), x_test) == y_test)
-    return Probe(
-        PROBED,
-        layers,
-        classes,
-        tuple(np.stack(right[name]) for name in PROBED),
-        tuple(np.stack(shuffled[name]) for name in PROBED),
-    )
+    found = np.full((2, len(PROBED), len(layers), len(test)), np.nan)
+    for i in progress(range(len(layers)), "probing"):
+        for p, name in enumerate(PROBED):
+            (x, x_test), (y, y_test) = ([_samples(s[:, i], name) for s in states], [t[name] for t in targets])
+            for control in range(2):
+                train_y = rng.permutation(y.ravel()) if control else y.ravel()
+                scores = _scores(x.reshape(-1, x.shape[2]), train_y, x_test.reshape(-1, x.shape[2]), len(classes))
+                scores = np.where(shown[:, None], scores.reshape(*y_test.shape, -1), -np.inf)
+                found[control, p, i] = np.where(known, (scores.argmax(axis=2) == y_test).mean(axis=1), np.nan)
+    return Probe(PROBED, layers, found[0], found[1])
 
 
 @torch.no_grad()
@@ -207,28 +215,38 @@ def _states(
     return torch.cat(parts).numpy()
 
 
-def _targets(batch: PromptBatch, classes: tuple[str, ...]) -> dict[str, Int[np.ndarray, " sample"]]:
+def _targets(batch: PromptBatch, classes: tuple[str, ...]) -> dict[str, Int[np.ndarray, "prompt sample"]]:
     """The class of each sample of each probe; -1 for one that the training prompts do not have."""
     number = {name: i for i, name in enumerate(classes)}
     demos = np.array([[number.get(demo.category, -1) for demo in prompt.demos] for prompt in batch.prompts])
-    query = np.array([number.get(prompt.category, -1) for prompt in batch.prompts])
-    return dict(zip(PROBED, (demos.ravel(), query, demos[:, -1], demos[:, 0]), strict=True))
+    query = np.array([[number.get(prompt.category, -1)] for prompt in batch.prompts])
+    return dict(zip(PROBED, (demos, query, demos[:, -1:], demos[:, :1]), strict=True))
 
 
-def _samples(states: Float[np.ndarray, "prompt place d_model"], name: str) -> Float[np.ndarray, "sample d_model"]:
-    return states[:, 1:].reshape(-1, states.shape[2]) if name == PROBED[0] else states[:, 0]
+def _samples(
+    states: Float[np.ndarray, "prompt place d_model"], name: str
+) -> Float[np.ndarray, "prompt sample d_model"]:
+    return states[:, 1:] if name == PROBED[0] else states[:, :1]
 
 
-def _predict(
-    x: Float[np.ndarray, "sample d_model"], y: Int[np.ndarray, " sample"], x_test: Float[np.ndarray, "test d_model"]
-) -> Int[np.ndarray, " test"]:
+def _scores(
+    x: Float[np.ndarray, "sample d_model"],
+    y: Int[np.ndarray, " sample"],
+    x_test: Float[np.ndarray, "test d_model"],
+    n_classes: int,
+) -> Float[np.ndarray, "test class"]:
+    """How strongly a probe trained on `x` and `y` speaks for each class; minus infinity for one not trained on."""
     from sklearn.linear_model import RidgeClassifierCV
 
-    if len(set(y.tolist())) < 2:
-        return np.full(len(x_test), y[0])
+    scores, trained = np.full((len(x_test), n_classes), -np.inf), np.unique(y)
+    if len(trained) < 2:
+        scores[:, trained] = 0.0
+        return scores
     mean, spread = x.mean(axis=0), x.std(axis=0) + 1e-6
     probe = RidgeClassifierCV(alphas=np.logspace(0, 5, 6))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # ill-conditioned penalties lose the leave-one-out choice
         probe.fit((x - mean) / spread, y)
-    return probe.predict((x_test - mean) / spread)
+    decided = probe.decision_function((x_test - mean) / spread)
+    scores[:, trained] = decided if decided.ndim == 2 else np.stack([-decided, decided], axis=1)
+    return scores

@@ -16,7 +16,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from icl_circuits.errors import InputError
 from icl_circuits.interventions import Capture, answer_logits
 from icl_circuits.models import (
     Head,
@@ -28,7 +27,7 @@ from icl_circuits.models import (
     norm_of,
     readout,
     require_additive_heads,
-    require_heads,
+    require_some_heads,
 )
 from icl_circuits.progress import progress
 from icl_circuits.prompts import PromptBatch
@@ -73,7 +72,10 @@ class LabelFeatures:
         return mean_where(self.at_labels(values), self.demo_labels == label)
 
     def copying(self) -> Float[np.ndarray, "prompt selected"]:
-        """The share of a prompt's label positions whose value-output vector raises their own label above all others."""
+        """The share of a prompt's label positions whose value-output vector raises their own label above all others.
+
+        1 over the number of labels is what a head has that always raises the same one.
+        """
         positions = self.label_positions[:, None, :, None]
         at_labels = np.take_along_axis(self.logits, positions, axis=2)
         own = np.take_along_axis(at_labels, self.demo_labels[:, None, :, None], axis=3)[..., 0]
@@ -143,12 +145,14 @@ def label_features(model: LensModel, batch: PromptBatch, heads: Sequence[Head]) 
     attention = np.full(shape, np.nan, np.float32)
     logits = np.full((*shape, len(batch.labels)), np.nan, np.float32)
     start = 0
+    one = torch.ones(1, device=out.W_U.device)
     for chunk in progress(list(batch.chunks()), "label features"):
-        final, alpha, vo = _value_outputs(model, chunk, heads)
-        scale, text = out.norm.scale(final), chunk.is_text.cpu().numpy()
+        final, alpha, v, W_O = _values(model, chunk, heads)
+        scale, text = out.norm.scale(final)[:, None], chunk.is_text.cpu().numpy()
         stop, width = start + len(chunk), chunk.tokens.shape[1]
         for place in range(len(heads)):
-            projected = out.norm.linear(vo[place], scale[:, None]) @ out.W_U[:, batch.label_tokens]
+            onto_labels = out.norm.linear(W_O[place], one) @ out.W_U[:, batch.label_tokens]
+            projected = v[place] @ onto_labels / scale
             attention[start:stop, place, :width] = np.where(text, alpha[place].cpu().numpy(), np.nan)
             logits[start:stop, place, :width] = np.where(text[..., None], projected.cpu().numpy(), np.nan)
         start = stop
@@ -174,35 +178,27 @@ def value_output(
     Raises:
         InputError: a head that does not exist.
     """
-    _, alpha, vo = _value_outputs(model, batch, require_some_heads(model, [head]))
-    return vo[0], alpha[0][..., None] * vo[0]
+    _, alpha, v, W_O = _values(model, batch, require_some_heads(model, [head]))
+    raw = v[0] @ W_O[0]
+    return raw, alpha[0][..., None] * raw
 
 
-def require_some_heads(model: LensModel, heads: Sequence[Head]) -> tuple[Head, ...]:
-    """`heads` as a tuple. Raises `InputError` where there is none, or one that `model` does not have."""
-    heads = tuple(heads)
-    if not heads:
-        raise InputError("no heads to analyse: name at least one")
-    require_heads(model, heads)
-    return heads
-
-
-def _value_outputs(
+def _values(
     model: LensModel, batch: PromptBatch, heads: tuple[Head, ...]
-) -> tuple[Float[Tensor, "batch d_model"], list[Tensor], list[Tensor]]:
-    """The final state at the answer, and for each head `alpha [batch src_pos]` and `vo [batch src_pos d_model]`."""
+) -> tuple[Float[Tensor, "batch d_model"], list[Tensor], list[Tensor], list[Tensor]]:
+    """The final state at the answer; for each head `alpha [batch src_pos]`, `v [batch src_pos d_head]`, and its W_O."""
     require_additive_heads(model)
     layers = sorted({head.layer for head in heads})
     final = f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"
     at_answer = Capture([final, *(f"blocks.{layer}.attn.hook_pattern" for layer in layers)], batch.last)
     everywhere = Capture([f"blocks.{layer}.attn.hook_v" for layer in layers])
     answer_logits(model, batch, at_answer, everywhere)
-    alpha, vo = [], []
+    alpha, v, W_O = [], [], []
     for layer, head in heads:
-        v = everywhere.found[f"blocks.{layer}.attn.hook_v"][:, :, kv_head(model, head)]
         alpha.append(at_least_float32(at_answer.found[f"blocks.{layer}.attn.hook_pattern"][:, head]))
-        vo.append(at_least_float32(v) @ at_least_float32(attention_weights(model, layer).W_O[head]))
-    return at_least_float32(at_answer.found[final]), alpha, vo
+        v.append(at_least_float32(everywhere.found[f"blocks.{layer}.attn.hook_v"][:, :, kv_head(model, head)]))
+        W_O.append(at_least_float32(attention_weights(model, layer).W_O[head]))
+    return at_least_float32(at_answer.found[final]), alpha, v, W_O
 
 
 # --- the weights alone ------------------------------------------------------------------------------------------------

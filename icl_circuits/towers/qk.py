@@ -13,12 +13,21 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from icl_circuits.errors import InputError
 from icl_circuits.interventions import POS_EMBED, Capture, answer_logits, position_sites, positionless
-from icl_circuits.models import Head, LensModel, at_least_float32, attention_weights, factored, kv_head
+from icl_circuits.models import (
+    Head,
+    LensModel,
+    at_least_float32,
+    attention_weights,
+    factored,
+    kv_head,
+    require_some_heads,
+)
 from icl_circuits.progress import progress
 from icl_circuits.prompts import PromptBatch
 from icl_circuits.stats import bootstrap_mean, generator
-from icl_circuits.towers.ov import effective_rank, require_some_heads
+from icl_circuits.towers.ov import effective_rank
 
 
 @dataclass(frozen=True)
@@ -51,9 +60,12 @@ def two_towers(model: LensModel, batch: PromptBatch, heads: Sequence[Head]) -> T
     """The query tower at the answer position and the key tower at each label position, and their similarity.
 
     Raises:
-        InputError: a head that does not exist; a model without rotary or learned positions, or without equations.
+        InputError: a head that does not exist; zero-shot prompts; a model without rotary or learned positions, or
+        without equations.
     """
     heads = require_some_heads(model, heads)
+    if not batch.label_positions.shape[1]:
+        raise InputError("zero-shot prompts have no demonstrations to compare with: use 1 shot or more")
     parts = [_two_towers(model, chunk, heads) for chunk in progress(list(batch.chunks()), "two towers")]
     query, key, score, content, attention = (torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True))
     demo_labels, gold = batch.demo_labels.cpu().numpy(), batch.gold.cpu().numpy()

@@ -26,11 +26,12 @@ from icl_circuits.models import (
     attention_weights,
     kv_head,
     read_block,
+    require_some_heads,
 )
 from icl_circuits.progress import progress
 from icl_circuits.prompts import PromptBatch
 from icl_circuits.stats import bootstrap_means
-from icl_circuits.towers.ov import mean_where, require_some_heads
+from icl_circuits.towers.ov import mean_where
 
 SIDES = ("query", "key")
 
@@ -96,10 +97,13 @@ def tower_reads(model: LensModel, batch: PromptBatch, heads: Sequence[Head]) -> 
     Linear through the norm with its scale frozen at the actual state, so the parts add up to the score exactly.
 
     Raises:
-        InputError: a head that does not exist; a model with no equations, with post-norms, with norms on queries and
+        InputError: a head that does not exist; zero-shot prompts; a model with no equations, with post-norms, with
+        norms on queries and
             keys, or with capped scores, for which the split would not be linear.
     """
     heads = require_some_heads(model, heads)
+    if not batch.label_positions.shape[1]:
+        raise InputError("zero-shot prompts have no demonstrations to compare with: use 1 shot or more")
     n_layers, n_heads = max(head.layer for head in heads), model.cfg.n_heads
     has_mlp = not getattr(model.cfg, "attn_only", False)
     components = ("embed", *(f"L{layer}H{head}" for layer in range(n_layers) for head in range(n_heads)))

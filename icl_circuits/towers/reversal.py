@@ -16,7 +16,7 @@ from icl_circuits.errors import InputError
 from icl_circuits.heads import Answers, answer
 from icl_circuits.models import Head, LensModel
 from icl_circuits.prompts import PromptBatch, encode, reverse_labels
-from icl_circuits.stats import Interval, bootstrap
+from icl_circuits.stats import Interval, relative_change
 from icl_circuits.towers.ov import LabelFeatures, label_features, mean_where, split_change
 
 Reading = Literal["holders", "slots"]
@@ -53,19 +53,15 @@ class Reversal:
             found.append(mean_where(at_labels, holding.demo_labels == label)[self.flips])
         return found[0], found[1]
 
-    def relative_change(self, quantity: str, place: int, label: int, reading: Reading = "holders") -> Interval:
-        """`(after - before) / |before|` of a head's mean quantity, with a 95 % bootstrap interval over pairs; NaN
-        where no pair flips.
+    def relative_change(
+        self, quantity: str, places: int | Sequence[int], label: int, reading: Reading = "holders"
+    ) -> Interval:
+        """`(after - before) / |before|` of the mean quantity of one head (its place in `heads`) or several together,
+        with a 95 % bootstrap interval over pairs; NaN where no pair flips or the mean before cannot be told from 0.
         """
-        before, after = (values[:, place].astype(np.float64) for values in self.at(quantity, label, reading))
-        if not len(before):
-            return Interval(np.nan, np.nan, np.nan)
-
-        def change(rows: np.ndarray) -> float:
-            base = before[rows].mean()
-            return float((after[rows].mean() - base) / abs(base)) if base else np.nan
-
-        return bootstrap(change, len(before))
+        chosen = [places] if isinstance(places, int) else list(places)
+        before, after = (v[:, chosen].mean(axis=1).astype(np.float64) for v in self.at(quantity, label, reading))
+        return relative_change(before, after)
 
     def to_frame(self) -> pd.DataFrame:
         """One row a head, position group (label) and reading: each quantity before, after, its relative change, and
@@ -76,16 +72,16 @@ class Reversal:
         for reading in get_args(Reading):
             for label, name in enumerate(labels):
                 values = {quantity: self.at(quantity, label, reading) for quantity in QUANTITIES}
+                parts = self._parts(label, reading)
                 for place, head in enumerate(heads):
                     row: dict[str, object] = {"layer": head.layer, "head": head.head, "positions": name}
                     row |= {"reading": reading, "pairs": int(self.flips.sum())}
                     for quantity, (before, after) in values.items():
-                        change = self.relative_change(quantity, place, label, reading)
+                        change = relative_change(before[:, place].astype(float), after[:, place].astype(float))
                         means = (column[:, place].mean() if len(column) else np.nan for column in (before, after))
                         row |= dict(zip((quantity, f"{quantity}_reversed"), means, strict=True))
                         row |= {f"{quantity}_change": change.mean}
                         row |= {f"{quantity}_change_low": change.low, f"{quantity}_change_high": change.high}
-                    parts = self._parts(label, reading)
                     row |= {
                         f"{part}_part": float(value[:, place].mean()) if len(value) else np.nan
                         for part, value in zip(("attention", "value"), parts, strict=True)

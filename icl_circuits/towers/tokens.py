@@ -6,10 +6,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from icl_circuits.errors import InputError
 from icl_circuits.interventions import Capture, answer_logits
-from icl_circuits.models import Head, LensModel, at_least_float32, readout
+from icl_circuits.models import Head, LensModel, at_least_float32, readout, require_some_heads
 from icl_circuits.prompts import PromptBatch
-from icl_circuits.towers.ov import require_some_heads, value_output
+from icl_circuits.towers.ov import value_output
 
 
 @torch.no_grad()
@@ -32,9 +33,11 @@ def tower_tokens(
         One row a head, kind and position: the token there, attention to it, `top` and `bottom`, tuples of token texts.
 
     Raises:
-        InputError: a head that does not exist.
+        InputError: a head or a prompt that does not exist.
     """
     heads = require_some_heads(model, heads)
+    if not 0 <= prompt < len(batch):
+        raise InputError(f"prompt {prompt} does not exist: there are prompts 0..{len(batch) - 1}")
     one = batch.select([prompt])
     out, has_mlp = readout(model), not getattr(model.cfg, "attn_only", False)
     depth, final = max(head.layer for head in heads), f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"
@@ -68,7 +71,9 @@ def tower_tokens(
         if has_mlp:
             moved = moved - sum(found[f"blocks.{layer}.hook_mlp_out"] for layer in range(head.layer))
         weighted = value_output(model, one, head)[1][0]
-        for position in labels:
-            rows += [described(head, kind, position, v[position]) for kind, v in (("value", weighted), ("key", moved))]
-        rows += [described(head, kind, last, v[last]) for kind, v in (("query", moved), ("input", resid_pre))]
+        attended = ("key", moved), ("query", moved)  # nothing in layer 0
+        at_labels = [("value", weighted), *attended[: 1 if head.layer else 0]]
+        rows += [described(head, kind, position, v[position]) for position in labels for kind, v in at_labels]
+        at_last = [*attended[1 if head.layer else 2 :], ("input", resid_pre)]
+        rows += [described(head, kind, last, v[last]) for kind, v in at_last]
     return pd.DataFrame(rows)

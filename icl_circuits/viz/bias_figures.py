@@ -24,12 +24,18 @@ def majority_figure(bias: MajorityBias, sweep: MajorityBias, chosen: float) -> "
         figure = Figure(figsize=(7.0, 5.6))
         above, below = figure.subplots(2, 1)
         for i, label in enumerate(bias.labels):
-            for strength, ls, marker in ((0.0, "-", "o"), (chosen, "--", "s")):
+            for strength, (ls, marker) in (
+                {0.0: ("-", "o"), chosen: ("--", "s")}.items() if chosen else [(0.0, ("-", "o"))]
+            ):
                 rows = frame[(frame["gold"] == label) & (frame["coefficient"] == strength)]
                 text = f"answer {label}" + (f", a_c = {strength:g}" if strength else "")
-                above.plot(names, rows["top1"], ls=ls, marker=marker, ms=4, lw=1.2, color=COLOURS[i], label=text)
+                above.plot(
+                    names, rows["top1"], ls=ls, marker=marker, ms=4, lw=1.2, color=COLOURS[i % len(COLOURS)], label=text
+                )
                 if not strength:
-                    above.fill_between(names, rows["top1_low"], rows["top1_high"], color=COLOURS[i], alpha=0.12, lw=0)
+                    above.fill_between(
+                        names, rows["top1_low"], rows["top1_high"], color=COLOURS[i % len(COLOURS)], alpha=0.12, lw=0
+                    )
         above.set_ylim(0, 1)
         above.set_xlabel(f"demonstrations of {':'.join(bias.labels)} (the first is balanced)")
         above.set_ylabel("top-1 accuracy\n(shaded: 95 % intervals)")
@@ -41,7 +47,7 @@ def majority_figure(bias: MajorityBias, sweep: MajorityBias, chosen: float) -> "
         }
         for i, (name, curve) in enumerate(curves.items()):
             values = [curve(strength) for strength in range(len(sweep.strengths))]
-            below.plot(at, values, marker=("o", "s", "^")[i], ms=4, lw=1.2, color=COLOURS[i], label=name)
+            below.plot(at, values, marker=("o", "s", "^")[i], ms=4, lw=1.2, color=COLOURS[i % len(COLOURS)], label=name)
         if chosen in sweep.strengths:
             below.axvline(sweep.strengths.index(chosen), color="0.3", ls=":", lw=1.2, label="chosen")
         below.set_xticks(at, [f"{strength:g}" for strength in sweep.strengths])
@@ -69,13 +75,13 @@ def recency_figure(bias: RecencyBias, strength: int) -> "matplotlib.figure.Figur
             errors = np.stack([mean - rows["top1_low"], rows["top1_high"] - mean])
             above.bar(
                 np.arange(len(rows)) + (i - 0.5) * 0.4, mean, width=0.38, yerr=errors,
-                color=COLOURS[i], hatch=hatch, edgecolor="white", label=name,
+                color=COLOURS[i % len(COLOURS)], hatch=hatch, edgecolor="white", label=name,
                 error_kw={"lw": 0.9, "ecolor": "0.2", "capsize": 2},
             )  # fmt: skip
             places = bias.attention_by_place(index)
             below.plot(
                 np.arange(1, places.shape[1] + 1), places.mean(axis=0), marker=("o", "s")[i], ls=("-", "--")[i],
-                color=COLOURS[i], lw=1.3, ms=4, label=name,
+                color=COLOURS[i % len(COLOURS)], lw=1.3, ms=4, label=name,
             )  # fmt: skip
         orders = frame["order"].unique()
         above.set_xticks(range(len(orders)), list(orders), rotation=30)

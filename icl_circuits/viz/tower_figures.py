@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from icl_circuits.models import Head
 from icl_circuits.towers import Flow, LabelFeatures, MetricLearning, Probe, Reversal
 from icl_circuits.viz.style import COLOURS, style
 
@@ -108,7 +107,7 @@ def flow_curves(flow: Flow | None, probe: Probe) -> "matplotlib.figure.Figure":
             _curve(below, rows["layer"], rows, "accuracy", "low", "high", i, name)
         below.axhline(float(probed["shuffled"].mean()), color="0.2", ls=":", lw=1.2, label="shuffled classes")
         below.set_ylabel("probe accuracy")
-        below.set_title(f"Class of a text, read by linear probes ({len(probe.classes)} classes)", loc="left")
+        below.set_title("Class of a text, read by linear probes between the prompt's own classes", loc="left")
         below.set_ylim(0, 1)
         below.set_xlabel("layer")
         below.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=16))
@@ -162,8 +161,10 @@ def reversal_bars(found: Reversal) -> "matplotlib.figure.Figure":
     return figure
 
 
-def schematic(labels: tuple[str, str], foohead: Head | None = None) -> "matplotlib.figure.Figure":
-    """The hypothesis drawn: texts flow to label positions, a head compares them with the query and moves the label."""
+def schematic(labels: tuple[str, str]) -> "matplotlib.figure.Figure":
+    """The hypothesis drawn, with the numbers of the paper's Figure 1 as an example: texts flow to label positions, a
+    head compares them with the query and moves the label.
+    """
     from matplotlib.figure import Figure
     from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
@@ -200,10 +201,9 @@ def schematic(labels: tuple[str, str], foohead: Head | None = None) -> "matplotl
             fontsize=8,
             va="center",
         )
-        name = "in-context head" if foohead is None else f"in-context head, such as {foohead}"
         axes.add_patch(FancyBboxPatch((2.2, 2.35), 3.6, 0.95, boxstyle="round,pad=0.05", fc="0.95", ec="0.3", lw=1.2))
-        axes.text(4.0, 2.98, name, ha="center", va="center", weight="bold")
-        axes.text(4.0, 2.6, f"K: {second} position 0.3, {first} position 0.6", ha="center", va="center", fontsize=8)
+        axes.text(4.0, 2.98, "in-context head", ha="center", va="center", weight="bold")
+        axes.text(4.0, 2.6, f"attention, say: {second} 0.3, {first} 0.6", ha="center", va="center", fontsize=8)
         arrow((2.05, 0.4), (2.7, 2.25), COLOURS[1], bend=-0.1)
         arrow((5.0, 0.4), (4.6, 2.25), COLOURS[0], bend=0.1)
         arrow((7.0, 0.4), (5.9, 2.5), "0.2", dashed=True, bend=0.2)
@@ -211,7 +211,7 @@ def schematic(labels: tuple[str, str], foohead: Head | None = None) -> "matplotl
         axes.text(4.65, 1.45, "K, V", fontsize=8, ha="right")
         axes.text(6.85, 1.75, "Q", fontsize=8)
         arrow((4.6, 3.4), (5.4, 3.95), COLOURS[0], bend=-0.1)
-        axes.text(5.5, 3.95, f"logits: {first} 60 %, {second} 30 %", va="center", fontsize=8, ha="left")
+        axes.text(5.5, 3.95, f"say: {first} 60 %, {second} 30 %", va="center", fontsize=8, ha="left")
         axes.text(
             -0.5,
             3.9,
