@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import no_type_check
 
 import torch
 from jaxtyping import Float, Int
@@ -45,6 +46,7 @@ def _attached(model: LensModel, name: str, run: Hook, fired: list[bool], index: 
     """The hook `run` on the hook point `name`, noting in `fired[index]` that it ran."""
     point = hook_point(model, name)
 
+    @no_type_check  # made for every hook of every run: checking it in tests costs more than the run
     def noting(activation: Tensor, hook: object) -> Tensor | None:
         fired[index] = True
         return run(activation, hook=hook)
@@ -77,6 +79,7 @@ class Capture:
         return [(name, self._reader(name)) for name in self.names]
 
     def _reader(self, name: str) -> Hook:
+        @no_type_check  # as above
         def read(activation: Tensor, hook: object) -> None:
             if self.positions is None:
                 self.found[name] = activation.detach()
