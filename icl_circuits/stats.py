@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from icl_circuits.errors import InputError
 
@@ -36,31 +36,42 @@ class Intervals(NamedTuple):
     high: Float[np.ndarray, " row"]
 
 
+def resamples(n_prompts: int, *, draws: int = 2000, seed: int = 0) -> Float[np.ndarray, "draw prompt"]:
+    """Bootstrap resamples of the prompts, as weights: how often each draw takes each prompt, over their number."""
+    chosen = generator(seed).integers(n_prompts, size=(draws, n_prompts))
+    return np.stack([np.bincount(row, minlength=n_prompts) for row in chosen]) / n_prompts
+
+
 def bootstrap_means(values: Float[np.ndarray, "row prompt"], *, draws: int = 2000, seed: int = 0) -> Intervals:
     """`bootstrap_mean` of every row, on the same resamples of the prompts."""
     n_rows, n_prompts = values.shape
     if not n_prompts:
         nothing = np.full(n_rows, np.nan)
         return Intervals(nothing, nothing, nothing)
-    chosen = generator(seed).integers(n_prompts, size=(draws, n_prompts))
-    weights = np.stack([np.bincount(row, minlength=n_prompts) for row in chosen]) / n_prompts
+    weights = resamples(n_prompts, draws=draws, seed=seed)
     parts = [values[start : start + 1024] @ weights.T for start in range(0, n_rows, 1024)]
     low, high = np.concatenate([np.quantile(part, [0.025, 0.975], axis=1) for part in parts], axis=1)
     return Intervals(values.mean(axis=1), low, high)
 
 
-def bootstrap(
-    statistic: Callable[[Int[np.ndarray, " prompt"]], float], n_prompts: int, *, draws: int = 300, seed: int = 0
-) -> Interval:
-    """Any statistic of a choice of prompts, with its 95 % percentile interval over resamples of the prompts.
+Statistic = Callable[[Float[np.ndarray, "draw prompt"]], Float[np.ndarray, " draw"]]
+"""Of weights of the prompts that sum to 1, a row a draw: a number a draw, NaN where it has none."""
 
-    `statistic` takes the indices of the prompts to use. Resamples for which it is not finite are left out.
+
+def bootstrap(statistic: Statistic, n_prompts: int, *, draws: int = 2000, seed: int = 0) -> Interval:
+    """Any statistic of weighted prompts, with its 95 % percentile interval over resamples of the prompts.
+
+    Resamples for which it is not finite are left out.
     """
-    rng = generator(seed)
-    found = np.array([statistic(rng.integers(n_prompts, size=n_prompts)) for _ in range(draws)])
+    found = statistic(resamples(n_prompts, draws=draws, seed=seed))
     found = found[np.isfinite(found)]
     low, high = np.quantile(found, [0.025, 0.975]) if len(found) else (np.nan, np.nan)
-    return Interval(float(statistic(np.arange(n_prompts))), float(low), float(high))
+    return Interval(float(statistic(equal_weights(n_prompts))[0]), float(low), float(high))
+
+
+def equal_weights(n_prompts: int) -> Float[np.ndarray, "1 prompt"]:
+    """One row of weights that takes every prompt alike: the plain mean."""
+    return np.full((1, n_prompts), 1 / n_prompts)
 
 
 def relative_change(before: Float[np.ndarray, " prompt"], after: Float[np.ndarray, " prompt"]) -> Interval:

@@ -6,6 +6,9 @@ import shutil
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # the workers share the cores, and so do the commands they start
+    n_threads = max((os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]), 1)
+    os.environ.setdefault("OMP_NUM_THREADS", str(n_threads))
 
 import pytest
 import torch
@@ -68,6 +71,11 @@ def save_model(folder: Path, config: transformers.PretrainedConfig, seed: int = 
             noise = torch.randn_like(parameter)
             parameter.copy_(0.15 * noise if parameter.ndim > 1 else parameter + 0.1 * noise)
     model.save_pretrained(folder)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest tests first, so that no worker ends long after the others."""
+    items.sort(key=lambda item: not any(name in item.name for name in ("report_on_smollm2", "notebook")))
 
 
 @pytest.fixture(scope="session")

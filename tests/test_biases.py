@@ -38,8 +38,8 @@ def test_planted_majority() -> None:
     assert choose(found) == 1
     gained = mitigation(found, found, 1, len(prompts))
     assert gained.before.mean == pytest.approx(1 / 6)
-    assert gained.after == (0, 0, 0)
-    assert gained.reduction == (1, 1, 1)
+    assert gained.after == pytest.approx((0, 0, 0))
+    assert gained.reduction == pytest.approx((1, 1, 1))
     assert gained.cost.mean == pytest.approx(-1 / 7)  # it answers more, not fewer, prompts right
     control = found.controls[0]
     np.testing.assert_array_equal(control.answers.log_prob[:, 0], control.answers.log_prob[:, 1])
@@ -127,12 +127,12 @@ def test_planted_recency() -> None:
     assert found.fluctuation(0) == pytest.approx(0.5)
     full = found.strengths.index(1.0)
     gained = mitigation(found, found, full, len(prompts))
-    assert gained.before == (0.5, 0.5, 0.5)
-    assert gained.after == (0, 0, 0)
-    assert gained.reduction == (1, 1, 1)
+    assert gained.before == pytest.approx((0.5, 0.5, 0.5))
+    assert gained.after == pytest.approx((0, 0, 0))
+    assert gained.reduction == pytest.approx((1, 1, 1))
     assert gained.cost.mean == pytest.approx(-0.5)
-    np.testing.assert_allclose(found.attention_by_place(0), [[0, 0, 0, 1]], atol=1e-6)
-    np.testing.assert_allclose(found.attention_by_place(full), [[0.25] * 4], atol=1e-6)
+    np.testing.assert_allclose(found.attention_by_place(0)[0], [[0, 0, 0, 1]], atol=1e-6)
+    np.testing.assert_allclose(found.attention_by_place(full)[0], [[0.25] * 4], atol=1e-6)
     assert found.relative_attention_fluctuation(0) == pytest.approx(np.std([0, 0, 0, 4]))
     assert found.attention_fluctuation(0) == pytest.approx(np.std([0, 0, 0, 1]))
     batch = encode(model, prompts)

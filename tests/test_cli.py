@@ -139,7 +139,7 @@ def test_three_labels_and_force(run: Any, folders: dict[str, Path], tmp_path: Pa
 
 def test_report_on_smollm2(run: Any, tmp_path: Path) -> None:
     require_smollm2()
-    options = ("--prompts", "12", "--heads", "12", "--out", "r", "--device", "cpu")
+    options = ("--prompts", "12", "--heads", "12", "--shots", "2", "--out", "r", "--device", "cpu")
     code, _, err = run("report", *options)
     assert code == 0, err
     results = check_report(tmp_path / "r", heads=12, prompts=12)
@@ -295,9 +295,9 @@ def test_the_hooked_backend_on_new_transformer_lens(run: Any, folders: dict[str,
 def test_an_interrupted_report_leaves_nothing(folders: dict[str, Path], tmp_path: Path, stop: signal.Signals) -> None:
     """Stopped while it writes: a slow page holds the temporary folder open."""
     script = (
-        "import time, icl_circuits.report as r, icl_circuits.cli as c\n"
-        "def slow(**_): print('writing', flush=True); time.sleep(60)\n"
-        "r.render_page = slow\n"
+        "import time, icl_circuits.report.folder as folder, icl_circuits.cli as c\n"
+        "def slow(*_): print('writing', flush=True); time.sleep(60)\n"
+        "folder.render_page = slow\n"
         "c.main()\n"
     )
     command = [sys.executable, "-c", script, "report", "--model", str(folders["gpt2"]), "--out", "r", *SMALL]

@@ -2,13 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float
 
 from icl_circuits.errors import InputError
-from icl_circuits.stats import Interval, bootstrap
+from icl_circuits.stats import Interval, Statistic, bootstrap
+
+Weights = Float[np.ndarray, "draw prompt"] | None
+"""Weights of the prompts that sum to 1, a row a draw; None: one row that takes them alike."""
 
 
 @runtime_checkable
@@ -20,11 +23,11 @@ class Bias(Protocol):
         """The mitigation's strengths that were run."""
         ...
 
-    def fluctuation(self, strength: int, rows: Int[np.ndarray, " chosen"] | None = None) -> float:
-        """How much accuracy moves with what should not matter, at `strengths[strength]`, on chosen prompts."""
+    def fluctuation(self, strength: int, weights: Weights = None) -> Float[np.ndarray, " draw"]:
+        """How much accuracy moves with what should not matter, at `strengths[strength]`, for each row of weights."""
         ...
 
-    def accuracy(self, strength: int, rows: Int[np.ndarray, " chosen"] | None = None) -> float:
+    def accuracy(self, strength: int, weights: Weights = None) -> Float[np.ndarray, " draw"]:
         """Plain accuracy on the same prompts."""
         ...
 
@@ -36,9 +39,8 @@ def choose(bias: Bias) -> int:
         InputError: the first strength is not 0.
     """
     require_plain_first(bias)
-    plain = bias.accuracy(0)
-    costs = [bias.fluctuation(i) + max(0.0, plain - bias.accuracy(i)) for i in range(len(bias.strengths))]
-    return int(np.argmin(costs))
+    lost = [np.maximum(bias.accuracy(0) - bias.accuracy(i), 0) for i in range(len(bias.strengths))]
+    return int(np.argmin([bias.fluctuation(i) + lost[i] for i in range(len(bias.strengths))]))
 
 
 def require_plain_first(bias: Bias) -> None:
@@ -72,7 +74,7 @@ def mitigation(
     mitigated: Bias,
     strength: int,
     n_prompts: int,
-    statistic: Callable[[Bias, int, Int[np.ndarray, " chosen"]], float] | None = None,
+    statistic: Callable[[Any, int, Weights], Float[np.ndarray, " draw"]] | None = None,
 ) -> Mitigation:
     """Compare `mitigated` at `strengths[strength]` with `base` at its first strength, 0, on the same prompts.
 
@@ -81,27 +83,27 @@ def mitigation(
         mitigated: with it; may be `base` itself, or the same with other heads.
         strength: index into `mitigated.strengths`.
         n_prompts: how many prompts both were run on.
-        statistic: of a bias, a strength and prompts; default its `fluctuation`.
+        statistic: of a bias, a strength and weights of the prompts; default its `fluctuation`.
 
     Raises:
         InputError: the first strength of `base` is not 0.
     """
     require_plain_first(base)
-    of = statistic or (lambda bias, i, rows: bias.fluctuation(i, rows))
+    of = statistic or (lambda bias, i, weights: bias.fluctuation(i, weights))
 
-    def over_prompts(value: Callable[[Int[np.ndarray, " chosen"]], float]) -> Interval:
+    def over_prompts(value: Statistic) -> Interval:
         return bootstrap(value, n_prompts)
 
-    def reduction(rows: Int[np.ndarray, " chosen"]) -> float:
-        before = of(base, 0, rows)
-        return 1 - of(mitigated, strength, rows) / before if before else np.nan
+    def reduction(weights: Float[np.ndarray, "draw prompt"]) -> Float[np.ndarray, " draw"]:
+        before, after = of(base, 0, weights), of(mitigated, strength, weights)
+        return 1 - np.divide(after, before, out=np.full_like(before, np.nan), where=before > 0)
 
     return Mitigation(
         mitigated.strengths[strength],
-        over_prompts(lambda rows: of(base, 0, rows)),
-        over_prompts(lambda rows: of(mitigated, strength, rows)),
+        over_prompts(lambda weights: of(base, 0, weights)),
+        over_prompts(lambda weights: of(mitigated, strength, weights)),
         over_prompts(reduction),
-        over_prompts(lambda rows: base.accuracy(0, rows)),
-        over_prompts(lambda rows: mitigated.accuracy(strength, rows)),
-        over_prompts(lambda rows: base.accuracy(0, rows) - mitigated.accuracy(strength, rows)),
+        over_prompts(lambda weights: base.accuracy(0, weights)),
+        over_prompts(lambda weights: mitigated.accuracy(strength, weights)),
+        over_prompts(lambda weights: base.accuracy(0, weights) - mitigated.accuracy(strength, weights)),
     )

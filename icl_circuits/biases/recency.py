@@ -12,15 +12,16 @@ from math import comb
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
+from icl_circuits.biases.choice import Weights
 from icl_circuits.errors import InputError
 from icl_circuits.heads import Answers, as_answers, score_answers
 from icl_circuits.interventions import Capture, WithoutPosition, answer_logits
 from icl_circuits.models import Head, LensModel, at_least_float32, require_some_heads
 from icl_circuits.progress import progress
 from icl_circuits.prompts import DEFAULT_SEPARATOR, Prompt, encode, reorder
-from icl_circuits.stats import bootstrap_mean, generator
+from icl_circuits.stats import bootstrap_mean, equal_weights, generator
 
 STRENGTHS = (0.0, 0.5, 1.0)
 """How far scores go towards those without position; 1, the paper's, replaces them."""
@@ -41,51 +42,53 @@ class RecencyBias:
     attention: Float[np.ndarray, "order strength prompt selected place"]
     """Attention probability of the heads from the answer position to the label at each place."""
 
-    def fluctuation(self, strength: int, rows: Int[np.ndarray, " chosen"] | None = None) -> float:
-        """Standard deviation over orders of the top-1 accuracy on chosen prompts, at `strengths[strength]`."""
-        return float(self._right(strength, rows).mean(axis=1).std())
+    def fluctuation(self, strength: int, weights: Weights = None) -> Float[np.ndarray, " draw"]:
+        """Standard deviation over orders of the top-1 accuracy, at `strengths[strength]`.
 
-    def accuracy(self, strength: int, rows: Int[np.ndarray, " chosen"] | None = None) -> float:
+        One value for each row of `weights` of the prompts; without them one value, of all prompts alike.
+        """
+        return self._accuracy(strength, weights).std(axis=0)
+
+    def accuracy(self, strength: int, weights: Weights = None) -> Float[np.ndarray, " draw"]:
         """Top-1 accuracy at `strengths[strength]`, mean over orders."""
-        return float(self._right(strength, rows).mean())
+        return self._accuracy(strength, weights).mean(axis=0)
 
-    def attention_fluctuation(self, strength: int, rows: Int[np.ndarray, " chosen"] | None = None) -> float:
+    def attention_fluctuation(self, strength: int, weights: Weights = None) -> Float[np.ndarray, " draw"]:
         """Standard deviation over places of the attention there, mean over heads.
 
         Same-class and other-class demonstrations count equally at every place, however the orders fell.
         """
-        return float(np.nanstd(self.attention_by_place(strength, rows), axis=1).mean())
+        return np.nanstd(self.attention_by_place(strength, weights), axis=2).mean(axis=1)
 
-    def relative_attention_fluctuation(self, strength: int, rows: Int[np.ndarray, " chosen"] | None = None) -> float:
+    def relative_attention_fluctuation(self, strength: int, weights: Weights = None) -> Float[np.ndarray, " draw"]:
         """The same relative to each head's mean attention over places: less attention everywhere is not less bias."""
-        by_place = self.attention_by_place(strength, rows)
-        return float((np.nanstd(by_place, axis=1) / np.nanmean(by_place, axis=1)).mean())
+        by_place = self.attention_by_place(strength, weights)
+        return (np.nanstd(by_place, axis=2) / np.nanmean(by_place, axis=2)).mean(axis=1)
 
-    def attention_by_place(
-        self, strength: int, rows: Int[np.ndarray, " chosen"] | None = None
-    ) -> Float[np.ndarray, "selected place"]:
+    def attention_by_place(self, strength: int, weights: Weights = None) -> Float[np.ndarray, "draw selected place"]:
         """Mean attention of each head to each place, half from orders with the query's class there, half without.
 
         NaN for a place where the orders put one kind alone, as few orders of three and more labels may.
         """
-        attention = self.attention[:, strength] if rows is None else self.attention[:, strength][:, rows]
+        weights = self._equal() if weights is None else weights
+        by_order = np.stack([np.tensordot(weights, each, 1) for each in self.attention[:, strength].astype(float)])
         same = np.array(self.orders)
-        by_order = attention.mean(axis=1)
         kinds = []
         for holds in (same, ~same):
             count = holds.sum(axis=0)
-            total = (by_order * holds[:, None]).sum(axis=0)
+            total = (by_order * holds[:, None, None]).sum(axis=0)
             kinds.append(np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0))
         return np.mean(np.stack(kinds), axis=0)
 
-    def _right(self, strength: int, rows: np.ndarray | None) -> Float[np.ndarray, "order prompt"]:
-        right = self.answers.top1[:, strength].astype(float)
-        return right if rows is None else right[:, rows]
+    def _accuracy(self, strength: int, weights: Weights) -> Float[np.ndarray, "order draw"]:
+        return self.answers.top1[:, strength].astype(float) @ (self._equal() if weights is None else weights).T
+
+    def _equal(self) -> Float[np.ndarray, "1 prompt"]:
+        return equal_weights(self.answers.top1.shape[-1])
 
     def to_frame(self) -> pd.DataFrame:
         """One row an order and strength: accuracies with 95 % intervals. In `order`, S is a demonstration of the
-        query's
-        class, o another one, first to last.
+        query's class, o another one, first to last.
         """
         rows = []
         for o, order in enumerate(self.orders):

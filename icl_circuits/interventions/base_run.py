@@ -10,7 +10,7 @@ from torch import Tensor
 from icl_circuits.interventions.context import Capture, answer_logits, embedding
 from icl_circuits.interventions.hooks import Site, hook_name
 from icl_circuits.interventions.step import BaseRun, Window, advance
-from icl_circuits.models import Block, LensModel, NotAlgebraError, at_least_float32, read_block, readout
+from icl_circuits.models import Block, LensModel, NotAlgebraError, at_least_float32, hook_points, read_block, readout
 from icl_circuits.prompts import PromptBatch
 
 See = Callable[[int, Site, Tensor], None]
@@ -34,7 +34,7 @@ def run_base(model: LensModel, batch: PromptBatch, see: See | None = None) -> Ba
     Raises:
         NotAlgebraError: a hook is on the model, a block has no equations, or they do not give the model's activations.
     """
-    hooked = next((name for name, point in model.hook_dict.items() if point.fwd_hooks), None)
+    hooked = next((name for name, point in hook_points(model).items() if point.fwd_hooks), None)
     if hooked is not None:
         raise NotAlgebraError(f"a hook is on {hooked!r}, which the engine would miss (model.reset_hooks() removes it)")
     blocks = tuple(read_block(model, layer, batch.tokens.shape[1]) for layer in range(model.cfg.n_layers))
@@ -86,7 +86,8 @@ def _check(model: LensModel, blocks: tuple[Block, ...], batch: PromptBatch) -> N
     sites = ["q", "k", "v", "z", "resid_pre", "attn_out"] + ([] if blocks[0].mlp is None else ["mlp_out"])
     names = [hook_name(cast(Site, site), layer) for layer in layers for site in sites]
     names.append(hook_name("resid_post", layers[-1]))
-    missing = next((name for name in names if name not in model.hook_dict), None)
+    points = hook_points(model)
+    missing = next((name for name in names if name not in points), None)
     if missing is not None:
         raise NotAlgebraError(f"it has no {missing!r} to check the engine's equations against")
     capture = Capture(names)

@@ -85,7 +85,7 @@ class Patch:
         if self.head is not None:
             raise InputError(f"{self.site} has no heads, but head {self.head} was asked for: leave head out")
         if self.site != "resid_mid":
-            return [(hook_name(self.site, self.layer), self._site_hook())]
+            return [(hook_name(self.site, self.layer), self._patch_layer)]
         if is_parallel(model):
             raise InputError(
                 f"{model.cfg.model_name!r} has no resid_mid: its blocks compute attention and MLP in parallel from "
@@ -112,36 +112,34 @@ class Patch:
         value = self.value if self.value.ndim == 1 else self.value[start:stop]
         return replace(self, value=value, positions=None if self.positions is None else self.positions[start:stop])
 
-    def _site_hook(self) -> Hook:
-        def patch(x: Float[Tensor, "batch pos d_model"], hook: object) -> Float[Tensor, "batch pos d_model"]:
-            return _written(x, self.value, self.positions, hook_name(self.site, self.layer))
-
-        return patch
+    def _patch_layer(self, x: Float[Tensor, "batch pos d_model"], hook: object) -> Float[Tensor, "batch pos d_model"]:
+        return _written(x, self.value, self.positions, hook_name(self.site, self.layer))
 
     def _head_hook(self, model: LensModel) -> Hook:
         name = hook_name(self.site, self.layer)
         if self.head is None:
             raise InputError(f"{name} carries many heads: say which with head=...")
-        head, n_heads = self.head, n_kv_heads(model) if self.site in ("k", "v") else model.cfg.n_heads
-        if not 0 <= head < n_heads:
-            raise InputError(f"{name}: head {head} does not exist: there are heads 0..{n_heads - 1}")
-
-        def patch(x: Float[Tensor, "batch pos head d_head"], hook: object) -> Float[Tensor, "batch pos head d_head"]:
-            x = x.clone()
-            x[:, :, head] = _written(x[:, :, head], self.value, self.positions, name)
-            return x
-
-        def patch_pattern(
-            pattern: Float[Tensor, "batch head pos src_pos"], hook: object
-        ) -> Float[Tensor, "batch head pos src_pos"]:
-            pattern = pattern.clone()
-            pattern[:, head] = _written(pattern[:, head], self.value, self.positions, name).tril()
-            return pattern
-
+        n_heads = n_kv_heads(model) if self.site in ("k", "v") else model.cfg.n_heads
+        if not 0 <= self.head < n_heads:
+            raise InputError(f"{name}: head {self.head} does not exist: there are heads 0..{n_heads - 1}")
         if self.site != "pattern":
-            return patch
+            return self._patch_head
         require_live_scores(model)
-        return patch_pattern
+        return self._patch_pattern
+
+    def _patch_head(
+        self, x: Float[Tensor, "batch pos head d_head"], hook: object
+    ) -> Float[Tensor, "batch pos head d_head"]:
+        x = x.clone()
+        x[:, :, self.head] = _written(x[:, :, self.head], self.value, self.positions, hook_name(self.site, self.layer))
+        return x
+
+    def _patch_pattern(
+        self, pattern: Float[Tensor, "batch head pos src_pos"], hook: object
+    ) -> Float[Tensor, "batch head pos src_pos"]:
+        pattern, name = pattern.clone(), hook_name(self.site, self.layer)
+        pattern[:, self.head] = _written(pattern[:, self.head], self.value, self.positions, name).tril()
+        return pattern
 
     def _resid_mid_hooks(self) -> list[tuple[str, Hook]]:
         resid_pre: list[Tensor] = []
@@ -268,16 +266,16 @@ class KnockOut:
                 "itself for instance"
             )
 
-        def cut(
-            scores: Float[Tensor, "batch head pos src_pos"], hook: object
-        ) -> Float[Tensor, "batch head pos src_pos"]:
-            if scores[:, 0].shape != self.edges.shape:
-                raise InputError(
-                    f"the knock-out's edges have shape {_shape(self.edges)}, the model's scores {_shape(scores[:, 0])}"
-                )
-            return scores.masked_fill(self.edges[:, None].to(scores.device), float("-inf"))
+        return [(f"blocks.{layer}.attn.hook_attn_scores", self._cut) for layer in self.layers]
 
-        return [(f"blocks.{layer}.attn.hook_attn_scores", cut) for layer in self.layers]
+    def _cut(
+        self, scores: Float[Tensor, "batch head pos src_pos"], hook: object
+    ) -> Float[Tensor, "batch head pos src_pos"]:
+        if scores[:, 0].shape != self.edges.shape:
+            raise InputError(
+                f"the knock-out's edges have shape {_shape(self.edges)}, the model's scores {_shape(scores[:, 0])}"
+            )
+        return scores.masked_fill(self.edges[:, None].to(scores.device), float("-inf"))
 
 
 def score_hooks(

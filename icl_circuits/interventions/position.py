@@ -14,7 +14,16 @@ from torch import Tensor
 
 from icl_circuits.errors import InputError
 from icl_circuits.interventions.hooks import Hook, Positions, score_hooks
-from icl_circuits.models import Block, Head, LensModel, NotAlgebraError, kv_head, read_block, require_heads
+from icl_circuits.models import (
+    Block,
+    Head,
+    LensModel,
+    NotAlgebraError,
+    hook_points,
+    kv_head,
+    read_block,
+    require_heads,
+)
 
 POS_EMBED = "hook_pos_embed"
 
@@ -33,7 +42,7 @@ def position_sites(model: LensModel, layer: int, n_pos: int) -> tuple[Block, tup
         raise InputError(f"the position terms of {name!r} cannot be told apart: {error}") from None
     if block.rotary is not None:
         return block, ()
-    if POS_EMBED not in model.hook_dict:
+    if POS_EMBED not in hook_points(model):
         raise InputError(f"{name!r} has neither rotary nor learned positions, so there is no position to take off")
     return block, (POS_EMBED, f"blocks.{layer}.hook_resid_pre")
 

@@ -36,10 +36,6 @@ class LensModel(Protocol):
     embed: Any
     unembed: Any
 
-    @property
-    def hook_dict(self) -> Mapping[str, Any]:  # noqa: D102
-        ...
-
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: D102
         ...
 
@@ -203,10 +199,20 @@ def backend_of(model: LensModel) -> Backend:
 # --- facts about a model ----------------------------------------------------------------------------------------------
 
 
+def hook_points(model: LensModel) -> Mapping[str, Any]:
+    """The model's hook points by name.
+
+    No member of `LensModel`: `TransformerBridge` puts the dictionary together each time it is asked for, and a run-time
+    check of the protocol asks for every member.
+    """
+    points: Mapping[str, Any] = cast(Any, model).hook_dict
+    return points
+
+
 def hook_point(model: LensModel, name: str) -> Any:
     """The hook point `name`. Raises `InputError` where the model has none of that name."""
     try:
-        return model.hook_dict[name]
+        return hook_points(model)[name]
     except KeyError:
         why = ""
         if name.endswith("hook_resid_mid") and is_parallel(model):
@@ -216,8 +222,9 @@ def hook_point(model: LensModel, name: str) -> Any:
 
 def require_per_head_z(model: LensModel) -> None:
     """Raise `InputError` unless every layer of `model` has attention heads with a `hook_z`."""
+    points = hook_points(model)
     for layer in range(model.cfg.n_layers):
-        if f"blocks.{layer}.attn.hook_z" not in model.hook_dict:
+        if f"blocks.{layer}.attn.hook_z" not in points:
             raise InputError(
                 f"model {model.cfg.model_name!r} has no per-head z in layer {layer} (no "
                 f"'blocks.{layer}.attn.hook_z'): head analyses need a transformer with attention in every layer"
@@ -485,7 +492,7 @@ def require_live_scores(model: LensModel) -> None:
 def note_live_scores(model: LensModel) -> None:
     """Try on a few tokens whether z moves when layer 0 attends evenly instead, and note it on the model."""
     z_name, scores_name = "blocks.0.attn.hook_z", "blocks.0.attn.hook_attn_scores"
-    if scores_name not in model.hook_dict:
+    if scores_name not in hook_points(model):
         cast(Any, model).icl_scores_are_live = False
         return
     tokens: Int[Tensor, "batch pos"] = torch.linspace(

@@ -98,15 +98,15 @@ class Row:
     found: Mitigation
 
 
-MEASURES: dict[str, tuple[tuple[str, Callable[..., float] | None], ...]] = {
+MEASURES: dict[str, tuple[tuple[str, Callable[..., np.ndarray] | None], ...]] = {
     "majority": (
         ("accuracy fluctuation, answers apart", None),
-        ("accuracy fluctuation, all prompts", lambda bias, i, rows: bias.overall_fluctuation(i, rows)),
+        ("accuracy fluctuation, all prompts", MajorityBias.overall_fluctuation),
     ),
     "recency": (
         ("std of accuracy over orders", None),
-        ("std of attention over places", lambda bias, i, rows: bias.attention_fluctuation(i, rows)),
-        ("the same over mean attention", lambda bias, i, rows: bias.relative_attention_fluctuation(i, rows)),
+        ("std of attention over places", RecencyBias.attention_fluctuation),
+        ("the same over mean attention", RecencyBias.relative_attention_fluctuation),
     ),
 }
 

@@ -46,7 +46,7 @@ def majority_figure(bias: MajorityBias, sweep: MajorityBias, chosen: float) -> "
             "accuracy": sweep.accuracy,
         }
         for i, (name, curve) in enumerate(curves.items()):
-            values = [curve(strength) for strength in range(len(sweep.strengths))]
+            values = [curve(strength)[0] for strength in range(len(sweep.strengths))]
             below.plot(at, values, marker=("o", "s", "^")[i], ms=4, lw=1.2, color=COLOURS[i % len(COLOURS)], label=name)
         if chosen in sweep.strengths:
             below.axvline(sweep.strengths.index(chosen), color="0.3", ls=":", lw=1.2, label="chosen")
@@ -78,7 +78,7 @@ def recency_figure(bias: RecencyBias, strength: int) -> "matplotlib.figure.Figur
                 color=COLOURS[i % len(COLOURS)], hatch=hatch, edgecolor="white", label=name,
                 error_kw={"lw": 0.9, "ecolor": "0.2", "capsize": 2},
             )  # fmt: skip
-            places = bias.attention_by_place(index)
+            places = bias.attention_by_place(index)[0]
             below.plot(
                 np.arange(1, places.shape[1] + 1), places.mean(axis=0), marker=("o", "s")[i], ls=("-", "--")[i],
                 color=COLOURS[i % len(COLOURS)], lw=1.3, ms=4, label=name,
