@@ -127,6 +127,43 @@ _study_command(
 )
 
 
+@app.command("circuit")
+def circuit_command(
+    model: ModelOption = "smollm2-135m",
+    data: DataOption = "word-categories",
+    text_column: TextColumnOption = "text",
+    label_column: LabelColumnOption = "label",
+    labels: LabelsOption = "foo,bar",
+    shots: ShotsOption = 4,
+    prompts: PromptsOption = 64,
+    heads: HeadsOption = 12,
+    seed: SeedOption = 0,
+    separator: SeparatorOption = " ",
+    backend: BackendOption = None,
+    revision: RevisionOption = None,
+    dtype: DtypeOption = "float32",
+    device: DeviceOption = None,
+    out: Annotated[Path, typer.Option("--out", help="Page to write; .svg and .json go beside it.")] = Path(
+        "circuit.html"
+    ),
+    force: Annotated[bool, typer.Option("--force", help="Replace the files if they exist.")] = False,
+) -> None:
+    """Find the circuit through the in-context heads, and write an interactive page, a drawing and the numbers."""
+    from icl_circuits import report
+    from icl_circuits.prompts import load_rows
+
+    settings = _settings(labels, shots, prompts, heads, seed, separator)
+    planned = report.plan(load_rows(data, text_column=text_column, label_column=label_column), settings)
+    with report.new_files(out, ".html", (".svg", ".json"), force=force) as (page, drawing, numbers):
+        view = report.circuit_study(report.start(_load(model, backend, revision, dtype, device), planned))
+        view.save(page)
+        drawing.write_text(view.to_svg(), encoding="utf-8")
+        view.circuit.save(numbers)
+    if view.tests is not None:
+        _console().print(_rich(view.tests, f"{view.circuit.metric} of the circuit's heads alone, and without them"))
+    _console().print(f"Circuit: {out}", soft_wrap=True, highlight=False, markup=False)
+
+
 @app.command("heads")
 def heads_command(
     model: ModelOption = "smollm2-135m",

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 
 from icl_circuits.errors import InputError
-from icl_circuits.interventions import Metric, ReplaceHeads, mean_z, run_each
+from icl_circuits.interventions import Metric, ReplaceHeads, mean_z, metric_name, run_each
 from icl_circuits.models import Head, LensModel, all_heads, require_some_heads
 from icl_circuits.prompts import PromptBatch
 from icl_circuits.stats import Statistic, bootstrap, bootstrap_means, generator
@@ -138,9 +138,10 @@ def evaluate_circuit(
     ]
     run = run_each(model, batch, variants, metric, budget=budget, description="circuits alone and left out")
     values, n = run.values.numpy(), len(chosen)
-    name = metric if isinstance(metric, str) else getattr(metric, "__name__", "metric")
     curves = values[: 3 * n].reshape(3, n, -1)
-    return CircuitTest(heads, tuple(chosen), name, run.base.numpy(), values[-1], curves, values[3 * n : -1])
+    return CircuitTest(
+        heads, tuple(chosen), metric_name(metric), run.base.numpy(), values[-1], curves, values[3 * n : -1]
+    )
 
 
 def _powers(n_heads: int) -> list[int]:

@@ -30,6 +30,7 @@ from icl_circuits.interventions import (
     Sender,
     answer_logits,
     from_logits,
+    metric_name,
     path_patch,
     run_each,
     sweep,
@@ -48,7 +49,7 @@ from icl_circuits.models import (
 from icl_circuits.progress import progress
 from icl_circuits.prompts import PromptBatch
 
-Scored = tuple[list[Edge], Float[np.ndarray, "edge prompt"]]
+Scores = dict[Edge, Float[np.ndarray, " prompt"]]
 
 
 @torch.no_grad()
@@ -65,7 +66,7 @@ def find_circuit(
 
     Args:
         model: the model.
-        batch: prompts with demonstrations.
+        batch: prompts with demonstrations, the same number in each.
         heads: the in-context heads.
         n_upstream: how many components to keep for each head's query, those of the largest absolute mean score.
         metric: a name, or a function of answer-position logits and their prompts with one value for each prompt.
@@ -79,40 +80,80 @@ def find_circuit(
         InputError: a head that does not exist, zero-shot prompts, and what `run_each` and `path_patch` raise.
     """
     heads = require_some_heads(model, heads)
-    require_additive_heads(model)
     if not batch.label_positions.shape[1]:
         raise InputError("zero-shot prompts have no label positions to draw a circuit from: use 1 shot or more")
     if n_upstream < 0:
         raise InputError(f"n_upstream is {n_upstream}: give 0 or more")
-    to_logits = path_patch(model, batch, senders=heads, receivers=(), logits=True, metric=metric, budget=budget)
-    base = to_logits.base
-    edges = [Edge(head_node(head), LOGITS) for head in heads]
-    parts: list[Scored] = [(edges, -to_logits.effect)]
-    parts.append(_label_edges(model, batch, heads, metric, budget))
-    parts.append(_query_edges(model, batch, heads, metric, budget))
-    if n_upstream:
-        parts.append(_upstream_edges(model, batch, heads, n_upstream, metric, budget))
+    demos = range(batch.label_positions.shape[1])
+    edges = []
     try:
         require_live_scores(model)
+        edges += [Edge(Node("text", index=demo), Node("label", index=demo)) for demo in demos]
+        edges.append(Edge(Node("query"), Node("last")))
     except InputError:
-        pass
-    else:
-        parts.append(_text_edges(model, batch, metric))
+        pass  # no hook can cut attention there
+    for head in map(head_node, heads):
+        edges += [Edge(Node("label", index=demo), head, name) for name in ("k", "v") for demo in demos]
+        edges += [Edge(Node("last"), head, "q"), Edge(head, LOGITS)]
+    if n_upstream:
+        edges += _strongest_upstream(model, batch, heads, n_upstream, metric, budget)
+    return score_edges(model, batch, edges, metric=metric, budget=budget)
+
+
+@torch.no_grad()
+def score_edges(
+    model: LensModel,
+    batch: PromptBatch,
+    edges: Sequence[Edge],
+    *,
+    metric: Metric = "logit_diff",
+    budget: int | None = None,
+) -> Circuit:
+    """Score given edges on other prompts: those of a circuit on label-reversed twins, say.
+
+    Raises:
+        InputError: an edge that is none of those `find_circuit` makes, a head or demonstration that does not exist,
+            and what `run_each`, `path_patch` and `KnockOut` raise.
+    """
+    require_additive_heads(model)
+    kinds: dict[str, list[Edge]] = {}
+    for edge in edges:
+        kinds.setdefault(_kind(edge, batch), []).append(edge)
+    score = {"label": _label_edges, "query": _query_edges, "path": _path_edges, "text": _text_edges}
+    found: Scores = {}
+    for kind, part in kinds.items():
+        found |= score[kind](model, batch, part, metric, budget)
+    base = run_each(model, batch, [], metric).base.numpy()
     shape = {
         "n_layers": model.cfg.n_layers,
         "n_heads": model.cfg.n_heads,
         "d_model": model.cfg.d_model,
         "parallel_attn_mlp": is_parallel(model),
     }
-    found = [edge for part, _ in parts for edge in part]
-    scores = np.concatenate([scores for _, scores in parts]).astype(np.float32)
-    return Circuit(tuple(found), scores, base.astype(np.float32), to_logits.setting[0], shape)
+    scores = np.stack([found[edge] for edge in edges]) if edges else np.zeros((0, len(base)))
+    return Circuit(tuple(edges), scores.astype(np.float32), base.astype(np.float32), metric_name(metric), shape)
 
 
-def _label_edges(
-    model: LensModel, batch: PromptBatch, heads: tuple[Head, ...], metric: Metric, budget: int | None
-) -> Scored:
+def _kind(edge: Edge, batch: PromptBatch) -> str:
+    """How an edge is measured; `InputError` for one that cannot be."""
+    sender, receiver, n_demos = edge.sender, edge.receiver, batch.label_positions.shape[1]
+    if sender.kind in ("text", "label") and not 0 <= (-1 if sender.index is None else sender.index) < n_demos:
+        raise InputError(f"edge {edge}: the prompts have demonstrations 0..{n_demos - 1}")
+    ends = sender.kind, receiver.kind, edge.input
+    if ends in (("label", "head", "k"), ("label", "head", "v")):
+        return "label"
+    if ends == ("last", "head", "q"):
+        return "query"
+    if sender.kind in ("head", "mlp", "embed") and ends[1:] in (("head", "q"), ("logits", None)):
+        return "path"
+    if ends == ("query", "last", None) or (ends == ("text", "label", None) and sender.index == receiver.index):
+        return "text"
+    raise InputError(f"edge {edge} is none that a circuit has: see find_circuit for those that are")
+
+
+def _label_edges(model: LensModel, batch: PromptBatch, edges: list[Edge], metric: Metric, budget: int | None) -> Scores:
     """What each head's score and value at each label position contribute, as patches of z at the answer position."""
+    heads = require_some_heads(model, tuple(dict.fromkeys(_head(edge.receiver) for edge in edges)))
     layers = sorted({head.layer for head in heads})
     patterns, values = ([f"blocks.{layer}.attn.hook_{site}" for layer in layers] for site in ("pattern", "v"))
     changed: dict[Head, list[Float[Tensor, "input batch demo d_head"]]] = {head: [] for head in heads}
@@ -122,18 +163,16 @@ def _label_edges(
         for head in heads:
             pattern = at_answer.found[f"blocks.{head.layer}.attn.hook_pattern"][:, head.head]
             v = everywhere.found[f"blocks.{head.layer}.attn.hook_v"][:, :, kv_head(model, head.head)]
-            z = like_any_label(at_least_float32(pattern), at_least_float32(v), chunk.label_positions)
-            changed[head].append(torch.stack(z))
-    edges: list[Edge] = []
-    variants: list[tuple[Patch, ...]] = []
-    at_last = batch.last[:, None]
-    for head, parts in changed.items():
-        for name, demos in zip(("k", "v"), torch.cat(parts, 1), strict=True):
-            for demo, z in enumerate(demos.unbind(1)):
-                edges.append(Edge(Node("label", index=demo), head_node(head), "k" if name == "k" else "v"))
-                variants.append((Patch("z", head.layer, z[:, None], at_last, head=head.head),))
+            both = like_any_label(at_least_float32(pattern), at_least_float32(v), chunk.label_positions)
+            changed[head].append(torch.stack(both))
+    z_of = {head: torch.cat(parts, 1) for head, parts in changed.items()}
+    at_last, variants = batch.last[:, None], []
+    for edge in edges:
+        head = _head(edge.receiver)
+        z = z_of[head][int(edge.input == "v"), :, edge.sender.index]
+        variants.append((Patch("z", head.layer, z[:, None], at_last, head=head.head),))
     run = run_each(model, batch, variants, metric, budget=budget, description="label edges")
-    return edges, (run.base - run.values).numpy()
+    return dict(zip(edges, (run.base - run.values).numpy(), strict=True))
 
 
 def like_any_label(
@@ -155,32 +194,41 @@ def like_any_label(
     return by_score, by_value
 
 
-def _query_edges(
-    model: LensModel, batch: PromptBatch, heads: tuple[Head, ...], metric: Metric, budget: int | None
-) -> Scored:
+def _query_edges(model: LensModel, batch: PromptBatch, edges: list[Edge], metric: Metric, budget: int | None) -> Scores:
     """What each head's query says of its prompt: it becomes the mean over the prompts."""
-    layers = sorted({head.layer for head in heads})
+    layers = sorted({_head(edge.receiver).layer for edge in edges})
     found = sweep(model, batch, "q", replacement=Mean(batch), metric=metric, layers=layers, budget=budget)
-    row = {(cell.layer, cell.head): i for i, cell in enumerate(found.cells)}
-    scores = -found.effect[[row[head] for head in heads]]
-    return [Edge(Node("last"), head_node(head), "q") for head in heads], scores
+    effect = {(cell.layer, cell.head): effect for cell, effect in zip(found.cells, found.effect, strict=True)}
+    return {edge: -effect[_head(edge.receiver)] for edge in edges}
 
 
-def _upstream_edges(
+def _path_edges(model: LensModel, batch: PromptBatch, edges: list[Edge], metric: Metric, budget: int | None) -> Scores:
+    """What the direct paths of heads, MLPs and the embedding contribute to queries and to the logits."""
+    senders = tuple(dict.fromkeys(_sender(edge.sender) for edge in edges))
+    receivers = tuple(dict.fromkeys(_head(edge.receiver) for edge in edges if edge.input))
+    logits = any(edge.input is None for edge in edges)
+    found = path_patch(model, batch, senders=senders, receivers=receivers, logits=logits, metric=metric, budget=budget)
+    effect = {(edge.sender, edge.receiver): effect for edge, effect in zip(found.edges, found.effect, strict=True)}
+    missing = [e for e in edges if (_sender(e.sender), e.receiver.head) not in effect]
+    if missing:
+        raise InputError(f"edge {missing[0]}: its sender does not lie below its receiver")
+    return {edge: -effect[_sender(edge.sender), edge.receiver.head] for edge in edges}
+
+
+def _strongest_upstream(
     model: LensModel, batch: PromptBatch, heads: tuple[Head, ...], n_upstream: int, metric: Metric, budget: int | None
-) -> Scored:
-    """The components whose direct paths to each head's query contribute most."""
+) -> list[Edge]:
+    """The edges from the components whose direct paths to each head's query contribute most."""
     senders: list[Sender] = [Embedding(), *all_heads(model)]
     if not getattr(model.cfg, "attn_only", False):
         senders += [Mlp(layer) for layer in range(model.cfg.n_layers)]
     found = path_patch(model, batch, senders=senders, receivers=heads, metric=metric, budget=budget)
-    effect = np.abs(found.effect.mean(axis=1))
-    rows = []
+    effect, chosen = np.abs(found.effect.mean(axis=1)), []
     for head in heads:
-        own = [i for i, edge in enumerate(found.edges) if edge.receiver == head]
-        rows += sorted(own, key=lambda i: -effect[i])[:n_upstream]
-    edges = [Edge(_sender_node(found.edges[i].sender), head_node(_head(found.edges[i].receiver)), "q") for i in rows]
-    return edges, -found.effect[rows]
+        into = [i for i, edge in enumerate(found.edges) if edge.receiver == head]
+        for i in sorted(into, key=lambda i: -effect[i])[:n_upstream]:
+            chosen.append(Edge(_sender_node(found.edges[i].sender), head_node(head), "q"))
+    return chosen
 
 
 def _sender_node(sender: Sender) -> Node:
@@ -189,17 +237,20 @@ def _sender_node(sender: Sender) -> Node:
     return Node("mlp", sender.layer) if isinstance(sender, Mlp) else Node("embed")
 
 
-def _head(head: Head | None) -> Head:
-    assert head is not None  # no edge into the logits was asked for
-    return head
+def _sender(node: Node) -> Sender:
+    if node.head is not None:
+        return node.head
+    return Embedding() if node.layer is None else Mlp(node.layer)
 
 
-def _text_edges(model: LensModel, batch: PromptBatch, metric: Metric) -> Scored:
+def _head(node: Node) -> Head:
+    assert node.head is not None  # `_kind` lets no other node be read by q, k or v
+    return node.head
+
+
+def _text_edges(model: LensModel, batch: PromptBatch, edges: list[Edge], metric: Metric, budget: int | None) -> Scores:
     """What attention along text -> label contributes, a demonstration at a time, and along query -> last."""
-    n_demos, layers = batch.label_positions.shape[1], tuple(range(model.cfg.n_layers))
-    edges = [Edge(Node("text", index=demo), Node("label", index=demo)) for demo in range(n_demos)]
-    edges.append(Edge(Node("query"), Node("last")))
-    rows = []
+    layers, rows = tuple(range(model.cfg.n_layers)), []
     for edge in progress([None, *edges], "text edges"):
         values = []
         for chunk in batch.chunks():
@@ -207,7 +258,7 @@ def _text_edges(model: LensModel, batch: PromptBatch, metric: Metric) -> Scored:
             values.append(from_logits(metric, answer_logits(model, chunk, *cut), chunk).cpu())
         rows.append(torch.cat(values))
     base, *without = rows
-    return edges, (base - torch.stack(without)).numpy()
+    return {edge: (base - cut).numpy() for edge, cut in zip(edges, without, strict=True)}
 
 
 def _attention_along(batch: PromptBatch, edge: Edge) -> Bool[Tensor, "batch pos src_pos"]:

@@ -18,7 +18,7 @@ from icl_circuits.interventions.hooks import (
     SrcPositions,
     ZeroHeads,
 )
-from icl_circuits.interventions.metrics import Metric, MetricName, from_logits
+from icl_circuits.interventions.metrics import Metric, MetricName, from_logits, metric_name
 from icl_circuits.interventions.paths import Paths, path_patch
 from icl_circuits.interventions.position import POS_EMBED, WithoutPosition, position_sites, positionless
 from icl_circuits.interventions.replacement import Mean, Replacement, Resample, Run, Zero
@@ -66,6 +66,7 @@ __all__ = [
     "from_logits",
     "intervene",
     "mean_z",
+    "metric_name",
     "path_patch",
     "position_sites",
     "positionless",

@@ -1,6 +1,8 @@
 """Figures, circuitsvis views and pages: they take results and never compute them."""
 
 from icl_circuits.viz.bias_figures import majority_figure, recency_figure
+from icl_circuits.viz.circuit_svg import PromptRow
+from icl_circuits.viz.circuit_view import CircuitView, ShownRun
 from icl_circuits.viz.figures import accuracy_bars, head_map, layer_bars
 from icl_circuits.viz.page import MarkedToken, Section, Table, render_page
 from icl_circuits.viz.style import save, style
@@ -8,8 +10,11 @@ from icl_circuits.viz.tower_figures import auc_dots, flow_curves, label_feature_
 from icl_circuits.viz.views import attention_view, circuitsvis_bundle, heads_that_fit, script_json
 
 __all__ = [
+    "CircuitView",
     "MarkedToken",
+    "PromptRow",
     "Section",
+    "ShownRun",
     "Table",
     "accuracy_bars",
     "attention_view",

@@ -1,0 +1,182 @@
+"""The interactive circuit: one offline page, a frame in a notebook, a drawing for a paper."""
+
+import html
+import importlib.resources
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from icl_circuits.errors import InputError
+from icl_circuits.viz.circuit_svg import PromptRow, draw, edge_class, printable
+from icl_circuits.viz.page import Table
+from icl_circuits.viz.views import circuitsvis_bundle, script_json
+
+if TYPE_CHECKING:
+    from icl_circuits.circuits import Circuit
+    from icl_circuits.models import Head
+
+EDGES_SHOWN = 40
+PATTERN_CELLS = 600_000
+"""Attention values on one page, of the triangular part: about 3 MB."""
+
+
+@dataclass(frozen=True)
+class ShownRun:
+    """One prompt in one version, as numbers to show."""
+
+    title: str
+    version: str
+    """`original` or `labels reversed`."""
+    tokens: tuple[str, ...]
+    row: PromptRow
+    answer: str
+    """The right answer."""
+    base: float
+    """The metric of the whole model."""
+    scores: Float[np.ndarray, " edge"]
+    """What each edge contributes."""
+    attention: Float[np.ndarray, "selected demo"]
+    raw: Float[np.ndarray, "selected demo"]
+    """How far the value-output vector at each label position raises its own label above the others, logits."""
+    towers: Float[np.ndarray, "tower selected demo"]
+    """The attention score, and the same without position; NaN where there is none."""
+    top: tuple[tuple[tuple[str, ...], ...], ...]
+    """The top tokens of the value-output vector of each head at each label position."""
+    patterns: Float[np.ndarray, "selected pos src_pos"]
+
+
+@dataclass(frozen=True)
+class CircuitView:
+    """A circuit and the prompts to see it on. In a notebook it displays itself, without any network call."""
+
+    circuit: "Circuit"
+    heads: tuple["Head", ...]
+    head_labels: tuple[str, ...]
+    """The label of each head."""
+    labels: tuple[str, ...]
+    runs: tuple[ShownRun, ...]
+    summary: str
+    tests: Table | None = None
+    """How well the circuit's heads do alone."""
+
+    def to_svg(self, run: int = 0, *, n_edges: int = EDGES_SHOWN) -> str:
+        """The drawing of one run, with its `n_edges` strongest edges.
+
+        Raises:
+            InputError: a run that does not exist, or fewer than one edge.
+        """
+        if not 0 <= run < len(self.runs) or n_edges < 1:
+            raise InputError(
+                f"run {run} with {n_edges} edges: give a run of 0..{len(self.runs) - 1} and 1 edge or more"
+            )
+        return self._svg((self.runs[run],), n_edges)
+
+    def to_html(self) -> str:
+        """The page: one file with everything in it."""
+        environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+        template = importlib.resources.files(__package__).joinpath("circuit.html.jinja").read_text(encoding="utf-8")
+        kept, cut = self._patterns()
+        return environment.from_string(template).render(
+            title=f"In-context circuit of {self.circuit.provenance.get('name', 'a model')}",
+            summary=self.summary,
+            svg=Markup(self._svg(self.runs, EDGES_SHOWN)),
+            data=Markup(script_json(self._data(kept))),
+            bundle=Markup(circuitsvis_bundle()),
+            n_edges=len(self.circuit.edges),
+            shown=min(EDGES_SHOWN, len(self.circuit.edges)),
+            titles=list(dict.fromkeys(run.title for run in self.runs)),
+            versions=list(dict.fromkeys(run.version for run in self.runs)),
+            metric=self.circuit.metric,
+            cut=cut,
+            tests=self.tests,
+            table=self._table(),
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write the page."""
+        Path(path).write_text(self.to_html(), encoding="utf-8")
+
+    def _repr_html_(self) -> str:
+        page = html.escape(self.to_html(), quote=True)
+        return (
+            f'<iframe sandbox="allow-scripts" style="width: 100%; height: 860px; border: 0" srcdoc="{page}"></iframe>'
+        )
+
+    def _svg(self, runs: tuple[ShownRun, ...], n_edges: int) -> str:
+        classes = {
+            str(head): self.labels.index(label) for head, label in zip(self.heads, self.head_labels, strict=True)
+        }
+        rows, first = [run.row for run in runs], runs[0]
+        title = f"{first.title}, {first.version}: {len(self.circuit.nodes)} nodes, the {n_edges} strongest edges"
+        return draw(self.circuit, rows, first.scores, self.labels, classes, shown=n_edges, title=title)
+
+    def _table(self) -> Table:
+        frame = self.circuit.to_frame()
+        rows = [
+            (str(row.sender), f"{row.receiver}.{row.input}" if isinstance(row.input, str) else str(row.receiver),
+             f"{row.score:+.3f}", f"[{row.score_low:+.3f}, {row.score_high:+.3f}]")
+            for row in frame.itertuples()
+        ]  # fmt: skip
+        return Table(("from", "to", f"mean {self.circuit.metric} it adds", "95 % interval"), tuple(rows))
+
+    def _patterns(self) -> tuple[list[list[list[list[float]]] | None], int]:
+        """Lower triangles of the attention patterns, run by run while there is room; and how many runs lack."""
+        room, kept = PATTERN_CELLS, list[list[list[list[float]]] | None]()
+        for run in self.runs:
+            n_heads, n_pos, _ = run.patterns.shape
+            room -= n_heads * n_pos * (n_pos + 1) // 2
+            rounded = np.round(run.patterns.astype(np.float64), 3)
+            kept.append(
+                [[row[: i + 1].tolist() for i, row in enumerate(head)] for head in rounded] if room >= 0 else None
+            )
+        return kept, sum(pattern is None for pattern in kept)
+
+    def _data(self, patterns: list[list[list[list[float]]] | None]) -> dict[str, object]:
+        names = [str(head) for head in self.heads]
+        place = {name: i for i, name in enumerate(names)}
+        head_class = {name: self.labels.index(label) for name, label in zip(names, self.head_labels, strict=True)}
+        runs = []
+        for run, pattern in zip(self.runs, patterns, strict=True):
+            runs.append(
+                {
+                    "title": run.title,
+                    "version": run.version,
+                    "tokens": [printable(token) for token in run.tokens],
+                    "demos": [printable(text) for text in run.row.texts],
+                    "classes": list(run.row.labels),
+                    "answer": printable(run.answer),
+                    "base": round(run.base, 3),
+                    "scores": _rounded(run.scores),
+                    "edge_classes": [edge_class(edge, run.row.labels, head_class) for edge in self.circuit.edges],
+                    "attention": _rounded(run.attention),
+                    "raw": _rounded(run.raw),
+                    "towers": _rounded(run.towers),
+                    "top": [[[printable(token) for token in tokens] for tokens in head] for head in run.top],
+                    "patterns": pattern,
+                }
+            )
+        edges = [
+            {
+                "name": str(edge),
+                "kind": {"k": "key", "v": "value"}.get(edge.input or "", "other"),
+                "head": place.get(str(edge.receiver)),
+                "demo": edge.sender.index,
+                "from": str(edge.sender),
+                "to": str(edge.receiver),
+            }
+            for edge in self.circuit.edges
+        ]
+        labels = [printable(label) for label in self.labels]
+        return {"runs": runs, "edges": edges, "heads": names, "labels": labels, "metric": self.circuit.metric}
+
+
+def _rounded(values: Float[np.ndarray, "..."]) -> object:
+    """Nested lists with four places; None for what is not finite."""
+    if values.ndim > 1:
+        return [_rounded(part) for part in values]
+    return [round(float(value), 4) if np.isfinite(value) else None for value in values]

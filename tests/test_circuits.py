@@ -1,0 +1,360 @@
+"""Circuits: planted edges recovered exactly, every edge against hooks written by hand, files, pages."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from browser import open_page
+from conftest import require_backend
+from planted import planted_model, planted_rows
+from torch import Tensor
+
+from icl_circuits import InputError
+from icl_circuits.circuits import Circuit, Edge, Node, evaluate_circuit, find_circuit, score_edges
+from icl_circuits.circuits.circuit import LOGITS, head_node
+from icl_circuits.circuits.find import like_any_label
+from icl_circuits.interventions import from_logits, mean_z, path_patch
+from icl_circuits.models import Head, LensModel, all_heads, hook_points, kv_head
+from icl_circuits.models.lens import note_live_scores
+from icl_circuits.prompts import PromptBatch, Rows, encode, sample_prompts, zero_shot
+from icl_circuits.viz import CircuitView, PromptRow, ShownRun
+
+FOO, BAR, LABEL_TEXT, QUERY_TEXT = Head(1, 0), Head(1, 1), Head(0, 0), Head(0, 1)
+
+
+@pytest.fixture(scope="module")
+def small() -> tuple[LensModel, PromptBatch]:
+    require_backend("hooked")
+    model = planted_model()
+    return model, encode(model, sample_prompts(planted_rows(), 8, shots=1, seed=0))
+
+
+# --- the planted circuit ----------------------------------------------------------------------------------------------
+
+
+def test_the_planted_circuit(small: tuple[LensModel, PromptBatch]) -> None:
+    """One demonstration of each label: the head of the right label reads its position, and nothing else matters."""
+    model, batch = small
+    circuit = find_circuit(model, batch, [FOO, BAR])
+    np.testing.assert_allclose(circuit.base, 4.0, atol=1e-4)
+    score = dict(zip(map(str, circuit.edges), circuit.scores, strict=True))
+    gold = batch.gold.numpy()
+    holds_foo = (batch.demo_labels == 0).int().argmax(1).numpy()
+    for label, head in enumerate((FOO, BAR)):
+        right = gold == label
+        np.testing.assert_allclose(score[f"{head} -> logits"], np.where(right, 4.0, 0.0), atol=1e-4)
+        np.testing.assert_allclose(score[f"{QUERY_TEXT} -> {head}.q"], np.where(right, 4.0, 0.0), atol=1e-4)
+        for demo in range(2):
+            read = right & ((holds_foo == demo) == (label == 0))  # half of it: a label like any other is half of each
+            np.testing.assert_allclose(score[f"label{demo} -> {head}.v"], np.where(read, 2.0, 0.0), atol=1e-4)
+    np.testing.assert_allclose(score["query -> last"], 4.0, atol=1e-4)
+    for demo in range(2):
+        read = (holds_foo == demo) == (gold == 0)
+        np.testing.assert_allclose(score[f"text{demo} -> label{demo}"], np.where(read, 4.0, 0.0), atol=1e-4)
+    strong = circuit.top(12)
+    assert {str(node) for node in strong.nodes} >= {"L1H0", "L1H1", "L0H1", "query", "last", "logits"}
+    assert (np.abs(strong.mean) > 0.4).all()
+
+
+def test_the_planted_heads_alone(small: tuple[LensModel, PromptBatch]) -> None:
+    model, batch = small
+    reference = encode(model, sample_prompts(planted_rows(), 8, shots=1, seed=1))
+    heads = (QUERY_TEXT, LABEL_TEXT, FOO, BAR)
+    found = evaluate_circuit(model, batch, reference, heads)
+    assert found.sizes == (1, 2, 4)
+    np.testing.assert_allclose(found.values[0, -1], found.whole, atol=1e-5)  # nothing else does anything
+    np.testing.assert_allclose(found.values[1, -1], found.empty, atol=1e-5)
+    frame = found.to_frame().set_index(["curve", "size"])
+    assert frame.loc[("circuit", 4), "share"] == pytest.approx(1.0)
+    assert frame.loc[("complement", 4), "share"] == pytest.approx(0.0)
+    assert (found.minimality()["loss"] > 1).all()  # each head is needed
+
+
+# --- every edge against hooks written by hand -------------------------------------------------------------------------
+
+
+def with_hooks(model: LensModel, batch: PromptBatch, hooks: list[Any]) -> np.ndarray:
+    rows = torch.arange(len(batch))
+    with torch.no_grad():
+        logits = model.run_with_hooks(batch.tokens, fwd_hooks=hooks)[rows, batch.last]
+    return from_logits("logit_diff", logits, batch).numpy()
+
+
+def test_every_edge_equals_hooks_by_hand(model: LensModel, words: Rows) -> None:
+    batch = encode(model, sample_prompts(words, 4, shots=2, seed=3))
+    rows, head, demo = torch.arange(len(batch)), Head(1, 2), 1
+    at = batch.label_positions
+    note_live_scores(model)
+    live = bool(getattr(model, "icl_scores_are_live"))  # noqa: B009
+    found = find_circuit(model, batch, [head, Head(2, 1)], n_upstream=2)
+    score = dict(zip(map(str, found.edges), found.scores, strict=True))
+    base = with_hooks(model, batch, [])
+    np.testing.assert_allclose(found.base, base, atol=1e-4)
+
+    def check(name: str, *hooks: tuple[str, Any]) -> None:
+        np.testing.assert_allclose(score[name], base - with_hooks(model, batch, list(hooks)), atol=2e-4, err_msg=name)
+
+    seen: dict[str, Tensor] = {}
+
+    def keep(value: Tensor, hook: Any) -> None:
+        seen[hook.name.rsplit("_", 1)[-1]] = value.clone()
+
+    names = [f"blocks.1.attn.hook_{site}" for site in ("pattern", "v", "q")]
+    with torch.no_grad():
+        model.run_with_hooks(batch.tokens, fwd_hooks=[(name, keep) for name in names])
+
+    def replace_value(z: Tensor, hook: Any) -> Tensor:
+        v = seen["v"][:, :, kv_head(model, head.head)]
+        alpha = seen["pattern"][rows, head.head, batch.last]
+        changed = v.clone()
+        changed[rows, at[:, demo]] = v[rows[:, None], at].mean(1)
+        z[rows, batch.last, head.head] = (alpha[:, :, None] * changed).sum(1)
+        return z
+
+    check(f"label{demo} -> {head}.v", ("blocks.1.attn.hook_z", replace_value))
+
+    def replace_query(q: Tensor, hook: Any) -> Tensor:
+        q[rows, batch.last, head.head] = q[rows, batch.last, head.head].mean(0)
+        return q
+
+    check(f"last -> {head}.q", ("blocks.1.attn.hook_q", replace_query))
+    paths = path_patch(model, batch, senders=[head], receivers=(), logits=True)
+    np.testing.assert_allclose(score[f"{head} -> logits"], -paths.effect[0], atol=2e-4)
+    into = next(edge for edge in found.edges if edge.receiver == head_node(head) and edge.sender.kind == "mlp")
+    assert into.input == "q"
+    if not live:
+        assert not any(edge.sender.kind == "text" for edge in found.edges)
+        return
+
+    def replace_score(scores: Tensor, hook: Any) -> Tensor:
+        row = scores[rows, head.head, batch.last].clone()
+        row[rows, at[:, demo]] = row[rows[:, None], at].mean(1)
+        scores[rows, head.head, batch.last] = row
+        return scores
+
+    check(f"label{demo} -> {head}.k", ("blocks.1.attn.hook_attn_scores", replace_score))
+
+    def cut_text(scores: Tensor, hook: Any) -> Tensor:
+        for row in range(len(batch)):
+            start = int(at[row, demo - 1]) + 1
+            scores[row, :, at[row, demo], start : int(at[row, demo])] = float("-inf")
+        return scores
+
+    layers = range(model.cfg.n_layers)
+    check(f"text{demo} -> label{demo}", *((f"blocks.{layer}.attn.hook_attn_scores", cut_text) for layer in layers))
+
+
+def test_a_head_alone_equals_hooks_by_hand(model: LensModel, words: Rows) -> None:
+    batch, reference = (encode(model, sample_prompts(words, 3, shots=1, seed=seed)) for seed in (0, 1))
+    heads = (Head(2, 1), Head(0, 3))
+    found = evaluate_circuit(model, batch, reference, heads, sizes=[1])
+    mean = mean_z(model, reference, all_heads(model))
+
+    def ablate(out: set[Head]) -> list[Any]:
+        def hook_of(layer: int) -> Any:
+            def hook(z: Tensor, hook: Any) -> Tensor:
+                for head in out:
+                    if head.layer == layer:
+                        z[:, :, head.head] = mean[head]
+                return z
+
+            return hook
+
+        return [(f"blocks.{layer}.attn.hook_z", hook_of(layer)) for layer in range(model.cfg.n_layers)]
+
+    every = set(all_heads(model))
+    for values, out in (
+        (found.values[0, 0], every - {heads[0]}),
+        (found.values[0, 1], every - set(heads)),
+        (found.values[1, 1], set(heads)),
+        (found.without[0], every - {heads[1]}),
+        (found.empty, every),
+    ):
+        np.testing.assert_allclose(values, with_hooks(model, batch, ablate(out)), atol=2e-4)
+    assert all(not point.fwd_hooks for point in hook_points(model).values())
+
+
+def test_like_any_label() -> None:
+    """Two labels attended to alike, with opposite values: each is half of the difference from the mean."""
+    pattern = torch.tensor([[0.2, 0.4, 0.4]])
+    v = torch.tensor([[[1.0], [2.0], [-2.0]]])
+    by_score, by_value = like_any_label(pattern, v, torch.tensor([[1, 2]]))
+    torch.testing.assert_close(by_score, torch.full((1, 2, 1), 0.2))
+    torch.testing.assert_close(by_value, torch.tensor([[[0.2 - 0.8], [0.2 + 0.8]]]))
+
+
+# --- the value, its files, what is refused ----------------------------------------------------------------------------
+
+CHAIN = Circuit(
+    edges=(
+        Edge(Node("text", index=0), Node("label", index=0)),
+        Edge(Node("label", index=0), Node("head", 3, 1), "v"),
+        Edge(Node("label", index=0), Node("head", 3, 1), "k"),
+        Edge(Node("mlp", 0), Node("head", 3, 1), "q"),
+        Edge(Node("head", 3, 1), LOGITS),
+        Edge(Node("head", 2, 0), LOGITS),
+    ),
+    scores=np.array([[1, 3], [-4, -6], [0.5, 0.5], [0.1, 0.1], [7, 9], [0, 0.4]], dtype=np.float32),
+    base=np.array([1, 2], dtype=np.float32),
+    metric="logit_diff",
+    shape={"n_layers": 4, "n_heads": 2, "d_model": 8, "parallel_attn_mlp": False},
+    provenance={"name": "chain"},
+)
+
+
+def test_choosing_edges() -> None:
+    assert [str(node) for node in CHAIN.nodes] == ["text0", "label0", "MLP0", "L2H0", "L3H1", "logits"]
+    assert CHAIN.heads == (Head(2, 0), Head(3, 1))
+    assert [str(edge) for edge in CHAIN.top(3).edges] == ["text0 -> label0", "label0 -> L3H1.v", "L3H1 -> logits"]
+    assert CHAIN.above(0.5).edges == CHAIN.edges[:3] + CHAIN.edges[4:5]
+    no_end = CHAIN.above(3.0).above(6.0)
+    assert [str(edge) for edge in no_end.edges] == ["L3H1 -> logits"]
+    dangling = Circuit(CHAIN.edges[:4], CHAIN.scores[:4], CHAIN.base, "logit_diff", CHAIN.shape)
+    assert dangling.top(4).edges == ()  # nothing leads to the logits
+    frame = CHAIN.to_frame()
+    assert frame["score"].tolist() == pytest.approx([8, -5, 2, 0.5, 0.2, 0.1])
+    with pytest.raises(InputError, match="keep at least 1"):
+        CHAIN.top(0)
+
+
+def test_files(tmp_path: Path) -> None:
+    CHAIN.save(tmp_path / "c.json")
+    loaded = Circuit.load(tmp_path / "c.json")
+    assert loaded.edges == CHAIN.edges
+    np.testing.assert_array_equal(loaded.scores, CHAIN.scores)
+    np.testing.assert_array_equal(loaded.base, CHAIN.base)
+    assert (loaded.metric, loaded.shape, loaded.provenance) == (CHAIN.metric, CHAIN.shape, CHAIN.provenance)
+    for text, why in (("{}", "format"), ("[1]", "no circuit"), ("nonsense", "no circuit")):
+        (tmp_path / "bad.json").write_text(text)
+        with pytest.raises(InputError, match=why):
+            Circuit.load(tmp_path / "bad.json")
+    good = json.loads((tmp_path / "c.json").read_text())
+    good["edges"][0]["sender"]["kind"] = "ghost"
+    (tmp_path / "bad.json").write_text(json.dumps(good))
+    with pytest.raises(InputError, match="'ghost' is unknown"):
+        Circuit.load(tmp_path / "bad.json")
+    with pytest.raises(InputError, match="cannot read"):
+        Circuit.load(tmp_path / "none.json")
+
+
+def test_the_mib_format() -> None:
+    found = CHAIN.to_mib()
+    assert found["cfg"] == CHAIN.shape
+    assert list(found["nodes"])[:4] == ["input", "a0.h0", "a0.h1", "m0"]
+    assert {name for name, node in found["nodes"].items() if node["in_graph"]} == {
+        "input", "m0", "a2.h0", "a3.h1", "logits",
+    }  # fmt: skip
+    assert {name: edge["score"] for name, edge in found["edges"].items()} == pytest.approx(
+        {"input->a3.h1<v>": -5, "input->a3.h1<k>": 0.5, "m0->a3.h1<q>": 0.1, "a3.h1->logits": 8, "a2.h0->logits": 0.2}
+    )
+
+
+def test_what_is_refused(gpt2: LensModel, words: Rows) -> None:
+    prompts = sample_prompts(words, 2, shots=1, seed=0)
+    batch = encode(gpt2, prompts)
+    with pytest.raises(InputError, match="use 1 shot or more"):
+        find_circuit(gpt2, encode(gpt2, [zero_shot(prompt) for prompt in prompts]), [Head(0, 0)])
+    with pytest.raises(InputError, match="0 or more"):
+        find_circuit(gpt2, batch, [Head(0, 0)], n_upstream=-1)
+    for edge, why in (
+        (Edge(Node("label", index=7), Node("head", 0, 0), "k"), "demonstrations 0..1"),
+        (Edge(Node("text", index=0), Node("label", index=1)), "none that a circuit has"),
+        (Edge(Node("head", 2, 0), Node("head", 1, 0), "q"), "does not lie below"),
+    ):
+        with pytest.raises(InputError, match=why):
+            score_edges(gpt2, batch, [edge, Edge(Node("head", 1, 0), Node("head", 2, 0), "q")])
+    with pytest.raises(InputError, match="rank each once"):
+        evaluate_circuit(gpt2, batch, batch, [Head(0, 0), Head(0, 0)])
+    with pytest.raises(InputError, match="between 1 and 1"):
+        evaluate_circuit(gpt2, batch, batch, [Head(0, 0)], sizes=[2])
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+HOSTILE = (
+    "</script><b>x",
+    "\"'`&lt;",
+    "a\u2028b\u2029",
+    "\u202eright to left \u05d0",
+    "\U0001f600 \u0301",
+    "nul\x00\x08\x1b",
+)
+
+
+def hostile_view() -> CircuitView:
+    """A circuit whose every string is hostile."""
+    heads = (Head(1, 0), Head(2, 1))
+    edges = [Edge(Node("text", index=i), Node("label", index=i)) for i in range(2)]
+    edges += [Edge(Node("label", index=i), head_node(h), name) for h in heads for name in ("k", "v") for i in range(2)]
+    edges += [Edge(Node("query"), Node("last")), Edge(Node("embed"), head_node(heads[1]), "q")]
+    edges += [Edge(Node("last"), head_node(heads[0]), "q"), *(Edge(head_node(head), LOGITS) for head in heads)]
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(len(edges), 2)).astype(np.float32)
+    shape = {"n_layers": 3, "n_heads": 2, "d_model": 4, "parallel_attn_mlp": False}
+    circuit = Circuit(tuple(edges), scores, np.ones(2, np.float32), "logit_diff", shape, {"name": HOSTILE[0]})
+    pattern = np.tril(np.ones((2, 6, 6), np.float32)) / np.arange(1, 7)[:, None]
+    runs = [
+        ShownRun(
+            title=f"Prompt 1 {HOSTILE[1]}", version=version, tokens=HOSTILE,
+            row=PromptRow((HOSTILE[0] * 9, HOSTILE[3], HOSTILE[5]), (0, 1)), answer=HOSTILE[0], base=0.5,
+            scores=scores[:, i], attention=np.full((2, 2), 0.25), raw=rng.normal(size=(2, 2)),
+            towers=np.stack([rng.normal(size=(2, 2)), np.full((2, 2), np.nan)]),
+            top=tuple((HOSTILE, HOSTILE) for _ in heads), patterns=pattern,
+        )
+        for i, version in enumerate(("original", "labels reversed"))
+    ]  # fmt: skip
+    return CircuitView(circuit, heads, (HOSTILE[0], HOSTILE[1]), HOSTILE[:2], tuple(runs), HOSTILE[4])
+
+
+DRIVE = """
+<script>
+document.querySelector('[name=version][value="labels reversed"]').click();
+document.querySelector('[name=mode][value=weighted]').click();
+for (const node of document.querySelectorAll(".node")) {
+  node.focus();
+  node.dispatchEvent(new KeyboardEvent("keydown", {key: "Enter", bubbles: true}));
+}
+document.getElementById("shown").value = 3;
+document.getElementById("shown").dispatchEvent(new Event("input"));
+</script>
+"""
+
+
+def test_the_page_with_hostile_strings(tmp_path: Path, chromium: str) -> None:
+    view = hostile_view()
+    view.save(tmp_path / "c.html")
+    page = (tmp_path / "c.html").read_text(encoding="utf-8")
+    (tmp_path / "driven.html").write_text(page.replace("</body>", DRIVE + "</body>"), encoding="utf-8")
+    opened = open_page(chromium, tmp_path / "driven.html")
+    assert opened.console == []
+    assert opened.count("b") == 0
+    assert opened.count("canvas") >= 1  # the head's attention is drawn
+    assert 'id="opened">' in opened.dom.replace(' hidden=""', "")
+    assert "labels reversed</h2>" in opened.dom
+    assert "not measured" in opened.dom
+    assert opened.dom.count('visibility="visible"') == 3
+    frame = view._repr_html_()
+    assert frame.startswith('<iframe sandbox="allow-scripts"')
+    assert "<script" not in frame  # all of the page is inside an attribute
+    (tmp_path / "notebook.html").write_text(f"<html><body>{frame}</body></html>", encoding="utf-8")
+    assert open_page(chromium, tmp_path / "notebook.html").console == []
+
+
+def test_the_drawing(tmp_path: Path) -> None:
+    from xml.etree import ElementTree
+
+    view = hostile_view()
+    root = ElementTree.fromstring(view.to_svg(n_edges=5))
+    edges = [element for element in root.iter() if "data-edge" in element.attrib]
+    assert len(edges) == len(view.circuit.edges)
+    shown = [element for element in edges if "visibility" not in element.attrib]
+    assert len(shown) == 5
+    negative = {int(e.attrib["data-edge"]) for e in shown if "stroke-dasharray" in e.attrib}
+    assert negative == {i for i in (int(e.attrib["data-edge"]) for e in shown) if view.runs[0].scores[i] < 0}
+    assert view.to_svg(1) != view.to_svg(0)
+    for run, n_edges in ((2, 5), (0, 0)):
+        with pytest.raises(InputError, match="give a run of 0..1"):
+            view.to_svg(run, n_edges=n_edges)
