@@ -11,6 +11,11 @@ if TYPE_CHECKING:
     from icl_circuits.biases import majority_bias as majority_bias
     from icl_circuits.biases import mitigation as mitigation
     from icl_circuits.biases import recency_bias as recency_bias
+    from icl_circuits.circuits import Circuit as Circuit
+    from icl_circuits.circuits import evaluate_circuit as evaluate_circuit
+    from icl_circuits.circuits import find_circuit as find_circuit
+    from icl_circuits.circuits import minimality as minimality
+    from icl_circuits.circuits import score_edges as score_edges
     from icl_circuits.errors import InputError as InputError
     from icl_circuits.heads import group_intervention as group_intervention
     from icl_circuits.heads import log_prob_increase as log_prob_increase
@@ -58,6 +63,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "biases": ("add_minority_values", "majority_bias", "mitigation", "recency_bias"),
+    "circuits": ("Circuit", "evaluate_circuit", "find_circuit", "minimality", "score_edges"),
     "errors": ("InputError",),
     "heads": ("group_intervention", "log_prob_increase", "position_increase", "select_heads", "zero_each_head"),
     "interventions": (

@@ -159,8 +159,7 @@ def circuit_command(
         view.save(page)
         drawing.write_text(view.to_svg(), encoding="utf-8")
         view.circuit.save(numbers)
-    if view.tests is not None:
-        _console().print(_rich(view.tests, f"{view.circuit.metric} of the circuit's heads alone, and without them"))
+    _console().print(_rich(view.tests, f"Heads alone and left out, best first: {view.circuit.metric}"))
     _console().print(f"Circuit: {out}", soft_wrap=True, highlight=False, markup=False)
 
 

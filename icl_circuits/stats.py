@@ -37,41 +37,50 @@ class Intervals(NamedTuple):
 
 
 def resamples(n_prompts: int, *, draws: int = 2000, seed: int = 0) -> Float[np.ndarray, "draw prompt"]:
-    """Bootstrap resamples of the prompts, as weights: how often each draw takes each prompt, over their number."""
+    """Bootstrap resamples of the prompts: how often each draw takes each prompt, whole numbers."""
     chosen = generator(seed).integers(n_prompts, size=(draws, n_prompts))
-    return np.stack([np.bincount(row, minlength=n_prompts) for row in chosen]) / n_prompts
+    return np.stack([np.bincount(row, minlength=n_prompts) for row in chosen]).astype(float)
 
 
 def bootstrap_means(values: Float[np.ndarray, "row prompt"], *, draws: int = 2000, seed: int = 0) -> Intervals:
     """`bootstrap_mean` of every row, on the same resamples of the prompts."""
     n_rows, n_prompts = values.shape
-    if not n_prompts:
+    if not n_prompts or not n_rows:
         nothing = np.full(n_rows, np.nan)
         return Intervals(nothing, nothing, nothing)
-    weights = resamples(n_prompts, draws=draws, seed=seed)
-    parts = [values[start : start + 1024] @ weights.T for start in range(0, n_rows, 1024)]
+    counts = resamples(n_prompts, draws=draws, seed=seed)
+    parts = [values[start : start + 1024] @ counts.T / n_prompts for start in range(0, n_rows, 1024)]
     low, high = np.concatenate([np.quantile(part, [0.025, 0.975], axis=1) for part in parts], axis=1)
     return Intervals(values.mean(axis=1), low, high)
 
 
 Statistic = Callable[[Float[np.ndarray, "draw prompt"]], Float[np.ndarray, " draw"]]
-"""Of weights of the prompts that sum to 1, a row a draw: a number a draw, NaN where it has none."""
+"""Of how often each draw takes each prompt: a number a draw, NaN where it has none."""
 
 
 def bootstrap(statistic: Statistic, n_prompts: int, *, draws: int = 2000, seed: int = 0) -> Interval:
-    """Any statistic of weighted prompts, with its 95 % percentile interval over resamples of the prompts.
+    """Any statistic of counted prompts, with its 95 % percentile interval over resamples of the prompts.
 
     Resamples for which it is not finite are left out.
     """
     found = statistic(resamples(n_prompts, draws=draws, seed=seed))
     found = found[np.isfinite(found)]
     low, high = np.quantile(found, [0.025, 0.975]) if len(found) else (np.nan, np.nan)
-    return Interval(float(statistic(equal_weights(n_prompts))[0]), float(low), float(high))
+    return Interval(float(statistic(each_once(n_prompts))[0]), float(low), float(high))
 
 
-def equal_weights(n_prompts: int) -> Float[np.ndarray, "1 prompt"]:
-    """One row of weights that takes every prompt alike: the plain mean."""
-    return np.full((1, n_prompts), 1 / n_prompts)
+def each_once(n_prompts: int) -> Float[np.ndarray, "1 prompt"]:
+    """One draw that takes every prompt once: the plain statistic."""
+    return np.ones((1, n_prompts))
+
+
+def weighted_mean(
+    values: Float[np.ndarray, "*rows prompt"], counts: Float[np.ndarray, "draw prompt"]
+) -> Float[np.ndarray, "*rows draw"]:
+    """The mean over the prompts that each draw takes; NaN for a draw that takes none."""
+    total = counts.sum(axis=1)
+    found = values @ counts.T
+    return np.divide(found, total, out=np.full(found.shape, np.nan), where=total > 0)
 
 
 def relative_change(before: Float[np.ndarray, " prompt"], after: Float[np.ndarray, " prompt"]) -> Interval:

@@ -8,9 +8,9 @@ from planted import planted_model, planted_rows
 
 from icl_circuits import InputError
 from icl_circuits.biases import add_minority_values, arrangements, choose, majority_bias, mitigation, recency_bias
-from icl_circuits.biases.majority import imbalances, minority_weights
+from icl_circuits.biases.majority import MajorityBias, imbalances, minority_weights
 from icl_circuits.biases.recency import arrange
-from icl_circuits.heads import answer
+from icl_circuits.heads import Answers, answer
 from icl_circuits.interventions import WithoutPosition, answer_logits, intervene
 from icl_circuits.models import Head, LensModel
 from icl_circuits.prompts import Rows, encode, imbalance, sample_prompts, zero_shot
@@ -46,6 +46,17 @@ def test_planted_majority() -> None:
     assert mitigation(found, control, 1, len(prompts)).reduction.mean == 0
     frame = found.to_frame()
     assert frame.loc[frame["gold"].isna() & (frame["coefficient"] == 0), "top1"].tolist() == [1, 1, 1, 0.5, 1, 1, 0.5]
+
+
+def test_no_bias_is_exactly_none() -> None:
+    """Always right: nothing to reduce, and no strength is better than none, whatever the rounding."""
+    right = np.ones((3, 2, 48), bool)
+    answers = Answers(right, right, np.zeros(right.shape), np.zeros(right.shape))
+    found = MajorityBias(((2, 2), (1, 2), (2, 1)), (0.0, 0.3), answers, np.arange(48) % 2, ("foo", "bar"))
+    gained = mitigation(found, found, 1, 48)
+    assert gained.before == gained.after == (0, 0, 0)
+    assert np.isnan(gained.reduction).all()
+    assert choose(found) == 0
 
 
 def test_the_sweep_is_the_intervention(model: LensModel, words: Rows) -> None:

@@ -1,6 +1,8 @@
 """Circuits: planted edges recovered exactly, every edge against hooks written by hand, files, pages."""
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,22 @@ from planted import planted_model, planted_rows
 from torch import Tensor
 
 from icl_circuits import InputError
-from icl_circuits.circuits import Circuit, Edge, Node, evaluate_circuit, find_circuit, score_edges
+from icl_circuits.circuits import (
+    Circuit,
+    CircuitTest,
+    Edge,
+    Node,
+    evaluate_circuit,
+    find_circuit,
+    minimality,
+    score_edges,
+)
 from icl_circuits.circuits.circuit import LOGITS, head_node
 from icl_circuits.circuits.find import like_any_label
-from icl_circuits.interventions import from_logits, mean_z, path_patch
-from icl_circuits.models import Head, LensModel, all_heads, hook_points, kv_head
-from icl_circuits.models.lens import note_live_scores
+from icl_circuits.interventions import Mlp, from_logits, mean_z, path_patch
+from icl_circuits.models import Head, LensModel, all_heads, hook_points, kv_head, scores_are_live
 from icl_circuits.prompts import PromptBatch, Rows, encode, sample_prompts, zero_shot
-from icl_circuits.viz import CircuitView, PromptRow, ShownRun
+from icl_circuits.viz import CircuitView, PromptRow, ShownRun, Table
 
 FOO, BAR, LABEL_TEXT, QUERY_TEXT = Head(1, 0), Head(1, 1), Head(0, 0), Head(0, 1)
 
@@ -48,8 +58,9 @@ def test_the_planted_circuit(small: tuple[LensModel, PromptBatch]) -> None:
         np.testing.assert_allclose(score[f"{head} -> logits"], np.where(right, 4.0, 0.0), atol=1e-4)
         np.testing.assert_allclose(score[f"{QUERY_TEXT} -> {head}.q"], np.where(right, 4.0, 0.0), atol=1e-4)
         for demo in range(2):
-            read = right & ((holds_foo == demo) == (label == 0))  # half of it: a label like any other is half of each
-            np.testing.assert_allclose(score[f"label{demo} -> {head}.v"], np.where(read, 2.0, 0.0), atol=1e-4)
+            read = right & ((holds_foo == demo) == (label == 0))
+            for name, loss in (("k", 4.0), ("v", 2.0)):  # its score falls below that of <s>; its value is halved
+                np.testing.assert_allclose(score[f"label{demo} -> {head}.{name}"], np.where(read, loss, 0.0), atol=1e-4)
     np.testing.assert_allclose(score["query -> last"], 4.0, atol=1e-4)
     for demo in range(2):
         read = (holds_foo == demo) == (gold == 0)
@@ -70,7 +81,10 @@ def test_the_planted_heads_alone(small: tuple[LensModel, PromptBatch]) -> None:
     frame = found.to_frame().set_index(["curve", "size"])
     assert frame.loc[("circuit", 4), "share"] == pytest.approx(1.0)
     assert frame.loc[("complement", 4), "share"] == pytest.approx(0.0)
-    assert (found.minimality()["loss"] > 1).all()  # each head is needed
+    assert frame.loc[("random", 1), "share"] < 0.5
+    assert (minimality(model, batch, reference, heads)["loss"] > 1).all()  # each head is needed
+    nothing = CircuitTest(heads, (1,), "logit_diff", found.empty, found.empty, found.values[:, :1])
+    assert nothing.to_frame()["share"].isna().all()  # there is nothing to have a share of
 
 
 # --- every edge against hooks written by hand -------------------------------------------------------------------------
@@ -87,8 +101,7 @@ def test_every_edge_equals_hooks_by_hand(model: LensModel, words: Rows) -> None:
     batch = encode(model, sample_prompts(words, 4, shots=2, seed=3))
     rows, head, demo = torch.arange(len(batch)), Head(1, 2), 1
     at = batch.label_positions
-    note_live_scores(model)
-    live = bool(getattr(model, "icl_scores_are_live"))  # noqa: B009
+    live = scores_are_live(model)
     found = find_circuit(model, batch, [head, Head(2, 1)], n_upstream=2)
     score = dict(zip(map(str, found.edges), found.scores, strict=True))
     base = with_hooks(model, batch, [])
@@ -100,11 +113,15 @@ def test_every_edge_equals_hooks_by_hand(model: LensModel, words: Rows) -> None:
     seen: dict[str, Tensor] = {}
 
     def keep(value: Tensor, hook: Any) -> None:
-        seen[hook.name.rsplit("_", 1)[-1]] = value.clone()
+        seen[hook.name.split("hook_")[-1]] = value.clone()
 
-    names = [f"blocks.1.attn.hook_{site}" for site in ("pattern", "v", "q")]
+    names = [f"blocks.1.attn.hook_{site}" for site in ("pattern", "v", "attn_scores")]
     with torch.no_grad():
         model.run_with_hooks(batch.tokens, fwd_hooks=[(name, keep) for name in names])
+
+    if live:
+        row = seen["attn_scores"].softmax(-1)[rows, :, batch.last]
+        torch.testing.assert_close(row, seen["pattern"][rows, :, batch.last])
 
     def replace_value(z: Tensor, hook: Any) -> Tensor:
         v = seen["v"][:, :, kv_head(model, head.head)]
@@ -123,10 +140,20 @@ def test_every_edge_equals_hooks_by_hand(model: LensModel, words: Rows) -> None:
     check(f"last -> {head}.q", ("blocks.1.attn.hook_q", replace_query))
     paths = path_patch(model, batch, senders=[head], receivers=(), logits=True)
     np.testing.assert_allclose(score[f"{head} -> logits"], -paths.effect[0], atol=2e-4)
-    into = next(edge for edge in found.edges if edge.receiver == head_node(head) and edge.sender.kind == "mlp")
-    assert into.input == "q"
+    (of_mlp,) = score_edges(model, batch, [Edge(Node("mlp", 0), head_node(head), "q")]).scores
+    paths = path_patch(model, batch, senders=[Mlp(0)], receivers=[head])
+    np.testing.assert_allclose(of_mlp, -paths.effect[0], atol=2e-4)
     if not live:
         assert not any(edge.sender.kind == "text" for edge in found.edges)
+
+        def replace_attention(z: Tensor, hook: Any) -> Tensor:
+            alpha = seen["pattern"][rows, head.head, batch.last].clone()
+            alpha[rows, at[:, demo]] = alpha[rows[:, None], at].log().mean(1).exp()
+            v = seen["v"][:, :, kv_head(model, head.head)]
+            z[rows, batch.last, head.head] = ((alpha / alpha.sum(1, keepdim=True))[:, :, None] * v).sum(1)
+            return z
+
+        check(f"label{demo} -> {head}.k", ("blocks.1.attn.hook_z", replace_attention))
         return
 
     def replace_score(scores: Tensor, hook: Any) -> Tensor:
@@ -150,7 +177,7 @@ def test_every_edge_equals_hooks_by_hand(model: LensModel, words: Rows) -> None:
 def test_a_head_alone_equals_hooks_by_hand(model: LensModel, words: Rows) -> None:
     batch, reference = (encode(model, sample_prompts(words, 3, shots=1, seed=seed)) for seed in (0, 1))
     heads = (Head(2, 1), Head(0, 3))
-    found = evaluate_circuit(model, batch, reference, heads, sizes=[1])
+    found = evaluate_circuit(model, batch, reference, heads, sizes=[1, 2])
     mean = mean_z(model, reference, all_heads(model))
 
     def ablate(out: set[Head]) -> list[Any]:
@@ -166,11 +193,15 @@ def test_a_head_alone_equals_hooks_by_hand(model: LensModel, words: Rows) -> Non
         return [(f"blocks.{layer}.attn.hook_z", hook_of(layer)) for layer in range(model.cfg.n_layers)]
 
     every = set(all_heads(model))
+    loss = minimality(model, batch, reference, heads)["loss"]
+    pair = with_hooks(model, batch, ablate(every - set(heads)))
+    for i, left in enumerate(reversed(heads)):
+        expected = (pair - with_hooks(model, batch, ablate(every - {left}))).mean()
+        assert loss[i] == pytest.approx(expected, abs=2e-4)
     for values, out in (
         (found.values[0, 0], every - {heads[0]}),
         (found.values[0, 1], every - set(heads)),
         (found.values[1, 1], set(heads)),
-        (found.without[0], every - {heads[1]}),
         (found.empty, every),
     ):
         np.testing.assert_allclose(values, with_hooks(model, batch, ablate(out)), atol=2e-4)
@@ -181,9 +212,24 @@ def test_like_any_label() -> None:
     """Two labels attended to alike, with opposite values: each is half of the difference from the mean."""
     pattern = torch.tensor([[0.2, 0.4, 0.4]])
     v = torch.tensor([[[1.0], [2.0], [-2.0]]])
-    by_score, by_value = like_any_label(pattern, v, torch.tensor([[1, 2]]))
+    by_score, by_value = like_any_label(pattern.log(), v, torch.tensor([[1, 2]]))
     torch.testing.assert_close(by_score, torch.full((1, 2, 1), 0.2))
     torch.testing.assert_close(by_value, torch.tensor([[[0.2 - 0.8], [0.2 + 0.8]]]))
+
+
+def test_like_any_label_at_the_edges() -> None:
+    """All attention on one label, as good as none on another, and a label that the head cannot see at all."""
+    scores = torch.tensor([[120.0, 160.0, 80.0, float("-inf")]])
+    v, at = torch.tensor([[[0.0], [1.0], [5.0], [7.0]]]), torch.tensor([[1, 2, 3]])
+    by_score, by_value = like_any_label(scores, v, at)
+    for demo, changed in enumerate(([120.0, 120.0, 80.0], [120.0, 160.0, 120.0])):
+        expected = torch.tensor(changed).softmax(-1) @ v[0, :3]
+        torch.testing.assert_close(by_score[0, demo], expected)
+    torch.testing.assert_close(by_score[0, 2], torch.tensor([1.0]))  # unseen, it stays unseen
+    torch.testing.assert_close(by_value[0, :, 0], torch.tensor([3.0, 1.0, 1.0]))
+    only = like_any_label(torch.tensor([[-99.0, 1.0]]), torch.tensor([[[3.0], [4.0]]]), torch.tensor([[1]]))
+    for z in only:
+        torch.testing.assert_close(z, torch.tensor([[[4.0]]]))  # one label is like any other
 
 
 # --- the value, its files, what is refused ----------------------------------------------------------------------------
@@ -248,7 +294,7 @@ def test_the_mib_format() -> None:
         "input", "m0", "a2.h0", "a3.h1", "logits",
     }  # fmt: skip
     assert {name: edge["score"] for name, edge in found["edges"].items()} == pytest.approx(
-        {"input->a3.h1<v>": -5, "input->a3.h1<k>": 0.5, "m0->a3.h1<q>": 0.1, "a3.h1->logits": 8, "a2.h0->logits": 0.2}
+        {"m0->a3.h1<q>": 0.1, "a3.h1->logits": 8, "a2.h0->logits": 0.2}  # no positions there
     )
 
 
@@ -266,10 +312,19 @@ def test_what_is_refused(gpt2: LensModel, words: Rows) -> None:
     ):
         with pytest.raises(InputError, match=why):
             score_edges(gpt2, batch, [edge, Edge(Node("head", 1, 0), Node("head", 2, 0), "q")])
-    with pytest.raises(InputError, match="rank each once"):
+    with pytest.raises(InputError, match="give 2 prompts or more"):
+        find_circuit(gpt2, batch.select([0]), [Head(0, 0)])
+    for kind, layer, index in (("mlp", None, None), ("head", 1, None), ("last", None, 2), ("text", None, None)):
+        with pytest.raises(InputError, match="does not exist"):
+            Node(kind, layer, index)
+    with pytest.raises(InputError, match="name each head once"):
+        find_circuit(gpt2, batch, [Head(0, 0), Head(0, 0)])
+    with pytest.raises(InputError, match="name each head once"):
         evaluate_circuit(gpt2, batch, batch, [Head(0, 0), Head(0, 0)])
     with pytest.raises(InputError, match="between 1 and 1"):
         evaluate_circuit(gpt2, batch, batch, [Head(0, 0)], sizes=[2])
+    with pytest.raises(InputError, match="at least 1"):
+        evaluate_circuit(gpt2, batch, batch, [Head(0, 0)], n_random=0)
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------
@@ -306,7 +361,8 @@ def hostile_view() -> CircuitView:
         )
         for i, version in enumerate(("original", "labels reversed"))
     ]  # fmt: skip
-    return CircuitView(circuit, heads, (HOSTILE[0], HOSTILE[1]), HOSTILE[:2], tuple(runs), HOSTILE[4])
+    tests = Table(("heads", HOSTILE[1]), ((HOSTILE[0], HOSTILE[5]),))
+    return CircuitView(circuit, heads, (HOSTILE[0], HOSTILE[1]), HOSTILE[:2], tuple(runs), HOSTILE[4], tests)
 
 
 DRIVE = """
@@ -332,15 +388,28 @@ def test_the_page_with_hostile_strings(tmp_path: Path, chromium: str) -> None:
     assert opened.console == []
     assert opened.count("b") == 0
     assert opened.count("canvas") >= 1  # the head's attention is drawn
-    assert 'id="opened">' in opened.dom.replace(' hidden=""', "")
+    assert '<section id="opened">' in opened.dom  # no longer hidden
     assert "labels reversed</h2>" in opened.dom
-    assert "not measured" in opened.dom
+    assert "<td>not measured</td>" in opened.dom
     assert opened.dom.count('visibility="visible"') == 3
+    assert re.search(r'<td data-score="0">[+\u2212]\d', opened.dom)
     frame = view._repr_html_()
     assert frame.startswith('<iframe sandbox="allow-scripts"')
     assert "<script" not in frame  # all of the page is inside an attribute
     (tmp_path / "notebook.html").write_text(f"<html><body>{frame}</body></html>", encoding="utf-8")
     assert open_page(chromium, tmp_path / "notebook.html").console == []
+
+
+def test_a_view_that_does_not_fit_is_refused() -> None:
+    view = hostile_view()
+    with pytest.raises(InputError, match="make the view anew"):
+        replace(view, circuit=view.circuit.top(2))
+    with pytest.raises(InputError, match="give it among the heads"):
+        replace(view, heads=view.heads[:1])
+    empty = view.circuit.above(99.0)
+    assert empty.to_frame().empty
+    runs = tuple(replace(run, scores=run.scores[:0]) for run in view.runs)
+    assert "0 edges" in replace(view, circuit=empty, runs=runs).to_html()
 
 
 def test_the_drawing(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from conftest import require_backend, require_smollm2
 from safetensors.numpy import load_file
 
 from icl_circuits import cli
+from icl_circuits.circuits import Circuit
 from icl_circuits.models.lens import hooked_transformer_class
 
 TOWER_KEYS = {
@@ -185,6 +186,28 @@ def test_a_report_leaves_out_what_cannot_be_measured(run: Any, folders: dict[str
     assert "2 or more demonstrations of each label" in err
 
 
+def test_circuit_command(run: Any, folders: dict[str, Path], tmp_path: Path) -> None:
+    options = ("circuit", "--model", str(folders["llama"]), "--data", str(hostile_csv(tmp_path)), *SMALL)
+    code, out, err = run(*options, "--out", "new/c.html")
+    assert code == 0, err
+    assert "Circuit: new/c.html" in out
+    assert sorted(file.name for file in (tmp_path / "new").iterdir()) == ["c.html", "c.json", "c.svg"]
+    circuit = Circuit.load(tmp_path / "new" / "c.json")
+    assert len(circuit.heads) >= 2
+    assert circuit.provenance["backend"] in ("hooked", "bridge")
+    assert len(circuit.base) == 6
+    before = (tmp_path / "new" / "c.json").read_bytes()
+    for refused, why in (("new/c.html", "give --force"), ("c.pdf", "must end in .html")):
+        code, _, err = run(*options, "--out", refused)
+        assert (code, err.count("\n")) == (2, 1)
+        assert why in err
+    assert run(*options, "--out", "new/c.html", "--force")[0] == 0
+    assert (tmp_path / "new" / "c.json").read_bytes() == before
+    code, _, err = run(*options[:-2], "--shots", "0", "--out", "zero/c.html")
+    assert code == 2
+    assert {file.name for file in tmp_path.iterdir()} == {"new", "hostile.csv"}
+
+
 def test_heads_command(run: Any, folders: dict[str, Path], tmp_path: Path) -> None:
     code, out, _ = run("heads", "--model", str(folders["gptj"]), *SMALL)
     assert code == 0
@@ -300,7 +323,19 @@ def test_an_interrupted_report_leaves_nothing(folders: dict[str, Path], tmp_path
         "folder.render_page = slow\n"
         "c.main()\n"
     )
-    command = [sys.executable, "-c", script, "report", "--model", str(folders["gpt2"]), "--out", "r", *SMALL]
+    command = [
+        sys.executable,
+        "-c",
+        script,
+        "report",
+        "--model",
+        str(folders["gpt2"]),
+        "--out",
+        "r",
+        *SMALL,
+        "--shots",
+        "1",
+    ]
     with subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=os.environ
     ) as process:

@@ -10,8 +10,10 @@ from jaxtyping import Float
 from icl_circuits.errors import InputError
 from icl_circuits.stats import Interval, Statistic, bootstrap
 
-Weights = Float[np.ndarray, "draw prompt"] | None
-"""Weights of the prompts that sum to 1, a row a draw; None: one row that takes them alike."""
+Counts = Float[np.ndarray, "draw prompt"] | None
+"""How often each draw takes each prompt; None: one draw that takes each once."""
+TIED = 1e-12
+"""Fluctuations this close are the same, and 0 if this close to 0."""
 
 
 @runtime_checkable
@@ -23,11 +25,11 @@ class Bias(Protocol):
         """The mitigation's strengths that were run."""
         ...
 
-    def fluctuation(self, strength: int, weights: Weights = None) -> Float[np.ndarray, " draw"]:
-        """How much accuracy moves with what should not matter, at `strengths[strength]`, for each row of weights."""
+    def fluctuation(self, strength: int, counts: Counts = None) -> Float[np.ndarray, " draw"]:
+        """How much accuracy moves with what should not matter, at `strengths[strength]`, for each draw."""
         ...
 
-    def accuracy(self, strength: int, weights: Weights = None) -> Float[np.ndarray, " draw"]:
+    def accuracy(self, strength: int, counts: Counts = None) -> Float[np.ndarray, " draw"]:
         """Plain accuracy on the same prompts."""
         ...
 
@@ -40,7 +42,7 @@ def choose(bias: Bias) -> int:
     """
     require_plain_first(bias)
     lost = [np.maximum(bias.accuracy(0) - bias.accuracy(i), 0) for i in range(len(bias.strengths))]
-    return int(np.argmin([bias.fluctuation(i) + lost[i] for i in range(len(bias.strengths))]))
+    return int(np.argmin([np.round(bias.fluctuation(i) + lost[i], 12) for i in range(len(bias.strengths))]))
 
 
 def require_plain_first(bias: Bias) -> None:
@@ -74,7 +76,7 @@ def mitigation(
     mitigated: Bias,
     strength: int,
     n_prompts: int,
-    statistic: Callable[[Any, int, Weights], Float[np.ndarray, " draw"]] | None = None,
+    statistic: Callable[[Any, int, Counts], Float[np.ndarray, " draw"]] | None = None,
 ) -> Mitigation:
     """Compare `mitigated` at `strengths[strength]` with `base` at its first strength, 0, on the same prompts.
 
@@ -83,27 +85,27 @@ def mitigation(
         mitigated: with it; may be `base` itself, or the same with other heads.
         strength: index into `mitigated.strengths`.
         n_prompts: how many prompts both were run on.
-        statistic: of a bias, a strength and weights of the prompts; default its `fluctuation`.
+        statistic: of a bias, a strength and counts of the prompts; default its `fluctuation`.
 
     Raises:
         InputError: the first strength of `base` is not 0.
     """
     require_plain_first(base)
-    of = statistic or (lambda bias, i, weights: bias.fluctuation(i, weights))
+    of = statistic or (lambda bias, i, counts: bias.fluctuation(i, counts))
 
     def over_prompts(value: Statistic) -> Interval:
         return bootstrap(value, n_prompts)
 
-    def reduction(weights: Float[np.ndarray, "draw prompt"]) -> Float[np.ndarray, " draw"]:
-        before, after = of(base, 0, weights), of(mitigated, strength, weights)
+    def reduction(counts: Float[np.ndarray, "draw prompt"]) -> Float[np.ndarray, " draw"]:
+        before, after = of(base, 0, counts), of(mitigated, strength, counts)
         return 1 - np.divide(after, before, out=np.full_like(before, np.nan), where=before > 0)
 
     return Mitigation(
         mitigated.strengths[strength],
-        over_prompts(lambda weights: of(base, 0, weights)),
-        over_prompts(lambda weights: of(mitigated, strength, weights)),
+        over_prompts(lambda counts: of(base, 0, counts)),
+        over_prompts(lambda counts: of(mitigated, strength, counts)),
         over_prompts(reduction),
-        over_prompts(lambda weights: base.accuracy(0, weights)),
-        over_prompts(lambda weights: mitigated.accuracy(strength, weights)),
-        over_prompts(lambda weights: base.accuracy(0, weights) - mitigated.accuracy(strength, weights)),
+        over_prompts(lambda counts: base.accuracy(0, counts)),
+        over_prompts(lambda counts: mitigated.accuracy(strength, counts)),
+        over_prompts(lambda counts: base.accuracy(0, counts) - mitigated.accuracy(strength, counts)),
     )

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from icl_circuits.biases.choice import Weights
+from icl_circuits.biases.choice import Counts
 from icl_circuits.errors import InputError
 from icl_circuits.heads import Answers, as_answers, score_answers
 from icl_circuits.interventions import Capture, Hook, answer_logits
@@ -32,7 +32,7 @@ from icl_circuits.models import (
 )
 from icl_circuits.progress import progress
 from icl_circuits.prompts import DEFAULT_SEPARATOR, Prompt, PromptBatch, encode, imbalance
-from icl_circuits.stats import bootstrap_mean, equal_weights
+from icl_circuits.stats import bootstrap_mean, each_once, weighted_mean
 
 COEFFICIENTS = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 """Values of `a_c` that are swept; the paper's is 0.03."""
@@ -132,33 +132,28 @@ class MajorityBias:
     controls: tuple[Any, ...] = ()
     """A `MajorityBias` for each set of control heads, from the same forward passes."""
 
-    def fluctuation(self, strength: int, weights: Weights = None) -> Float[np.ndarray, " draw"]:
+    def fluctuation(self, strength: int, counts: Counts = None) -> Float[np.ndarray, " draw"]:
         """`mean |Acc_imbalanced - Acc_balanced|` over conditions and answers at `strengths[strength]`, top-1.
 
-        Prompts of each right answer are counted apart, so that what one label wins and another loses does not cancel.
-        One value for each row of `weights` of the prompts; without them one value, of all prompts alike.
+        Prompts of each right answer are taken apart, so that what one label wins and another loses does not cancel.
+        One value for each row of `counts`, how often it takes each prompt; without them one value, of all prompts.
         """
-        weights = equal_weights(len(self.gold)) if weights is None else weights
-        apart = []
-        for label in range(len(self.labels)):
-            kind = weights * (self.gold == label)
-            total = kind.sum(axis=1, keepdims=True)
-            apart.append(self._moved(strength, np.divide(kind, total, out=np.full_like(kind, np.nan), where=total > 0)))
-        found = np.stack(apart)
-        known = np.isfinite(found)
-        return np.where(known, found, 0).sum(axis=0) / known.sum(axis=0)
+        counts = each_once(len(self.gold)) if counts is None else counts
+        apart = np.stack([self._moved(strength, counts * (self.gold == label)) for label in range(len(self.labels))])
+        known = np.isfinite(apart)  # a draw may take no prompt of some answer
+        return np.where(known, apart, 0).sum(axis=0) / known.sum(axis=0)
 
-    def overall_fluctuation(self, strength: int, weights: Weights = None) -> Float[np.ndarray, " draw"]:
+    def overall_fluctuation(self, strength: int, counts: Counts = None) -> Float[np.ndarray, " draw"]:
         """The same over all prompts together."""
-        return self._moved(strength, equal_weights(len(self.gold)) if weights is None else weights)
+        return self._moved(strength, each_once(len(self.gold)) if counts is None else counts)
 
-    def accuracy(self, strength: int, weights: Weights = None) -> Float[np.ndarray, " draw"]:
+    def accuracy(self, strength: int, counts: Counts = None) -> Float[np.ndarray, " draw"]:
         """Top-1 accuracy at `strengths[strength]`, mean over all conditions."""
-        weights = equal_weights(len(self.gold)) if weights is None else weights
-        return (self._right(strength) @ weights.T).mean(axis=0)
+        counts = each_once(len(self.gold)) if counts is None else counts
+        return weighted_mean(self._right(strength), counts).mean(axis=0)
 
-    def _moved(self, strength: int, weights: Float[np.ndarray, "draw prompt"]) -> Float[np.ndarray, " draw"]:
-        accuracy = self._right(strength) @ weights.T
+    def _moved(self, strength: int, counts: Float[np.ndarray, "draw prompt"]) -> Float[np.ndarray, " draw"]:
+        accuracy = weighted_mean(self._right(strength), counts)
         return np.abs(accuracy[1:] - accuracy[0]).mean(axis=0)
 
     def _right(self, strength: int) -> Float[np.ndarray, "condition prompt"]:

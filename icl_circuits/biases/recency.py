@@ -14,14 +14,14 @@ import pandas as pd
 import torch
 from jaxtyping import Bool, Float
 
-from icl_circuits.biases.choice import Weights
+from icl_circuits.biases.choice import Counts
 from icl_circuits.errors import InputError
 from icl_circuits.heads import Answers, as_answers, score_answers
 from icl_circuits.interventions import Capture, WithoutPosition, answer_logits
 from icl_circuits.models import Head, LensModel, at_least_float32, require_some_heads
 from icl_circuits.progress import progress
 from icl_circuits.prompts import DEFAULT_SEPARATOR, Prompt, encode, reorder
-from icl_circuits.stats import bootstrap_mean, equal_weights, generator
+from icl_circuits.stats import bootstrap_mean, each_once, generator, weighted_mean
 
 STRENGTHS = (0.0, 0.5, 1.0)
 """How far scores go towards those without position; 1, the paper's, replaces them."""
@@ -42,36 +42,38 @@ class RecencyBias:
     attention: Float[np.ndarray, "order strength prompt selected place"]
     """Attention probability of the heads from the answer position to the label at each place."""
 
-    def fluctuation(self, strength: int, weights: Weights = None) -> Float[np.ndarray, " draw"]:
+    def fluctuation(self, strength: int, counts: Counts = None) -> Float[np.ndarray, " draw"]:
         """Standard deviation over orders of the top-1 accuracy, at `strengths[strength]`.
 
-        One value for each row of `weights` of the prompts; without them one value, of all prompts alike.
+        One value for each row of `counts`, how often it takes each prompt; without them one value, of all prompts.
         """
-        return self._accuracy(strength, weights).std(axis=0)
+        return self._accuracy(strength, counts).std(axis=0)
 
-    def accuracy(self, strength: int, weights: Weights = None) -> Float[np.ndarray, " draw"]:
+    def accuracy(self, strength: int, counts: Counts = None) -> Float[np.ndarray, " draw"]:
         """Top-1 accuracy at `strengths[strength]`, mean over orders."""
-        return self._accuracy(strength, weights).mean(axis=0)
+        return self._accuracy(strength, counts).mean(axis=0)
 
-    def attention_fluctuation(self, strength: int, weights: Weights = None) -> Float[np.ndarray, " draw"]:
+    def attention_fluctuation(self, strength: int, counts: Counts = None) -> Float[np.ndarray, " draw"]:
         """Standard deviation over places of the attention there, mean over heads.
 
         Same-class and other-class demonstrations count equally at every place, however the orders fell.
         """
-        return np.nanstd(self.attention_by_place(strength, weights), axis=2).mean(axis=1)
+        return np.nanstd(self.attention_by_place(strength, counts), axis=2).mean(axis=1)
 
-    def relative_attention_fluctuation(self, strength: int, weights: Weights = None) -> Float[np.ndarray, " draw"]:
+    def relative_attention_fluctuation(self, strength: int, counts: Counts = None) -> Float[np.ndarray, " draw"]:
         """The same relative to each head's mean attention over places: less attention everywhere is not less bias."""
-        by_place = self.attention_by_place(strength, weights)
+        by_place = self.attention_by_place(strength, counts)
         return (np.nanstd(by_place, axis=2) / np.nanmean(by_place, axis=2)).mean(axis=1)
 
-    def attention_by_place(self, strength: int, weights: Weights = None) -> Float[np.ndarray, "draw selected place"]:
+    def attention_by_place(self, strength: int, counts: Counts = None) -> Float[np.ndarray, "draw selected place"]:
         """Mean attention of each head to each place, half from orders with the query's class there, half without.
 
         NaN for a place where the orders put one kind alone, as few orders of three and more labels may.
         """
-        weights = self._equal() if weights is None else weights
-        by_order = np.stack([np.tensordot(weights, each, 1) for each in self.attention[:, strength].astype(float)])
+        counts = each_once(self.answers.top1.shape[-1]) if counts is None else counts
+        by_order = np.moveaxis(
+            weighted_mean(np.moveaxis(self.attention[:, strength].astype(float), 1, -1), counts), -1, 1
+        )
         same = np.array(self.orders)
         kinds = []
         for holds in (same, ~same):
@@ -80,11 +82,9 @@ class RecencyBias:
             kinds.append(np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0))
         return np.mean(np.stack(kinds), axis=0)
 
-    def _accuracy(self, strength: int, weights: Weights) -> Float[np.ndarray, "order draw"]:
-        return self.answers.top1[:, strength].astype(float) @ (self._equal() if weights is None else weights).T
-
-    def _equal(self) -> Float[np.ndarray, "1 prompt"]:
-        return equal_weights(self.answers.top1.shape[-1])
+    def _accuracy(self, strength: int, counts: Counts) -> Float[np.ndarray, "order draw"]:
+        right = self.answers.top1[:, strength].astype(float)
+        return weighted_mean(right, each_once(right.shape[-1]) if counts is None else counts)
 
     def to_frame(self) -> pd.DataFrame:
         """One row an order and strength: accuracies with 95 % intervals. In `order`, S is a demonstration of the

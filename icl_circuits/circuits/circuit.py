@@ -20,13 +20,19 @@ NodeKind = Literal["text", "label", "query", "last", "embed", "head", "mlp", "lo
 answer position; `embed`, `head` and `mlp`: what that component writes to the answer position."""
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Node:
     """One node; `index` counts demonstrations for `text` and `label`, heads of a layer for `head`."""
 
     kind: NodeKind
     layer: int | None = None
     index: int | None = None
+
+    def __post_init__(self) -> None:
+        has = self.layer is not None, self.index is not None
+        needs = {"head": (True, True), "mlp": (True, False), "text": (False, True), "label": (False, True)}
+        if has != needs.get(self.kind, (False, False)):
+            raise InputError(f"a {self.kind} node with layer {self.layer} and index {self.index} does not exist")
 
     def __str__(self) -> str:
         if self.kind == "head":
@@ -38,7 +44,7 @@ class Node:
     @property
     def head(self) -> Head | None:
         """The head, where this is one."""
-        return None if self.layer is None or self.index is None else Head(self.layer, self.index)
+        return Head(self.layer, self.index) if self.layer is not None and self.index is not None else None
 
 
 def head_node(head: Head) -> Node:
@@ -66,7 +72,8 @@ class Edge:
 class Circuit:
     """Edges and what each contributes: `base - metric without it`, for each prompt, in the metric's unit.
 
-    A positive score supports the right answer, a negative one works against it.
+    A positive score supports the right answer, a negative one works against it. Edges of different kinds are cut in
+    different ways (see `find_circuit`), so their scores share a unit, not a baseline.
     """
 
     edges: tuple[Edge, ...]
@@ -135,7 +142,11 @@ class Circuit:
         return replace(self, edges=tuple(self.edges[i] for i in rows), scores=self.scores[rows])
 
     def save(self, path: str | Path) -> None:
-        """Write the circuit as JSON: edges with their score for every prompt."""
+        """Write the circuit as JSON: edges with their score for every prompt.
+
+        Raises:
+            InputError: a score that is not finite.
+        """
         value = {
             "format": FORMAT,
             "metric": self.metric,
@@ -148,7 +159,11 @@ class Circuit:
                 for e, mean, scores in zip(self.edges, self.mean, self.scores, strict=True)
             ],
         }
-        Path(path).write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        try:
+            text = json.dumps(value, indent=1, allow_nan=False)
+        except ValueError:
+            raise InputError("the circuit has scores that are not finite: find it with another metric") from None
+        Path(path).write_text(text + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> "Circuit":
@@ -173,34 +188,39 @@ class Circuit:
             raise InputError(f"{str(path)!r} holds no circuit ({error}): give a file that Circuit.save wrote") from None
 
     def to_mib(self) -> dict[str, Any]:
-        """The circuit as the MIB benchmark's graphs are written (arXiv 2504.13151): `cfg`, `nodes` and `edges`.
+        """The paths between components as the MIB benchmark writes graphs (arXiv 2504.13151): `cfg`, `nodes`, `edges`.
 
-        Heads are `a0.h1`, MLPs `m0`, and edges `a0.h1->a5.h2<q>`; what a head reads of texts and label positions comes
-        from `input`. Positions are not told apart there, so scores of edges that become one are added up.
+        Heads are `a0.h1`, MLPs `m0`, the embedding `input`, and edges `a0.h1->a5.h2<q>`. That format knows no positions
+        and only direct paths, so what heads read of texts and label positions is left out.
         """
-        n_layers, n_heads = self.shape["n_layers"], self.shape["n_heads"]
-        inside = {_mib_name(node) for node in self.nodes} | {"input", "logits"}
+        paths = {
+            f"{_mib_name(edge.sender)}->{_mib_name(edge.receiver)}" + (f"<{edge.input}>" if edge.input else ""): {
+                "score": float(mean),
+                "in_graph": True,
+            }
+            for edge, mean in zip(self.edges, self.mean, strict=True)
+            if edge.sender.kind in ("embed", "head", "mlp")
+        }
+        inside = {name for path in paths for name in path.split("<")[0].split("->")} | {"input", "logits"}
         names = ["input"]
-        for layer in range(n_layers):
-            names += [*(f"a{layer}.h{head}" for head in range(n_heads)), f"m{layer}"]
-        edges: dict[str, dict[str, Any]] = {}
-        for edge, mean in zip(self.edges, self.mean, strict=True):
-            if _mib_name(edge.receiver) == "input":
-                continue
-            end = f"<{edge.input}>" if edge.input else ""
-            entry = edges.setdefault(
-                f"{_mib_name(edge.sender)}->{_mib_name(edge.receiver)}{end}", {"score": 0.0, "in_graph": True}
-            )
-            entry["score"] += float(mean)
+        for layer in range(self.shape["n_layers"]):
+            names += [*(f"a{layer}.h{head}" for head in range(self.shape["n_heads"])), f"m{layer}"]
         nodes = {name: {"in_graph": name in inside} for name in (*names, "logits")}
-        return {"cfg": dict(self.shape), "nodes": nodes, "edges": edges}
+        return {"cfg": dict(self.shape), "nodes": nodes, "edges": paths}
+
+
+def require_distinct(heads: tuple[Head, ...]) -> None:
+    """Raise `InputError` where a head is named twice."""
+    twice = next((head for head in heads if heads.count(head) > 1), None)
+    if twice is not None:
+        raise InputError(f"{twice} is named twice: name each head once")
 
 
 def _place(node: Node) -> tuple[int, int, int]:
     """Order of a prompt, then of the layers, then the logits."""
     if node.kind in ("head", "mlp"):
         return 1 + (node.layer or 0), node.kind == "mlp", node.index or 0
-    if node is LOGITS or node.kind == "logits":
+    if node.kind == "logits":
         return 1 << 30, 0, 0
     order = get_args(NodeKind).index(node.kind)
     return 0, order, node.index or 0

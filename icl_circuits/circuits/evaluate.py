@@ -1,6 +1,7 @@
-"""Faithfulness, completeness and minimality of a circuit's heads, as curves over size (Wang et al., arXiv 2211.00593).
+"""Faithfulness, completeness and minimality of a circuit's heads, as curves over size.
 
-A head outside is ablated: its z becomes its mean over reference prompts, at every position. MLPs stay.
+A head outside is ablated: its z becomes its mean over all positions of reference prompts. MLPs stay. Shares and the two
+curves are those of Marks et al. 2024 (arXiv 2403.19647), whose circuits are of features.
 """
 
 from collections.abc import Sequence
@@ -11,14 +12,15 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
+from icl_circuits.circuits.circuit import require_distinct
 from icl_circuits.errors import InputError
 from icl_circuits.interventions import Metric, ReplaceHeads, mean_z, metric_name, run_each
 from icl_circuits.models import Head, LensModel, all_heads, require_some_heads
 from icl_circuits.prompts import PromptBatch
-from icl_circuits.stats import Statistic, bootstrap, bootstrap_means, generator
+from icl_circuits.stats import Statistic, bootstrap, bootstrap_means, generator, weighted_mean
 
 CURVES = ("circuit", "complement", "random")
-"""The first heads alone, all others alone, and as many random heads alone."""
+"""The first heads alone, all others alone, and as many random heads alone, mean over draws."""
 
 
 @dataclass(frozen=True)
@@ -35,54 +37,33 @@ class CircuitTest:
     """With every head ablated."""
     values: Float[np.ndarray, "curve size prompt"]
     """Axis 0 as in `CURVES`."""
-    without: Float[np.ndarray, "selected prompt"]
-    """The whole circuit, less each head in turn."""
-
-    @property
-    def necessity(self) -> Float[np.ndarray, "selected prompt"]:
-        """What each head adds to the circuit: the circuit's metric less that without the head (minimality)."""
-        return self.values[0, -1] - self.without
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a curve and size: the metric and the share of the model's, `(F(C) - F(0)) / (F(M) - F(0))`, with
-        95 % bootstrap intervals over prompts.
+        """One row a curve and size: the metric, and `share = (F(C) - F(0)) / (F(M) - F(0))`, how much it is of the
+        model's, with 95 % bootstrap intervals over prompts.
 
-        `circuit` is faithfulness; `complement` completeness: what is left without the circuit.
+        `circuit` is faithfulness; `complement` completeness: what is left without the circuit. A share is NaN where
+        the interval of `F(M) - F(0)` covers 0, so that nothing is relative to it.
         """
+        means = bootstrap_means(self.values.reshape(-1, len(self.whole)))
+        gap = bootstrap_means((self.whole - self.empty)[None])
+        known = gap.low[0] * gap.high[0] > 0
         rows = []
-        for curve, values in zip(CURVES, self.values, strict=True):
-            for size, of_prompts in zip(self.sizes, values, strict=True):
-                mean = bootstrap(_mean(of_prompts), len(self.whole))
-                share = bootstrap(self._share(of_prompts), len(self.whole))
-                row: dict[str, object] = {"curve": curve, "size": size, self.metric: mean.mean}
-                row |= {f"{self.metric}_low": mean.low, f"{self.metric}_high": mean.high}
-                rows.append(row | {"share": share.mean, "share_low": share.low, "share_high": share.high})
+        for i, (curve, size) in enumerate((curve, size) for curve in CURVES for size in self.sizes):
+            row: dict[str, object] = {"curve": curve, "size": size, self.metric: means.mean[i]}
+            row |= {f"{self.metric}_low": means.low[i], f"{self.metric}_high": means.high[i]}
+            values = self.values.reshape(-1, len(self.whole))[i]
+            share = bootstrap(self._share(values), len(self.whole)) if known else (np.nan,) * 3
+            rows.append(row | dict(zip(("share", "share_low", "share_high"), share, strict=True)))
         return pd.DataFrame(rows)
 
-    def minimality(self) -> pd.DataFrame:
-        """One row a head: what the circuit loses without it, with its 95 % bootstrap interval over prompts."""
-        interval = bootstrap_means(self.necessity)
-        return pd.DataFrame(
-            {
-                "layer": [head.layer for head in self.heads],
-                "head": [head.head for head in self.heads],
-                "loss": interval.mean,
-                "loss_low": interval.low,
-                "loss_high": interval.high,
-            }
-        )
-
     def _share(self, values: Float[np.ndarray, " prompt"]) -> Statistic:
-        def share(weights: Float[np.ndarray, "draw prompt"]) -> Float[np.ndarray, " draw"]:
-            whole, empty = weights @ self.whole, weights @ self.empty
+        def share(counts: Float[np.ndarray, "draw prompt"]) -> Float[np.ndarray, " draw"]:
+            found, whole, empty = (weighted_mean(part, counts) for part in (values, self.whole, self.empty))
             gap = whole - empty
-            return np.divide(weights @ values - empty, gap, out=np.full_like(gap, np.nan), where=gap != 0)
+            return np.divide(found - empty, gap, out=np.full_like(gap, np.nan), where=gap != 0)
 
         return share
-
-
-def _mean(values: Float[np.ndarray, " prompt"]) -> Statistic:
-    return lambda weights: weights @ values
 
 
 @torch.no_grad()
@@ -93,56 +74,95 @@ def evaluate_circuit(
     heads: Sequence[Head],
     *,
     sizes: Sequence[int] | None = None,
+    n_random: int = 3,
     metric: Metric = "logit_diff",
     seed: int = 0,
     budget: int | None = None,
 ) -> CircuitTest:
-    """Run the circuit alone, its complement alone, and the circuit less each head.
+    """Run the first heads alone, and the model without them.
 
     Args:
         model: the model.
         batch: prompts to test on.
         reference: other prompts, over which ablated heads take their mean.
         heads: ranked, best first.
-        sizes: how many of them make a circuit; default powers of 2 up to all of them.
+        sizes: how many of them make a circuit; default powers of 2 and all of them.
+        n_random: draws of random heads, at least 1.
         metric: a name, or a function with one value for each prompt.
-        seed: of the random heads.
+        seed: of the draws.
         budget: bytes for a chunk of variants; default a quarter of what is free.
 
     Raises:
-        InputError: a head twice or one that does not exist, a size outside 1..len(heads), or what `run_each` raises.
+        InputError: a head twice or one that does not exist, no draws, a size outside 1..len(heads), or what `run_each`
+            raises.
     """
     heads = require_some_heads(model, heads)
-    if len(set(heads)) < len(heads):
-        raise InputError("a head is named twice: rank each once")
-    chosen = sorted({*(sizes if sizes is not None else _powers(len(heads))), len(heads)})
-    if not 1 <= chosen[0] <= chosen[-1] <= len(heads):
+    require_distinct(heads)
+    powers = [1 << i for i in range(len(heads).bit_length()) if 1 << i < len(heads)]
+    chosen = sorted({*powers, len(heads)} if sizes is None else set(sizes))
+    if not chosen or not 1 <= chosen[0] <= chosen[-1] <= len(heads):
         raise InputError(f"sizes {chosen} do not fit: give sizes between 1 and {len(heads)}, the number of heads")
+    if n_random < 1:
+        raise InputError(f"{n_random} draws of random heads make no control: ask for at least 1")
     every = all_heads(model)
     mean = mean_z(model, reference, every)
-    shuffled = [every[i] for i in generator(seed).permutation(len(every))]
-
-    def only(kept: Sequence[Head]) -> tuple[ReplaceHeads, ...]:
-        out = {head: value for head, value in mean.items() if head not in set(kept)}
-        return (ReplaceHeads(out),) if out else ()
-
-    def less(left_out: Sequence[Head]) -> tuple[ReplaceHeads, ...]:
-        return (ReplaceHeads({head: mean[head] for head in left_out}),)
-
-    variants = [
-        *(only(heads[:size]) for size in chosen),
-        *(less(heads[:size]) for size in chosen),
-        *(only(shuffled[:size]) for size in chosen),
-        *(only([other for other in heads if other != head]) for head in heads),
-        less(every),
+    orders = [[every[i] for i in generator(seed, draw).permutation(len(every))] for draw in range(n_random)]
+    kept = [
+        *(heads[:size] for size in chosen),
+        *(_others(every, heads[:size]) for size in chosen),
+        *(order[:size] for order in orders for size in chosen),
+        (),
     ]
-    run = run_each(model, batch, variants, metric, budget=budget, description="circuits alone and left out")
+    run = run_each(model, batch, [_only(part, mean) for part in kept], metric, budget=budget, description="heads alone")
     values, n = run.values.numpy(), len(chosen)
-    curves = values[: 3 * n].reshape(3, n, -1)
-    return CircuitTest(
-        heads, tuple(chosen), metric_name(metric), run.base.numpy(), values[-1], curves, values[3 * n : -1]
-    )
+    random = values[2 * n : -1].reshape(n_random, n, -1).mean(axis=0)
+    curves = np.stack([values[:n], values[n : 2 * n], random])
+    return CircuitTest(heads, tuple(chosen), metric_name(metric), run.base.numpy(), values[-1], curves)
 
 
-def _powers(n_heads: int) -> list[int]:
-    return [1 << i for i in range(n_heads.bit_length()) if 1 << i <= n_heads]
+@torch.no_grad()
+def minimality(
+    model: LensModel,
+    batch: PromptBatch,
+    reference: PromptBatch,
+    heads: Sequence[Head],
+    *,
+    metric: Metric = "logit_diff",
+    budget: int | None = None,
+) -> pd.DataFrame:
+    """What the circuit loses without each of its heads.
+
+    Args:
+        model: the model.
+        batch: prompts to test on.
+        reference: other prompts, over which ablated heads take their mean.
+        heads: the circuit; all others are ablated.
+        metric: a name, or a function with one value for each prompt.
+        budget: bytes for a chunk of variants; default a quarter of what is free.
+
+    Returns:
+        One row a head: its layer and head, `loss`, in the metric's unit, and its 95 % bootstrap interval over prompts.
+
+    Raises:
+        InputError: a head twice or one that does not exist, or what `run_each` raises.
+    """
+    heads = require_some_heads(model, heads)
+    require_distinct(heads)
+    mean = mean_z(model, reference, all_heads(model))
+    variants = [_only(heads, mean), *(_only(_others(heads, [head]), mean) for head in heads)]
+    whole, *without = run_each(
+        model, batch, variants, metric, budget=budget, description="heads left out"
+    ).values.numpy()
+    loss = bootstrap_means(whole - np.stack(without))
+    frame = pd.DataFrame(heads, columns=["layer", "head"])
+    return frame.assign(loss=loss.mean, loss_low=loss.low, loss_high=loss.high)
+
+
+def _others(heads: Sequence[Head], out: Sequence[Head]) -> tuple[Head, ...]:
+    return tuple(head for head in heads if head not in set(out))
+
+
+def _only(kept: Sequence[Head], mean: dict[Head, Float[torch.Tensor, " d_head"]]) -> tuple[ReplaceHeads, ...]:
+    """The intervention that ablates all but `kept`."""
+    out = {head: value for head, value in mean.items() if head not in set(kept)}
+    return (ReplaceHeads(out),) if out else ()

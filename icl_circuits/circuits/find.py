@@ -1,4 +1,4 @@
-"""Build the in-context circuit: what each edge from text to logits contributes, measured in the sweep engine.
+"""Build the in-context circuit: what each edge from text to logits contributes.
 
 The edges, and what stands in for each while it is cut:
 
@@ -17,13 +17,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from icl_circuits.circuits.circuit import LOGITS, Circuit, Edge, Node, head_node
+from icl_circuits.circuits.circuit import LOGITS, Circuit, Edge, Node, head_node, require_distinct
 from icl_circuits.errors import InputError
 from icl_circuits.interventions import (
     Capture,
     Embedding,
     KnockOut,
-    Mean,
     Metric,
     Mlp,
     Patch,
@@ -33,7 +32,6 @@ from icl_circuits.interventions import (
     metric_name,
     path_patch,
     run_each,
-    sweep,
 )
 from icl_circuits.models import (
     Head,
@@ -43,8 +41,8 @@ from icl_circuits.models import (
     is_parallel,
     kv_head,
     require_additive_heads,
-    require_live_scores,
     require_some_heads,
+    scores_are_live,
 )
 from icl_circuits.progress import progress
 from icl_circuits.prompts import PromptBatch
@@ -59,6 +57,7 @@ def find_circuit(
     heads: Sequence[Head],
     *,
     n_upstream: int = 3,
+    choose_on: PromptBatch | None = None,
     metric: Metric = "logit_diff",
     budget: int | None = None,
 ) -> Circuit:
@@ -69,6 +68,7 @@ def find_circuit(
         batch: prompts with demonstrations, the same number in each.
         heads: the in-context heads.
         n_upstream: how many components to keep for each head's query, those of the largest absolute mean score.
+        choose_on: prompts to choose them on; by default `batch`, which flatters the scores of those chosen.
         metric: a name, or a function of answer-position logits and their prompts with one value for each prompt.
         budget: bytes for a chunk of variants; default a quarter of what is free.
 
@@ -77,26 +77,27 @@ def find_circuit(
         Where the model's attention scores are out of reach (GPT-J on the Bridge), without text edges.
 
     Raises:
-        InputError: a head that does not exist, zero-shot prompts, and what `run_each` and `path_patch` raise.
+        InputError: a head twice or one that does not exist, a single prompt, zero-shot prompts, and what `run_each` and
+            `path_patch` raise.
     """
     heads = require_some_heads(model, heads)
+    require_distinct(heads)
     if not batch.label_positions.shape[1]:
         raise InputError("zero-shot prompts have no label positions to draw a circuit from: use 1 shot or more")
     if n_upstream < 0:
         raise InputError(f"n_upstream is {n_upstream}: give 0 or more")
     demos = range(batch.label_positions.shape[1])
     edges = []
-    try:
-        require_live_scores(model)
+    if scores_are_live(model):
         edges += [Edge(Node("text", index=demo), Node("label", index=demo)) for demo in demos]
         edges.append(Edge(Node("query"), Node("last")))
-    except InputError:
-        pass  # no hook can cut attention there
     for head in map(head_node, heads):
         edges += [Edge(Node("label", index=demo), head, name) for name in ("k", "v") for demo in demos]
         edges += [Edge(Node("last"), head, "q"), Edge(head, LOGITS)]
     if n_upstream:
-        edges += _strongest_upstream(model, batch, heads, n_upstream, metric, budget)
+        edges += _strongest_upstream(
+            model, batch if choose_on is None else choose_on, heads, n_upstream, metric, budget
+        )
     return score_edges(model, batch, edges, metric=metric, budget=budget)
 
 
@@ -155,15 +156,18 @@ def _label_edges(model: LensModel, batch: PromptBatch, edges: list[Edge], metric
     """What each head's score and value at each label position contribute, as patches of z at the answer position."""
     heads = require_some_heads(model, tuple(dict.fromkeys(_head(edge.receiver) for edge in edges)))
     layers = sorted({head.layer for head in heads})
-    patterns, values = ([f"blocks.{layer}.attn.hook_{site}" for layer in layers] for site in ("pattern", "v"))
+    live = scores_are_live(model)  # where not, a score is known up to what all of its row share, as log attention
+    site = "attn_scores" if live else "pattern"
+    row_names, values = ([f"blocks.{layer}.attn.hook_{name}" for layer in layers] for name in (site, "v"))
     changed: dict[Head, list[Float[Tensor, "input batch demo d_head"]]] = {head: [] for head in heads}
     for chunk in batch.chunks():
-        at_answer, everywhere = Capture(patterns, chunk.last), Capture(values)
+        at_answer, everywhere = Capture(row_names, chunk.last), Capture(values)
         answer_logits(model, chunk, at_answer, everywhere)
         for head in heads:
-            pattern = at_answer.found[f"blocks.{head.layer}.attn.hook_pattern"][:, head.head]
+            row = at_least_float32(at_answer.found[f"blocks.{head.layer}.attn.hook_{site}"][:, head.head])
+            scores = row if live else row.log()
             v = everywhere.found[f"blocks.{head.layer}.attn.hook_v"][:, :, kv_head(model, head.head)]
-            both = like_any_label(at_least_float32(pattern), at_least_float32(v), chunk.label_positions)
+            both = like_any_label(scores, at_least_float32(v), chunk.label_positions)
             changed[head].append(torch.stack(both))
     z_of = {head: torch.cat(parts, 1) for head, parts in changed.items()}
     at_last, variants = batch.last[:, None], []
@@ -176,30 +180,46 @@ def _label_edges(model: LensModel, batch: PromptBatch, edges: list[Edge], metric
 
 
 def like_any_label(
-    pattern: Float[Tensor, "batch src_pos"],
+    scores: Float[Tensor, "batch src_pos"],
     v: Float[Tensor, "batch src_pos d_head"],
     label_positions: Int[Tensor, "batch demo"],
 ) -> tuple[Float[Tensor, "batch demo d_head"], Float[Tensor, "batch demo d_head"]]:
     """A head's z with the score, and with the value, at each label position made the mean over label positions.
 
-    A mean of scores is a geometric mean of attention: with `g` that mean, `alpha_i` becomes `g` and the row is
-    normalised again.
+    Label positions that the head cannot see (a sliding window hides them) are no part of the mean, and stay as they
+    are.
     """
-    z = torch.einsum("bs,bsd->bd", pattern, v)[:, None]
-    alpha = pattern.gather(1, label_positions)[..., None]
+    own, n_demos = scores.gather(1, label_positions), label_positions.shape[1]
     at_labels = v[torch.arange(len(v), device=v.device)[:, None], label_positions]
-    mean_alpha = alpha.clamp(min=torch.finfo(alpha.dtype).tiny).log().mean(1, keepdim=True).exp()
-    by_score = (z + (mean_alpha - alpha) * at_labels) / (1 - alpha + mean_alpha)
-    by_value = z + alpha * (at_labels.mean(1, keepdim=True) - at_labels)
-    return by_score, by_value
+    seen = own > torch.finfo(own.dtype).min / 2  # masked: minus infinity, or near the least number
+    n_seen = seen.sum(1, keepdim=True).clamp(min=1)
+    new = torch.where(seen, torch.where(seen, own, 0.0).sum(1, keepdim=True) / n_seen, own)
+    changed = scores[:, None].expand(-1, n_demos, -1).scatter(2, label_positions[..., None], new[..., None])
+    mean = torch.where(seen[..., None], at_labels, 0.0).sum(1, keepdim=True) / n_seen[..., None]
+    pattern = scores.softmax(-1)
+    z = torch.einsum("bs,bsd->bd", pattern, v)[:, None]
+    return changed.softmax(-1) @ v, z + pattern.gather(1, label_positions)[..., None] * (mean - at_labels)
 
 
 def _query_edges(model: LensModel, batch: PromptBatch, edges: list[Edge], metric: Metric, budget: int | None) -> Scores:
     """What each head's query says of its prompt: it becomes the mean over the prompts."""
-    layers = sorted({_head(edge.receiver).layer for edge in edges})
-    found = sweep(model, batch, "q", replacement=Mean(batch), metric=metric, layers=layers, budget=budget)
-    effect = {(cell.layer, cell.head): effect for cell, effect in zip(found.cells, found.effect, strict=True)}
-    return {edge: -effect[_head(edge.receiver)] for edge in edges}
+    if len(batch) < 2:
+        raise InputError("the mean query of one prompt is its own: give 2 prompts or more")
+    heads = [_head(edge.receiver) for edge in edges]
+    names = list(dict.fromkeys(f"blocks.{head.layer}.attn.hook_q" for head in heads))
+    found: dict[str, list[Tensor]] = {name: [] for name in names}
+    for chunk in batch.chunks():
+        capture = Capture(names, chunk.last)
+        answer_logits(model, chunk, capture)
+        for name in names:
+            found[name].append(capture.found[name])
+    mean = {name: torch.cat(parts).mean(0) for name, parts in found.items()}
+    variants = [
+        (Patch("q", h.layer, mean[f"blocks.{h.layer}.attn.hook_q"][h.head], batch.last[:, None], head=h.head),)
+        for h in heads
+    ]
+    run = run_each(model, batch, variants, metric, budget=budget, description="queries")
+    return dict(zip(edges, (run.base - run.values).numpy(), strict=True))
 
 
 def _path_edges(model: LensModel, batch: PromptBatch, edges: list[Edge], metric: Metric, budget: int | None) -> Scores:
@@ -240,7 +260,7 @@ def _sender_node(sender: Sender) -> Node:
 def _sender(node: Node) -> Sender:
     if node.head is not None:
         return node.head
-    return Embedding() if node.layer is None else Mlp(node.layer)
+    return Embedding() if node.layer is None else Mlp(node.layer)  # `_kind` lets no other node send
 
 
 def _head(node: Node) -> Head:

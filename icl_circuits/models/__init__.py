@@ -29,6 +29,7 @@ from icl_circuits.models.lens import (
     require_live_scores,
     require_per_head_z,
     require_some_heads,
+    scores_are_live,
 )
 from icl_circuits.models.load import ModelCard, load_model, model_card, provenance
 
@@ -67,4 +68,5 @@ __all__ = [
     "require_live_scores",
     "require_per_head_z",
     "require_some_heads",
+    "scores_are_live",
 ]

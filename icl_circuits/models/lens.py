@@ -474,15 +474,20 @@ def _first(module: Any, *names: str) -> Tensor | None:
     return next((at_least_float32(value) for value in values if isinstance(value, Tensor)), None)
 
 
-def require_live_scores(model: LensModel) -> None:
-    """Raise `InputError` where hooks on attention scores would change nothing.
+def scores_are_live(model: LensModel) -> bool:
+    """Whether the model computes with the attention scores that its hooks show.
 
-    Some `TransformerBridge` attentions (GPT-J's) compute z apart from the scores they show. `load_model` tries it; a
-    model that came another way is tried when first asked.
+    Some `TransformerBridge` attentions (GPT-J's) compute z apart from them. `load_model` tries it; a model that came
+    another way is tried when first asked.
     """
     if not hasattr(model, "icl_scores_are_live"):
         note_live_scores(model)
-    if not cast(Any, model).icl_scores_are_live:
+    return bool(cast(Any, model).icl_scores_are_live)
+
+
+def require_live_scores(model: LensModel) -> None:
+    """Raise `InputError` where hooks on attention scores would change nothing."""
+    if not scores_are_live(model):
         raise InputError(
             f"{type(model).__name__} of {model.cfg.model_name!r} does not compute with the attention scores that its "
             "hooks show, so an intervention on them would change nothing: load the model with backend='hooked'"

@@ -9,34 +9,39 @@ from jaxtyping import Float
 from icl_circuits.circuits import CURVES, Circuit, CircuitTest, evaluate_circuit, find_circuit, score_edges
 from icl_circuits.errors import InputError
 from icl_circuits.interventions import Capture, answer_logits
-from icl_circuits.models import Head, LensModel, at_least_float32
+from icl_circuits.models import Head, LensModel, at_least_float32, readout
 from icl_circuits.prompts import PromptBatch, encode, reverse_labels
 from icl_circuits.report.plan import Start
-from icl_circuits.towers import LabelFeatures, label_features, tower_tokens, two_towers
+from icl_circuits.towers import LabelFeatures, label_features, two_towers, value_output
 from icl_circuits.viz import CircuitView, PromptRow, ShownRun, Table
 
 PROMPTS = 32
-"""How many test prompts the edges are scored on."""
+"""How many test prompts the edges are scored on, and how many selection prompts upstream components are chosen on."""
 SHOWN = 3
-"""How many of them the page shows."""
+"""How many test prompts the page shows."""
 TOP_TOKENS = 6
+SHARES = (1 / 8, 1 / 4, 1 / 2, 3 / 4, 1)
+"""Sizes of the circuits that are run alone, as shares of the model's heads, besides the selected ones."""
 
 
 def circuit_study(start: Start) -> CircuitView:
-    """Find the circuit on the first test prompts and on their label-reversed twins, and test it on the same prompts.
+    """Find the circuit on the first test prompts, score it on their label-reversed twins too, and run its heads alone.
 
     Raises:
         InputError: what `find_circuit` and the studies of its heads raise.
     """
     model, heads, settings = start.model, start.heads, start.plan.settings
     batch = start.evaluation.select(range(min(PROMPTS, len(start.evaluation))))
+    selection = start.scores.batch.select(range(min(PROMPTS, len(start.scores.batch))))
     with start.timed("circuit"):
-        circuit = find_circuit(model, batch, heads)
+        circuit = find_circuit(model, batch, heads, choose_on=selection)
     with start.timed("label-reversed circuit"):
         twins = encode(model, [reverse_labels(prompt) for prompt in batch.prompts], separator=settings.separator)
         reversed_circuit = score_edges(model, twins, circuit.edges)
-    with start.timed("circuit alone"):
-        tested = evaluate_circuit(model, batch, start.scores.batch, heads, seed=settings.seed)
+    with start.timed("heads alone"):
+        ranked = _ranked(start)
+        sizes = sorted({len(heads), *(round(share * len(ranked)) for share in SHARES)} - {0})
+        tested = evaluate_circuit(model, batch, start.scores.batch, ranked, sizes=sizes, seed=settings.seed)
     with start.timed("prompts to see it on"):
         versions = (("original", batch, circuit), ("labels reversed", twins, reversed_circuit))
         rows = range(min(SHOWN, len(batch)))
@@ -48,9 +53,16 @@ def circuit_study(start: Start) -> CircuitView:
         head_labels=tuple(labels[head] for head in heads),
         labels=settings.labels,
         runs=tuple(runs),
-        summary=_summary(start, len(batch)),
-        tests=_table(tested),
+        summary=_summary(start, circuit),
+        tests=_table(tested, len(heads)),
     )
+
+
+def _ranked(start: Start) -> tuple[Head, ...]:
+    """The selected heads, then all others by what zeroing them at the answer position loses, most first."""
+    effects = start.scores.effects
+    order = np.argsort(-effects.logit_diff_drop.mean(axis=1), kind="stable")
+    return (*start.heads, *(effects.heads[i] for i in order if effects.heads[i] not in start.heads))
 
 
 def _runs(
@@ -68,36 +80,40 @@ def _runs(
     capture = Capture(tuple(dict.fromkeys(names)))
     answer_logits(model, batch, capture)
     patterns = [at_least_float32(capture.found[name][:, head.head]) for name, head in zip(names, heads, strict=True)]
-    runs, segments = [], batch.segments.tolist()
-    n_demos = batch.label_positions.shape[1]
+    top, runs = [_top_tokens(model, batch, head) for head in heads], []
     for i, prompt in enumerate(batch.prompts):
         n_pos = int(batch.last[i]) + 1
-        tokens = [model.tokenizer.decode([token]) for token in batch.tokens[i, :n_pos].tolist()]
-        special = {*batch.label_positions[i].tolist(), n_pos - 1}
-        texts = [
-            "".join(t for p, t in enumerate(tokens) if segments[i][p] == demo and p not in special)
-            for demo in range(n_demos + 1)
-        ]
-        top = tower_tokens(model, batch, heads, prompt=i, n_tokens=TOP_TOKENS)
-        top = top[top["kind"] == "value"]
-        by_head = [tuple(top[(top["layer"] == h.layer) & (top["head"] == h.head)]["top"]) for h in heads]
         runs.append(
             ShownRun(
                 title=f"Prompt {i + 1}",
                 version=version,
-                tokens=tuple(tokens),
-                row=PromptRow(tuple(text.strip() for text in texts), tuple(demo.label for demo in prompt.demos)),
+                tokens=tuple(model.tokenizer.decode([token]) for token in batch.tokens[i, :n_pos].tolist()),
+                row=PromptRow(
+                    (*(demo.text for demo in prompt.demos), prompt.query), tuple(demo.label for demo in prompt.demos)
+                ),
                 answer=prompt.labels[prompt.gold],
                 base=float(circuit.base[i]),
                 scores=circuit.scores[:, i],
                 attention=attention[i],
                 raw=raw[i],
                 towers=towers[:, i],
-                top=tuple(by_head),
+                top=tuple(of_head[i] for of_head in top),
                 patterns=torch.stack([pattern[i, :n_pos, :n_pos] for pattern in patterns]).cpu().numpy(),
             )
         )
     return runs
+
+
+def _top_tokens(model: LensModel, batch: PromptBatch, head: Head) -> list[tuple[tuple[str, ...], ...]]:
+    """For each prompt, the tokens that the head's value-output vector at each label position raises most.
+
+    Their order does not depend on the final norm's scale, but a norm that centres takes the mean off.
+    """
+    raw, _ = value_output(model, batch, head)
+    at_labels = raw[torch.arange(len(batch), device=raw.device)[:, None], batch.label_positions]
+    logits = readout(model).project(at_labels, torch.ones_like(at_labels[..., :1]))
+    best = logits.topk(min(TOP_TOKENS, logits.shape[-1])).indices.tolist()
+    return [tuple(tuple(model.tokenizer.decode([token]) for token in tokens) for tokens in demos) for demos in best]
 
 
 def _raises_own_label(features: LabelFeatures) -> Float[np.ndarray, "prompt selected demo"]:
@@ -107,18 +123,22 @@ def _raises_own_label(features: LabelFeatures) -> Float[np.ndarray, "prompt sele
     return own - (at_labels.sum(axis=3) - own) / (at_labels.shape[3] - 1)
 
 
-def _summary(start: Start, n_prompts: int) -> str:
+def _summary(start: Start, circuit: Circuit) -> str:
+    missing = "" if any(edge.sender.kind == "text" for edge in circuit.edges) else (
+        "Edges from texts are missing: attention of this model cannot be cut. "
+    )  # fmt: skip
     return (
         f"{len(start.heads)} in-context heads of {start.provenance['name']}, and what reaches them: how the texts and "
-        "labels of demonstrations become an answer. Every edge was cut on its own, in the exact sweep engine, on "
-        f"{n_prompts} test prompts and on the same prompts with their labels reversed. {start.described}"
+        f"labels of demonstrations become an answer. Each edge was cut or made neutral on its own, on "
+        f"{len(circuit.base)} test prompts and on the same prompts with their labels reversed. {missing}"
+        f"{start.described}"
     )
 
 
-def _table(tested: CircuitTest) -> Table:
+def _table(tested: CircuitTest, n_selected: int) -> Table:
     """Faithfulness and completeness by size."""
     frame = tested.to_frame()
-    columns = ("heads", "these heads alone", "the model without them", "random heads alone")
+    columns = ("heads", "these alone", "the model without them", "random heads alone")
     body = []
     for size in tested.sizes:
         rows = frame[frame["size"] == size].set_index("curve")
@@ -126,6 +146,5 @@ def _table(tested: CircuitTest) -> Table:
             f"{row[tested.metric]:+.2f} [{row[f'{tested.metric}_low']:+.2f}, {row[f'{tested.metric}_high']:+.2f}]"
             for row in (rows.loc[curve] for curve in CURVES)
         ]
-        body.append((str(size), *cells))
-    body.append(("all", f"{tested.whole.mean():+.2f}", f"{tested.empty.mean():+.2f}", ""))
+        body.append((f"{size} (in-context heads)" if size == n_selected else str(size), *cells))
     return Table(columns, tuple(body))

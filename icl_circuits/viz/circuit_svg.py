@@ -185,8 +185,9 @@ def _edge(index: int, edge: "Edge", at: Layout, width: float, value: float, kind
     colour = COLOURS[kind % len(COLOURS)] if kind >= 0 else NEUTRAL
     dash = ' stroke-dasharray="5 5"' if value < 0 else ""
     hidden = ' visibility="hidden"' if width == 0 else ""
+    css = f"c{kind % len(COLOURS)}" if kind >= 0 else "none"
     return (
-        f'<path class="edge {f"c{kind}" if kind >= 0 else "none"}" data-edge="{index}" d="{path}" stroke="{colour}" '
+        f'<path class="edge {css}" data-edge="{index}" d="{path}" stroke="{colour}" '
         f'stroke-opacity="0.65" stroke-width="{width:.2f}"{dash}{hidden}><title>{escape(str(edge))}</title></path>'
     )
 
@@ -208,31 +209,34 @@ def _prompt(row: PromptRow, index: int, at: Layout, labels: Sequence[str]) -> st
         x = at.column(i) + at.text_width
         colour = COLOURS[label % len(COLOURS)]
         parts.append(
-            f'<rect class="box c{label}" x="{x:.1f}" y="{at.bottom:.0f}" width="{LABEL_WIDTH}" height="22" rx="3" '
-            f'fill="#ffffff" stroke="{colour}" stroke-width="2"/>'
+            f'<rect class="box c{label % len(COLOURS)}" x="{x:.1f}" y="{at.bottom:.0f}" width="{LABEL_WIDTH}" '
+            f'height="22" rx="3" fill="#ffffff" stroke="{colour}" stroke-width="2"/>'
             f'<text class="words" x="{x + LABEL_WIDTH / 2:.1f}" y="{at.bottom + 15:.0f}" text-anchor="middle" '
             f'fill="{INK}">'
-            f"{escape(shortened(printable(labels[label]), 6))}</text>"
+            f"{escape(shortened(printable(labels[label]), 6))}<title>{escape(printable(labels[label]))}</title></text>"
         )
     return "\n".join([*parts, "</g>"])
 
 
 def _node(node: "Node", at: Layout, labels: Sequence[str], head_labels: Mapping[str, int], used: bool) -> str:
     x, y = at.place[node]
-    name, kind = str(node), head_labels.get(str(node), -1)
-    shape, words = "", name
+    kind = head_labels.get(str(node), -1)
+    name = "answer position" if node.kind == "last" else str(node)
+    words = str(node)
     if node.kind in ("label", "last"):
         words, width = ":" if node.kind == "last" else "", float(LABEL_WIDTH)
-        shape = f'<rect class="hit" x="{x - width / 2}" y="{y - 11:.1f}" width="{width}" height="22" fill="none"'
-        shape += ' pointer-events="all"' + (
-            f' stroke="{INK}" stroke-dasharray="3 2" rx="3"/>' if node.kind == "last" else "/>"
+        css, line = ("last", f' stroke="{INK}" stroke-dasharray="3 2"') if node.kind == "last" else ("hit", "")
+        shape = (
+            f'<rect class="{css}" x="{x - width / 2:.1f}" y="{y - 11:.1f}" width="{width:.1f}" height="22" rx="3" '
+            f'fill="none"{line} pointer-events="all"/>'
         )
     elif kind >= 0:
-        words = f"{name} {shortened(printable(labels[kind]), 6)}"
+        name = f"{node} {printable(labels[kind])}"
+        words = shortened(name, len(str(node)) + 7)
         width = 7.2 * len(words) + 14
         shape = (
-            f'<rect class="box c{kind}" x="{x - width / 2:.1f}" y="{y - 11:.1f}" width="{width:.1f}" height="22" '
-            f'rx="5" fill="#ffffff" stroke="{COLOURS[kind % len(COLOURS)]}" stroke-width="2"/>'
+            f'<rect class="box c{kind % len(COLOURS)}" x="{x - width / 2:.1f}" y="{y - 11:.1f}" width="{width:.1f}" '
+            f'height="22" rx="5" fill="#ffffff" stroke="{COLOURS[kind % len(COLOURS)]}" stroke-width="2"/>'
         )
     else:
         width = 7.0 * len(words) + 16
@@ -242,8 +246,8 @@ def _node(node: "Node", at: Layout, labels: Sequence[str], head_labels: Mapping[
         )
     role, faded = "button" if kind >= 0 else "img", "" if used or kind >= 0 else ' opacity="0.35"'
     return (
-        f'<g class="node"{faded} tabindex="0" role="{role}" data-node="{escape(name)}" '
-        f'aria-label="{escape(words or name)}">{shape}'
+        f'<g class="node"{faded} tabindex="0" role="{role}" data-node="{escape(str(node))}" '
+        f'aria-label="{escape(name)}">{shape}'
         f'<text class="words" x="{x:.1f}" y="{y + 4:.1f}" text-anchor="middle" fill="{INK}">{escape(words)}</text></g>'
     )
 

@@ -12,7 +12,8 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from icl_circuits.errors import InputError
-from icl_circuits.viz.circuit_svg import PromptRow, draw, edge_class, printable
+from icl_circuits.stats import bootstrap_means
+from icl_circuits.viz.circuit_svg import PromptRow, draw, edge_class, layout, printable
 from icl_circuits.viz.page import Table
 from icl_circuits.viz.views import circuitsvis_bundle, script_json
 
@@ -61,8 +62,22 @@ class CircuitView:
     labels: tuple[str, ...]
     runs: tuple[ShownRun, ...]
     summary: str
-    tests: Table | None = None
-    """How well the circuit's heads do alone."""
+    tests: Table
+    """How well the first heads do alone, and the model without them."""
+
+    def __post_init__(self) -> None:
+        heads = {str(head) for head in self.heads}
+        unknown = next(
+            (str(e) for e in self.circuit.edges if e.input in ("k", "v") and str(e.receiver) not in heads), None
+        )
+        if unknown is not None:
+            raise InputError(f"edge {unknown} ends in a head that is not to be shown: give it among the heads")
+        for run in self.runs:
+            if len(run.scores) != len(self.circuit.edges) or len(run.attention) != len(self.heads):
+                raise InputError(
+                    f"{run.title}, {run.version} has {len(run.scores)} scores and {len(run.attention)} heads, the "
+                    f"circuit {len(self.circuit.edges)} edges and {len(self.heads)} heads: make the view anew for it"
+                )
 
     def to_svg(self, run: int = 0, *, n_edges: int = EDGES_SHOWN) -> str:
         """The drawing of one run, with its `n_edges` strongest edges.
@@ -89,12 +104,14 @@ class CircuitView:
             bundle=Markup(circuitsvis_bundle()),
             n_edges=len(self.circuit.edges),
             shown=min(EDGES_SHOWN, len(self.circuit.edges)),
-            titles=list(dict.fromkeys(run.title for run in self.runs)),
+            titles=list(dict.fromkeys(printable(run.title) for run in self.runs)),
             versions=list(dict.fromkeys(run.version for run in self.runs)),
+            labels=[printable(label) for label in self.labels],
             metric=self.circuit.metric,
             cut=cut,
             tests=self.tests,
             table=self._table(),
+            width=round(0.9 * layout(self.circuit, len(self.runs[0].row.labels)).width),
         )
 
     def save(self, path: str | Path) -> None:
@@ -115,14 +132,16 @@ class CircuitView:
         title = f"{first.title}, {first.version}: {len(self.circuit.nodes)} nodes, the {n_edges} strongest edges"
         return draw(self.circuit, rows, first.scores, self.labels, classes, shown=n_edges, title=title)
 
-    def _table(self) -> Table:
-        frame = self.circuit.to_frame()
-        rows = [
-            (str(row.sender), f"{row.receiver}.{row.input}" if isinstance(row.input, str) else str(row.receiver),
-             f"{row.score:+.3f}", f"[{row.score_low:+.3f}, {row.score_high:+.3f}]")
-            for row in frame.itertuples()
-        ]  # fmt: skip
-        return Table(("from", "to", f"mean {self.circuit.metric} it adds", "95 % interval"), tuple(rows))
+    def _table(self) -> list[tuple[int, tuple[str, ...]]]:
+        """Every edge, strongest mean first: its number, and its cells."""
+        interval, mean = bootstrap_means(self.circuit.scores), self.circuit.mean
+        return [
+            (
+                int(i),
+                (str(self.circuit.edges[i]), f"{mean[i]:+.3f} [{interval.low[i]:+.3f}, {interval.high[i]:+.3f}]"),
+            )
+            for i in np.argsort(-np.abs(mean), kind="stable")
+        ]
 
     def _patterns(self) -> tuple[list[list[list[list[float]]] | None], int]:
         """Lower triangles of the attention patterns, run by run while there is room; and how many runs lack."""
@@ -144,7 +163,7 @@ class CircuitView:
         for run, pattern in zip(self.runs, patterns, strict=True):
             runs.append(
                 {
-                    "title": run.title,
+                    "title": printable(run.title),
                     "version": run.version,
                     "tokens": [printable(token) for token in run.tokens],
                     "demos": [printable(text) for text in run.row.texts],
@@ -172,7 +191,15 @@ class CircuitView:
             for edge in self.circuit.edges
         ]
         labels = [printable(label) for label in self.labels]
-        return {"runs": runs, "edges": edges, "heads": names, "labels": labels, "metric": self.circuit.metric}
+        titles = list(dict.fromkeys(printable(run.title) for run in self.runs))
+        return {
+            "titles": titles,
+            "runs": runs,
+            "edges": edges,
+            "heads": names,
+            "labels": labels,
+            "metric": self.circuit.metric,
+        }
 
 
 def _rounded(values: Float[np.ndarray, "..."]) -> object:
