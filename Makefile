@@ -9,7 +9,7 @@ MODEL_TESTS = tests/test_load.py tests/test_lens.py tests/test_interventions.py 
 # A process a core, each with its share of the threads (tests/conftest.py).
 IN_PARALLEL = --numprocesses auto --dist worksteal
 
-.PHONY: demo test test-bridge check bench clean
+.PHONY: demo test test-bridge check docs bench clean
 
 demo: .venv/ready
 	.venv/bin/icl-circuits report --out icl-report --force
@@ -28,12 +28,16 @@ check: .venv/ready-to-test
 	.venv/bin/lint-imports
 	.venv/bin/python -W error -c 'import icl_circuits'
 
+# The documentation, into site/. Anything that does not resolve is an error.
+docs: .venv/ready-to-test
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
+
 # A quarter of an hour: the sweep engine beside TransformerLens's own loops, into benchmarks/results.json.
 bench: .venv/ready
 	TQDM_DISABLE=1 .venv/bin/python benchmarks/run.py
 
 clean:
-	rm -rf .venv .venv-bridge icl-report
+	rm -rf .venv .venv-bridge icl-report site
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -43,7 +47,7 @@ clean:
 	touch $@
 
 .venv/ready-to-test: .venv/ready
-	.venv/$(PIP_INSTALL) -c constraints.txt -e '.[gguf,data,dev]'
+	.venv/$(PIP_INSTALL) -c constraints.txt -e '.[gguf,data,dev,docs]'
 	touch $@
 
 .venv-bridge/ready-to-test: pyproject.toml constraints.txt

@@ -61,7 +61,7 @@ def two_towers(model: LensModel, batch: PromptBatch, heads: Sequence[Head]) -> T
 
     Raises:
         InputError: a head that does not exist; zero-shot prompts; a model without rotary or learned positions, or
-        without equations.
+            without equations.
     """
     heads = require_some_heads(model, heads)
     if not batch.label_positions.shape[1]:

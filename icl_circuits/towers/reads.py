@@ -98,8 +98,7 @@ def tower_reads(model: LensModel, batch: PromptBatch, heads: Sequence[Head]) -> 
 
     Raises:
         InputError: a head that does not exist; zero-shot prompts; a model with no equations, with post-norms, with
-        norms on queries and
-            keys, or with capped scores, for which the split would not be linear.
+            norms on queries and keys, or with capped scores, for which the split would not be linear.
     """
     heads = require_some_heads(model, heads)
     if not batch.label_positions.shape[1]:
