@@ -5,7 +5,8 @@ from typing import Any
 
 from latex2mathml.converter import convert
 
-MATHEMATICS = re.compile(r"```.*?```|`[^`\n]*`|\$\$(?P<display>.+?)\$\$|\$(?P<inline>(?:[^$\n]|\n(?!\n))+)\$", re.DOTALL)
+CODE, DISPLAY, INLINE = r"```.*?```|`[^`\n]*`", r"\$\$(?P<display>.+?)\$\$", r"\$(?P<inline>(?:[^$\n]|\n(?!\n))+)\$"
+MATHEMATICS = re.compile(f"{CODE}|{DISPLAY}|{INLINE}", re.DOTALL)
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
