@@ -154,7 +154,9 @@ def circuit_command(
 
     settings = _settings(labels, shots, prompts, heads, seed, separator)
     planned = report.plan(load_rows(data, text_column=text_column, label_column=label_column), settings)
-    with report.new_files(out, ".html", (".svg", ".json"), force=force) as (page, drawing, numbers):
+    if out.suffix != ".html":
+        raise InputError(f"--out {str(out)!r} must end in .html")
+    with report.new_files(out, (".svg", ".json"), force=force) as (page, drawing, numbers):
         view = report.circuit_study(report.start(_load(model, backend, revision, dtype, device), planned))
         view.save(page)
         drawing.write_text(view.to_svg(), encoding="utf-8")

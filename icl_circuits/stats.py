@@ -1,6 +1,7 @@
 """Seeded random numbers, and statistics over prompts."""
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -36,10 +37,13 @@ class Intervals(NamedTuple):
     high: Float[np.ndarray, " row"]
 
 
+@lru_cache(maxsize=16)
 def resamples(n_prompts: int, *, draws: int = 2000, seed: int = 0) -> Float[np.ndarray, "draw prompt"]:
     """Bootstrap resamples of the prompts: how often each draw takes each prompt, whole numbers."""
     chosen = generator(seed).integers(n_prompts, size=(draws, n_prompts))
-    return np.stack([np.bincount(row, minlength=n_prompts) for row in chosen]).astype(float)
+    counts = np.stack([np.bincount(row, minlength=n_prompts) for row in chosen]).astype(float)
+    counts.setflags(write=False)  # shared by all who ask
+    return counts
 
 
 def bootstrap_means(values: Float[np.ndarray, "row prompt"], *, draws: int = 2000, seed: int = 0) -> Intervals:
@@ -92,18 +96,14 @@ def relative_change(before: Float[np.ndarray, " prompt"], after: Float[np.ndarra
     if not len(before) or base.low <= 0 <= base.high:
         return Interval(float("nan"), float("nan"), float("nan"))
 
-    rows = generator(0).integers(len(before), size=(2000, len(before)))
-    means = before[rows].mean(axis=1)
-    changes = (after[rows].mean(axis=1) - means) / np.where(means == 0, np.nan, np.abs(means))
+    counts = resamples(len(before))
+    means = weighted_mean(before, counts)
+    changes = (weighted_mean(after, counts) - means) / np.where(means == 0, np.nan, np.abs(means))
     low, high = np.nanquantile(changes, [0.025, 0.975])
     return Interval(float((after.mean() - before.mean()) / abs(before.mean())), float(low), float(high))
 
 
 def bootstrap_mean(values: Float[np.ndarray, " prompt"], *, draws: int = 2000, seed: int = 0) -> Interval:
     """The mean of `values` with the 95 % percentile interval over `draws` resamples of the prompts; NaN if empty."""
-    if not len(values):
-        return Interval(float("nan"), float("nan"), float("nan"))
-    rng = generator(seed)
-    means = values[rng.integers(len(values), size=(draws, len(values)))].mean(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return Interval(float(values.mean()), float(low), float(high))
+    found = bootstrap_means(values[None], draws=draws, seed=seed)
+    return Interval(float(found.mean[0]), float(found.low[0]), float(found.high[0]))

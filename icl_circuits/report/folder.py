@@ -70,53 +70,52 @@ def new_folder(out: Path, *, force: bool) -> Iterator[Path]:
             raise InputError(f"--out {str(out)!r} exists and is no report: name another folder")
         if not force:
             raise InputError(f"--out {str(out)!r} exists already: give --force to replace it, or name another folder")
+    with _workplace(out) as work:
+        new, old = work / "new", work / "old"
+        new.mkdir()
+        try:
+            yield new
+            if out.exists():
+                out.rename(old)
+            new.rename(out)
+        finally:
+            if old.exists() and not out.exists():
+                old.rename(out)
+
+
+@contextmanager
+def new_files(out: Path, others: Sequence[str], *, force: bool) -> Iterator[tuple[Path, ...]]:
+    """Temporary files that become `out` and its namesakes with `others` as suffixes when the block ends well.
+
+    Raises:
+        InputError: one of the files exists and `force` is not set, or the folder cannot be written.
+    """
+    out = out.resolve()
+    finals = (out, *(out.with_suffix(other) for other in others))
+    exists = next((final for final in finals if final.exists()), None)
+    if exists is not None and (exists.is_dir() or not force):
+        raise InputError(f"--out: {str(exists)!r} exists already: give --force to replace it, or name another file")
+    with _workplace(out) as work:
+        yield tuple(work / final.name for final in finals)
+        for final in finals:
+            (work / final.name).replace(final)
+
+
+@contextmanager
+def _workplace(out: Path) -> Iterator[Path]:
+    """A temporary folder beside `out`, removed at the end; so are folders made for it, where `out` did not come about.
+
+    Raises:
+        InputError: the folder beside cannot be written.
+    """
     made = [folder for folder in out.parents if not folder.exists()]
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     except OSError as error:
         raise InputError(f"cannot write to {str(out.parent)!r}: {error.strerror}") from error
-    new, old = work / "new", work / "old"
     try:
-        new.mkdir()
-        yield new
-        if out.exists():
-            out.rename(old)
-        new.rename(out)
-    finally:
-        if old.exists() and not out.exists():
-            old.rename(out)
-        shutil.rmtree(work, ignore_errors=True)
-        if not out.exists():
-            for folder in made:
-                folder.rmdir()
-
-
-@contextmanager
-def new_files(out: Path, suffix: str, others: Sequence[str], *, force: bool) -> Iterator[tuple[Path, ...]]:
-    """Temporary files that become `out` and its namesakes with `others` as suffixes when the block ends well.
-
-    Raises:
-        InputError: `out` has another suffix, one of the files exists and `force` is not set, or the folder cannot be
-            written.
-    """
-    out = out.resolve()
-    if out.suffix != suffix:
-        raise InputError(f"--out {str(out)!r} must end in {suffix}")
-    finals = (out, *(out.with_suffix(other) for other in others))
-    exists = next((final for final in finals if final.exists()), None)
-    if exists is not None and (exists.is_dir() or not force):
-        raise InputError(f"--out: {str(exists)!r} exists already: give --force to replace it, or name another file")
-    made = [folder for folder in out.parents if not folder.exists()]
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{out.stem}-", dir=out.parent))
-    except OSError as error:
-        raise InputError(f"cannot write to {str(out.parent)!r}: {error.strerror}") from error
-    try:
-        yield tuple(work / final.name for final in finals)
-        for final in finals:
-            (work / final.name).replace(final)
+        yield work
     finally:
         shutil.rmtree(work, ignore_errors=True)
         if not out.exists():
