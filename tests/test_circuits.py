@@ -335,7 +335,7 @@ HOSTILE = (
     "a\u2028b\u2029",
     "\u202eright to left \u05d0",
     "\U0001f600 \u0301",
-    "nul\x00\x08\x1b",
+    "nul\x00\x08\x1b\ud800",
 )
 
 

@@ -254,14 +254,12 @@ def _node(node: "Node", at: Layout, labels: Sequence[str], head_labels: Mapping[
 
 def printable(text: str) -> str:
     """`text` with characters that XML has no place for, or that would not show, as visible signs."""
-    return "".join(
-        "\u21b5"
-        if c == "\n"
-        else "\ufffd"
-        if (ord(c) < 32 or 0x7F <= ord(c) < 0xA0 or ord(c) in (0xFFFE, 0xFFFF))
-        else c
-        for c in text
-    )
+    return "".join("\u21b5" if c == "\n" else "\ufffd" if _unseen(ord(c)) else c for c in text)
+
+
+def _unseen(point: int) -> bool:
+    """Control characters, lone surrogates, and the two code points that are no characters."""
+    return point < 32 or 0x7F <= point < 0xA0 or 0xD800 <= point < 0xE000 or point in (0xFFFE, 0xFFFF)
 
 
 def shortened(text: str, most: int) -> str:
