@@ -96,7 +96,7 @@ class CircuitView:
         environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
         template = importlib.resources.files(__package__).joinpath("circuit.html.jinja").read_text(encoding="utf-8")
         kept, cut = self._patterns()
-        return environment.from_string(template).render(
+        page = environment.from_string(template).render(
             title=f"In-context circuit of {self.circuit.provenance.get('name', 'a model')}",
             summary=self.summary,
             svg=Markup(self._svg(self.runs, EDGES_SHOWN)),
@@ -113,6 +113,7 @@ class CircuitView:
             table=self._table(),
             width=round(0.9 * layout(self.circuit, len(self.runs[0].row.labels)).width),
         )
+        return page.encode("utf-8", "replace").decode("utf-8")  # lone surrogates have no UTF-8
 
     def save(self, path: str | Path) -> None:
         """Write the page."""
