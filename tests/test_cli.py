@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from browser import open_page
 from conftest import require_backend, require_smollm2
@@ -157,6 +158,8 @@ def test_towers_and_biases_commands(run: Any, folders: dict[str, Path], tmp_path
         assert f"Report: {command}/report.html" in out
         names = {int(file.stem.removeprefix("table_")) for file in (tmp_path / command / "tables").glob("table_*.csv")}
         assert tables <= names <= tables | {6}
+    groups = pd.read_csv(tmp_path / "towers" / "tables" / "table_4.csv")["heads"].tolist()
+    assert groups[-1] == "random heads"
     towers = json.loads((tmp_path / "towers" / "results.json").read_text())
     assert all(set(head) > TOWER_KEYS for head in towers["heads"])
     assert all(0 <= head["qk_auc"] <= 1 for head in towers["heads"])

@@ -180,6 +180,9 @@ def test_planted_reversal(planted: LensModel, planted_batch: PromptBatch) -> Non
     assert row["attention_part"] == pytest.approx(-GAIN / SHOTS)
     assert row["value_part"] == pytest.approx(0, abs=1e-6)
     assert row["pairs"] == len(planted_batch)
+    barhead = found.of_heads([1])
+    assert barhead.original.heads == (BARHEAD,)
+    np.testing.assert_array_equal(barhead.at("attention", 1, "holders")[1][:, 0], after[:, 1])
 
 
 # --- every formula on every architecture ------------------------------------------------------------------------------

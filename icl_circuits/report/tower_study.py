@@ -72,6 +72,7 @@ class Findings:
     random: tuple[Head, ...]
     random_features: LabelFeatures
     random_learned: MetricLearning
+    random_reversed: Reversal | None
     refused: tuple[str, ...]
     """Why `reads` or `flow` is None: a model whose scores are no sums, or whose score hooks change nothing."""
 
@@ -81,8 +82,10 @@ def tower_study(start: Start) -> Part:
     model, batch, heads, settings = start.model, start.evaluation, start.heads, start.plan.settings
     draws = [random_heads(all_heads(model), heads, seed=(settings.seed, i)) for i in range(RANDOM_DRAWS)]
     random = tuple(dict.fromkeys(head for draw in draws for head in draw))
+    own, others = range(len(heads)), range(len(heads), len(heads) + len(random))
     with start.timed("label features"):
-        features, random_features = (label_features(model, batch, chosen) for chosen in (heads, random))
+        both = label_features(model, batch, (*heads, *random))
+        features, random_features = both.of_heads(own), both.of_heads(others)
         circuits = ov_circuits(model, heads)
     with start.timed("two towers"):
         towers, random_towers = (two_towers(model, batch, chosen) for chosen in (heads, random))
@@ -101,13 +104,14 @@ def tower_study(start: Start) -> Part:
         flow = _unless_refused(lambda: knock_out_flow(model, few), refused)
         probe = probe_flow(model, start.scores.batch, batch, seed=settings.seed)
     with start.timed("reversal"):
-        reversed_ = reversal(model, batch, heads) if len(settings.labels) == 2 else None
+        pairs = reversal(model, batch, (*heads, *random)) if len(settings.labels) == 2 else None
+        reversed_, random_reversed = (pairs and pairs.of_heads(places) for places in (own, others))
     findings = Findings(
         features, learned, learned_grouped, circuits, spectrum, reads, flow, probe, reversed_, tokens,
-        random, random_features, random_learned, tuple(refused),
+        random, random_features, random_learned, random_reversed, tuple(refused),
     )  # fmt: skip
     per_head = head_rows(start, findings)
-    controls = _controls(findings)
+    controls, tables = _controls(findings), paper_tables(start, findings)
     figures = {
         "schematic": schematic((settings.labels[0], settings.labels[1])),
         "label_features": label_feature_bars(features),
@@ -121,8 +125,8 @@ def tower_study(start: Start) -> Part:
         summary={"heads": per_head, "towers": controls},
         arrays=_arrays(findings),
         figures=figures,
-        tables=paper_tables(start, findings),
-        sections=lambda folder: _sections(start, findings, per_head, controls, folder),
+        tables=tables,
+        sections=lambda folder: _sections(start, findings, per_head, controls, tables, folder),
         shown=(("Two towers", _head_table(start, per_head)), ("Beside random heads", _control_table(controls))),
     )
 
@@ -230,24 +234,31 @@ def paper_tables(start: Start, findings: Findings) -> dict[str, pd.DataFrame]:
     """Tables 1, 4, 5 and 6 of arXiv 2402.02872: one row a group of heads (fooheads, barheads) and label positions."""
     labels, selected = start.plan.settings.labels, start.scores.selected
     places = {
-        label: [i for i, head in enumerate(selected.heads) if head.label == label]
+        f"{label}heads": [i for i, head in enumerate(selected.heads) if head.label == label]
         for label in labels
         if selected.of(label)
     }
-    features = findings.features
-    kinds = {"table_4": features.weighted_logit_minus(), "table_5": features.attention}
+    everywhere = {"random heads": list(range(len(findings.random)))}
+    parts: list[tuple[LabelFeatures, dict[str, list[int]]]] = [
+        (findings.features, places),
+        (findings.random_features, everywhere),
+    ]
     tables = {"table_1": _joined(findings.tokens), "class_pairs": _class_pairs(start, findings)}
-    for name, values in kinds.items():
+    for name in ("table_4", "table_5"):
         rows = []
-        for group, chosen in places.items():
-            row: dict[str, object] = {"heads": f"{group}heads", "n_heads": len(chosen)}
-            for i, label in enumerate(labels):
-                mean = bootstrap_mean(features.at_label(values, i)[:, chosen].mean(axis=1).astype(float))
-                row |= {f"{label}_positions": mean.mean, f"{label}_low": mean.low, f"{label}_high": mean.high}
-            rows.append(row)
+        for features, groups in parts:
+            values = features.weighted_logit_minus() if name == "table_4" else features.attention
+            for group, chosen in groups.items():
+                row: dict[str, object] = {"heads": group, "n_heads": len(chosen)}
+                for i, label in enumerate(labels):
+                    mean = bootstrap_mean(features.at_label(values, i)[:, chosen].mean(axis=1).astype(float))
+                    row |= {f"{label}_positions": mean.mean, f"{label}_low": mean.low, f"{label}_high": mean.high}
+                rows.append(row)
         tables[name] = pd.DataFrame(rows)
-    if findings.reversed is not None and findings.reversed.flips.any():
-        tables["table_6"] = _reversal_table(findings.reversed, places, labels)
+    if findings.reversed is not None and findings.random_reversed is not None and findings.reversed.flips.any():
+        own = _reversal_table(findings.reversed, places, labels)
+        random = _reversal_table(findings.random_reversed, everywhere, labels)
+        tables["table_6"] = pd.concat([own, random], ignore_index=True)
     return tables
 
 
@@ -257,7 +268,7 @@ def _reversal_table(found: Reversal, places: Mapping[str, Sequence[int]], labels
     for group, chosen in places.items():
         for label, name in enumerate(labels):
             for reading in get_args(Reading):
-                row: dict[str, object] = {"heads": f"{group}heads", "positions": name, "reading": reading}
+                row: dict[str, object] = {"heads": group, "positions": name, "reading": reading}
                 for quantity in QUANTITIES:
                     change = found.relative_change(quantity, chosen, label, reading)
                     row |= {quantity: change.mean, f"{quantity}_low": change.low, f"{quantity}_high": change.high}
@@ -333,6 +344,18 @@ def _control_table(controls: Mapping[str, Any]) -> Table:
     )
 
 
+def _group_table(table: pd.DataFrame | None) -> Table | None:
+    """Table 6 between holders: what a reversal changes in each group of heads, beside random heads."""
+    if table is None:
+        return None
+    rows = []
+    for _, row in table[table["reading"] == "holders"].iterrows():
+        changes = (row[[quantity, f"{quantity}_low", f"{quantity}_high"]] for quantity in ("attention", "logit_minus"))
+        cells = ("" if not np.isfinite(c.iloc[0]) else "{:+.0%} [{:+.0%}, {:+.0%}]".format(*c) for c in changes)
+        rows.append((row["heads"], row["positions"], *cells))
+    return Table(("heads", "positions", "attention", "raw logit minus"), tuple(rows))
+
+
 def _reads_table(reads: TowerReads) -> Table:
     """The three components that add most to each head's class gap, on either side."""
     frame = reads.to_frame()
@@ -348,7 +371,12 @@ def _reads_table(reads: TowerReads) -> Table:
 
 
 def _sections(
-    start: Start, findings: Findings, rows: Sequence[Mapping[str, Any]], controls: Mapping[str, Any], figures: Path
+    start: Start,
+    findings: Findings,
+    rows: Sequence[Mapping[str, Any]],
+    controls: Mapping[str, Any],
+    tables: Mapping[str, pd.DataFrame],
+    figures: Path,
 ) -> tuple[Section, ...]:
     labels = start.plan.settings.labels
     spectrum, circuits = findings.spectrum.to_frame(), findings.circuits.to_frame()
@@ -432,8 +460,10 @@ def _sections(
                 "Label reversal",
                 f"{int(findings.reversed.flips.sum())} of {len(start.evaluation)} prompts are answered right both as "
                 "they are and with the labels exchanged, so that their answer flips. What changes in the heads: "
-                "attention (query-key) or values?",
-                figure=figures / "reversal.svg",
+                "attention (query-key) or values? Relative changes, means over each group of heads, at the positions "
+                "that hold the label.",
+                _group_table(tables.get("table_6")),
+                figures / "reversal.svg",
             )
         )
     return tuple(sections)

@@ -7,7 +7,7 @@ M(vo_p)`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -50,6 +50,12 @@ class LabelFeatures:
     label_positions: Int[np.ndarray, "prompt demo"]
     demo_labels: Int[np.ndarray, "prompt demo"]
     gold: Int[np.ndarray, " prompt"]
+
+    def of_heads(self, places: Sequence[int]) -> "LabelFeatures":
+        """The same of some heads alone, by their places in `heads`."""
+        chosen = list(places)
+        heads = tuple(self.heads[place] for place in chosen)
+        return replace(self, heads=heads, attention=self.attention[:, chosen], logits=self.logits[:, chosen])
 
     def logit_minus(self, pair: tuple[int, int] = (0, 1)) -> Float[np.ndarray, "prompt selected src_pos"]:
         """M of the raw value-output vectors for a pair of labels (indices), logits."""

@@ -5,7 +5,7 @@ has changed in each head: its attention at the label positions, or what its valu
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -41,6 +41,10 @@ class Reversal:
     def flips(self) -> Bool[np.ndarray, " prompt"]:
         """Pairs whose answer goes from foo to bar, both right by top-1: the pairs that everything else is about."""
         return self.answers[0].top1 & self.answers[1].top1
+
+    def of_heads(self, places: Sequence[int]) -> "Reversal":
+        """The same of some heads alone, by their places."""
+        return replace(self, original=self.original.of_heads(places), reversed=self.reversed.of_heads(places))
 
     def at(
         self, quantity: str, label: int, reading: Reading
