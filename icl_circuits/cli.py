@@ -2,7 +2,7 @@
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     import icl_circuits.models
     import icl_circuits.report
     import icl_circuits.viz
+
+    Load = Callable[[], icl_circuits.models.LensModel]
+    Write = Callable[[icl_circuits.report.Plan, Load, Path, bool], None]
 
 app = typer.Typer(
     name="icl-circuits",
@@ -68,8 +71,14 @@ def main_options(
         raise typer.Exit
 
 
-def _study_command(name: str, out_default: str, studies: tuple[str, ...], help_text: str) -> None:
-    """A command that selects heads, runs `studies` of `icl_circuits.report` on them, and writes a folder."""
+def _writing_command(
+    name: str,
+    out_default: str,
+    out_help: str,
+    help_text: str,
+    write: "Write",
+) -> None:
+    """A command with the report's options: `write` is given the plan, the model to be loaded, `--out` and `--force`."""
 
     @app.command(name, help=help_text)
     def command(
@@ -87,17 +96,33 @@ def _study_command(name: str, out_default: str, studies: tuple[str, ...], help_t
         revision: RevisionOption = None,
         dtype: DtypeOption = "float32",
         device: DeviceOption = None,
-        out: Annotated[Path, typer.Option("--out", help="Folder to write.")] = Path(out_default),
-        force: Annotated[bool, typer.Option("--force", help="Replace the folder if it exists.")] = False,
+        out: Annotated[Path, typer.Option("--out", help=out_help)] = Path(out_default),
+        force: Annotated[bool, typer.Option("--force", help="Replace what --out names if it exists.")] = False,
     ) -> None:
-        from icl_circuits import report
         from icl_circuits.prompts import load_rows
+        from icl_circuits.report import plan
 
         settings = _settings(labels, shots, prompts, heads, seed, separator)
-        planned = report.plan(load_rows(data, text_column=text_column, label_column=label_column), settings)
+        planned = plan(load_rows(data, text_column=text_column, label_column=label_column), settings)
+        write(planned, lambda: _load(model, backend, revision, dtype, device), out, force)
+
+
+def _writing_studies(
+    *studies: str,
+) -> "Write":
+    """Selects heads, runs `studies` of `icl_circuits.report` on them, and writes a folder."""
+
+    def write(
+        planned: "icl_circuits.report.Plan",
+        load: "Load",
+        out: Path,
+        force: bool,
+    ) -> None:
+        from icl_circuits import report
+
         console = _console()
         with report.new_folder(out, force=force) as folder:
-            begun = report.start(_load(model, backend, revision, dtype, device), planned)
+            begun = report.start(load(), planned)
             parts, left_out = report.run_studies(begun, [getattr(report, study) for study in studies])
             report.write(begun, parts, folder, title=f"In-context heads of {begun.provenance['name']}")
         for title, table in (shown for part in parts for shown in part.shown):
@@ -106,63 +131,58 @@ def _study_command(name: str, out_default: str, studies: tuple[str, ...], help_t
             console.print(f"Left out: {reason}", soft_wrap=True, highlight=False, markup=False)
         console.print(f"Report: {out / 'report.html'}", soft_wrap=True, highlight=False, markup=False)
 
-
-_study_command(
-    "report",
-    "icl-report",
-    ("in_context_study", "tower_study", "bias_study"),
-    "Find the in-context heads, test what each does, and write results, figures and a page.",
-)
-_study_command(
-    "towers",
-    "icl-towers",
-    ("tower_study",),
-    "What each in-context head does: OV label features, QK two towers, flow, label reversal.",
-)
-_study_command(
-    "biases",
-    "icl-biases",
-    ("bias_study",),
-    "Majority-label and recency bias, before and after their mitigations.",
-)
+    return write
 
 
-@app.command("circuit")
-def circuit_command(
-    model: ModelOption = "smollm2-135m",
-    data: DataOption = "word-categories",
-    text_column: TextColumnOption = "text",
-    label_column: LabelColumnOption = "label",
-    labels: LabelsOption = "foo,bar",
-    shots: ShotsOption = 4,
-    prompts: PromptsOption = 64,
-    heads: HeadsOption = 12,
-    seed: SeedOption = 0,
-    separator: SeparatorOption = " ",
-    backend: BackendOption = None,
-    revision: RevisionOption = None,
-    dtype: DtypeOption = "float32",
-    device: DeviceOption = None,
-    out: Annotated[Path, typer.Option("--out", help="Page to write; .svg and .json go beside it.")] = Path(
-        "circuit.html"
-    ),
-    force: Annotated[bool, typer.Option("--force", help="Replace the files if they exist.")] = False,
+def _write_circuit(
+    planned: "icl_circuits.report.Plan",
+    load: "Load",
+    out: Path,
+    force: bool,
 ) -> None:
-    """Find the circuit through the in-context heads, and write an interactive page, a drawing and the numbers."""
+    """Selects heads, finds the circuit through them, and writes a page, a drawing and the numbers."""
     from icl_circuits import report
-    from icl_circuits.prompts import load_rows
 
-    settings = _settings(labels, shots, prompts, heads, seed, separator)
-    planned = report.plan(load_rows(data, text_column=text_column, label_column=label_column), settings)
     if out.suffix != ".html":
         raise InputError(f"--out {str(out)!r} must end in .html")
+    console = _console()
     with report.new_files(out, (".svg", ".json"), force=force) as (page, drawing, numbers):
-        view = report.circuit_study(report.start(_load(model, backend, revision, dtype, device), planned))
+        view = report.circuit_study(report.start(load(), planned))
         view.save(page)
         drawing.write_text(view.to_svg(), encoding="utf-8")
         view.circuit.save(numbers)
-    _console().print(_rich(view.tests, f"Heads alone and left out, best first: {view.circuit.metric}"))
-    _console().print(f"Circuit: {out}", soft_wrap=True, highlight=False, markup=False)
+    console.print(_rich(view.tests, f"Heads alone and left out, best first: {view.circuit.metric}"))
+    console.print(f"Circuit: {out}", soft_wrap=True, highlight=False, markup=False)
+
+
+_writing_command(
+    "report",
+    "icl-report",
+    "Folder to write.",
+    "Find the in-context heads, test what each does, and write results, figures and a page.",
+    _writing_studies("in_context_study", "tower_study", "bias_study"),
+)
+_writing_command(
+    "towers",
+    "icl-towers",
+    "Folder to write.",
+    "What each in-context head does: OV label features, QK two towers, flow, label reversal.",
+    _writing_studies("tower_study"),
+)
+_writing_command(
+    "biases",
+    "icl-biases",
+    "Folder to write.",
+    "Majority-label and recency bias, before and after their mitigations.",
+    _writing_studies("bias_study"),
+)
+_writing_command(
+    "circuit",
+    "circuit.html",
+    "Page to write; .svg and .json go beside it.",
+    "Find the circuit through the in-context heads, and write an interactive page, a drawing and the numbers.",
+    _write_circuit,
+)
 
 
 @app.command("heads")

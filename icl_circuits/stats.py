@@ -78,10 +78,13 @@ def each_once(n_prompts: int) -> Float[np.ndarray, "1 prompt"]:
     return np.ones((1, n_prompts))
 
 
-def weighted_mean(
-    values: Float[np.ndarray, "*rows prompt"], counts: Float[np.ndarray, "draw prompt"]
-) -> Float[np.ndarray, "*rows draw"]:
+Counts = Float[np.ndarray, "draw prompt"] | None
+"""How often each draw takes each prompt; None: one draw that takes each once."""
+
+
+def weighted_mean(values: Float[np.ndarray, "*rows prompt"], counts: Counts) -> Float[np.ndarray, "*rows draw"]:
     """The mean over the prompts that each draw takes; NaN for a draw that takes none."""
+    counts = each_once(values.shape[-1]) if counts is None else counts
     total = counts.sum(axis=1)
     found = values @ counts.T
     return np.divide(found, total, out=np.full(found.shape, np.nan), where=total > 0)
@@ -96,11 +99,11 @@ def relative_change(before: Float[np.ndarray, " prompt"], after: Float[np.ndarra
     if not len(before) or base.low <= 0 <= base.high:
         return Interval(float("nan"), float("nan"), float("nan"))
 
-    counts = resamples(len(before))
-    means = weighted_mean(before, counts)
-    changes = (weighted_mean(after, counts) - means) / np.where(means == 0, np.nan, np.abs(means))
-    low, high = np.nanquantile(changes, [0.025, 0.975])
-    return Interval(float((after.mean() - before.mean()) / abs(before.mean())), float(low), float(high))
+    def change(counts: Float[np.ndarray, "draw prompt"]) -> Float[np.ndarray, " draw"]:
+        means = weighted_mean(before, counts)
+        return (weighted_mean(after, counts) - means) / np.where(means == 0, np.nan, np.abs(means))
+
+    return bootstrap(change, len(before))
 
 
 def bootstrap_mean(values: Float[np.ndarray, " prompt"], *, draws: int = 2000, seed: int = 0) -> Interval:

@@ -9,7 +9,7 @@ from planted import planted_model, planted_rows
 from icl_circuits import InputError
 from icl_circuits.biases import add_minority_values, arrangements, choose, majority_bias, mitigation, recency_bias
 from icl_circuits.biases.majority import MajorityBias, imbalances, minority_weights
-from icl_circuits.biases.recency import arrange
+from icl_circuits.biases.recency import RecencyBias, arrange
 from icl_circuits.heads import Answers, answer
 from icl_circuits.interventions import WithoutPosition, answer_logits, intervene
 from icl_circuits.models import Head, LensModel
@@ -56,6 +56,18 @@ def test_no_bias_is_exactly_none() -> None:
     gained = mitigation(found, found, 1, 48)
     assert gained.before == gained.after == (0, 0, 0)
     assert np.isnan(gained.reduction).all()
+    assert choose(found) == 0
+
+
+def test_no_recency_is_none_despite_rounding() -> None:
+    """Three orders, each right on one prompt in ten: their standard deviation is 0, but for rounding."""
+    right = np.zeros((3, 2, 10), bool)
+    right[:, :, 0] = True
+    answers = Answers(right, right, np.zeros(right.shape), np.zeros(right.shape))
+    orders = ((True, False, False), (False, True, False), (False, False, True))
+    found = RecencyBias(orders, (0.0, 1.0), answers, (READER,), np.zeros((3, 2, 10, 1, 3)))
+    assert 0 < found.fluctuation(0)[0] < 1e-15
+    assert np.isnan(mitigation(found, found, 1, 10).reduction).all()
     assert choose(found) == 0
 
 

@@ -8,10 +8,8 @@ import numpy as np
 from jaxtyping import Float
 
 from icl_circuits.errors import InputError
-from icl_circuits.stats import Interval, Statistic, bootstrap
+from icl_circuits.stats import Counts, Interval, Statistic, bootstrap
 
-Counts = Float[np.ndarray, "draw prompt"] | None
-"""How often each draw takes each prompt; None: one draw that takes each once."""
 TIED = 1e-12
 """Fluctuations this close are the same, and 0 if this close to 0."""
 
@@ -42,7 +40,8 @@ def choose(bias: Bias) -> int:
     """
     require_plain_first(bias)
     lost = [np.maximum(bias.accuracy(0) - bias.accuracy(i), 0) for i in range(len(bias.strengths))]
-    return int(np.argmin([np.round(bias.fluctuation(i) + lost[i], 12) for i in range(len(bias.strengths))]))
+    costs = np.array([float((bias.fluctuation(i) + lost[i])[0]) for i in range(len(bias.strengths))])
+    return int(np.argmax(costs <= costs.min() + TIED))
 
 
 def require_plain_first(bias: Bias) -> None:
@@ -98,7 +97,7 @@ def mitigation(
 
     def reduction(counts: Float[np.ndarray, "draw prompt"]) -> Float[np.ndarray, " draw"]:
         before, after = of(base, 0, counts), of(mitigated, strength, counts)
-        return 1 - np.divide(after, before, out=np.full_like(before, np.nan), where=before > 0)
+        return 1 - np.divide(after, before, out=np.full_like(before, np.nan), where=before > TIED)
 
     return Mitigation(
         mitigated.strengths[strength],

@@ -15,7 +15,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from icl_circuits.biases.choice import Counts
 from icl_circuits.errors import InputError
 from icl_circuits.heads import Answers, as_answers, score_answers
 from icl_circuits.interventions import Capture, Hook, answer_logits
@@ -32,7 +31,7 @@ from icl_circuits.models import (
 )
 from icl_circuits.progress import progress
 from icl_circuits.prompts import DEFAULT_SEPARATOR, Prompt, PromptBatch, encode, imbalance
-from icl_circuits.stats import bootstrap_mean, each_once, weighted_mean
+from icl_circuits.stats import Counts, bootstrap_mean, each_once, weighted_mean
 
 COEFFICIENTS = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 """Values of `a_c` that are swept; the paper's is 0.03."""
@@ -145,14 +144,13 @@ class MajorityBias:
 
     def overall_fluctuation(self, strength: int, counts: Counts = None) -> Float[np.ndarray, " draw"]:
         """The same over all prompts together."""
-        return self._moved(strength, each_once(len(self.gold)) if counts is None else counts)
+        return self._moved(strength, counts)
 
     def accuracy(self, strength: int, counts: Counts = None) -> Float[np.ndarray, " draw"]:
         """Top-1 accuracy at `strengths[strength]`, mean over all conditions."""
-        counts = each_once(len(self.gold)) if counts is None else counts
         return weighted_mean(self._right(strength), counts).mean(axis=0)
 
-    def _moved(self, strength: int, counts: Float[np.ndarray, "draw prompt"]) -> Float[np.ndarray, " draw"]:
+    def _moved(self, strength: int, counts: Counts) -> Float[np.ndarray, " draw"]:
         accuracy = weighted_mean(self._right(strength), counts)
         return np.abs(accuracy[1:] - accuracy[0]).mean(axis=0)
 

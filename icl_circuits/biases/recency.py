@@ -14,14 +14,13 @@ import pandas as pd
 import torch
 from jaxtyping import Bool, Float
 
-from icl_circuits.biases.choice import Counts
 from icl_circuits.errors import InputError
 from icl_circuits.heads import Answers, as_answers, score_answers
 from icl_circuits.interventions import Capture, WithoutPosition, answer_logits
 from icl_circuits.models import Head, LensModel, at_least_float32, require_some_heads
 from icl_circuits.progress import progress
 from icl_circuits.prompts import DEFAULT_SEPARATOR, Prompt, encode, reorder
-from icl_circuits.stats import bootstrap_mean, each_once, generator, weighted_mean
+from icl_circuits.stats import Counts, bootstrap_mean, generator, weighted_mean
 
 STRENGTHS = (0.0, 0.5, 1.0)
 """How far scores go towards those without position; 1, the paper's, replaces them."""
@@ -70,10 +69,8 @@ class RecencyBias:
 
         NaN for a place where the orders put one kind alone, as few orders of three and more labels may.
         """
-        counts = each_once(self.answers.top1.shape[-1]) if counts is None else counts
-        by_order = np.moveaxis(
-            weighted_mean(np.moveaxis(self.attention[:, strength].astype(float), 1, -1), counts), -1, 1
-        )
+        attention = np.moveaxis(self.attention[:, strength].astype(float), 1, -1)
+        by_order = np.moveaxis(weighted_mean(attention, counts), -1, 1)
         same = np.array(self.orders)
         kinds = []
         for holds in (same, ~same):
@@ -83,8 +80,7 @@ class RecencyBias:
         return np.mean(np.stack(kinds), axis=0)
 
     def _accuracy(self, strength: int, counts: Counts) -> Float[np.ndarray, "order draw"]:
-        right = self.answers.top1[:, strength].astype(float)
-        return weighted_mean(right, each_once(right.shape[-1]) if counts is None else counts)
+        return weighted_mean(self.answers.top1[:, strength].astype(float), counts)
 
     def to_frame(self) -> pd.DataFrame:
         """One row an order and strength: accuracies with 95 % intervals. In `order`, S is a demonstration of the

@@ -1,7 +1,7 @@
 """A circuit as a value: nodes, signed edges with a score for each prompt, and files to keep it in."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -11,7 +11,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from icl_circuits.errors import InputError
-from icl_circuits.models import Head
+from icl_circuits.models import Head, LensModel, require_some_heads
 from icl_circuits.stats import bootstrap_means
 
 FORMAT = "icl_circuits.circuit/1"
@@ -209,11 +209,13 @@ class Circuit:
         return {"cfg": dict(self.shape), "nodes": nodes, "edges": paths}
 
 
-def require_distinct(heads: tuple[Head, ...]) -> None:
-    """Raise `InputError` where a head is named twice."""
+def require_distinct_heads(model: LensModel, heads: Sequence[Head]) -> tuple[Head, ...]:
+    """`heads` as a tuple. Raises `InputError` where there is none, one twice, or one that `model` does not have."""
+    heads = require_some_heads(model, heads)
     twice = next((head for head in heads if heads.count(head) > 1), None)
     if twice is not None:
         raise InputError(f"{twice} is named twice: name each head once")
+    return heads
 
 
 def _place(node: Node) -> tuple[int, int, int]:

@@ -12,10 +12,10 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
-from icl_circuits.circuits.circuit import require_distinct
+from icl_circuits.circuits.circuit import require_distinct_heads
 from icl_circuits.errors import InputError
 from icl_circuits.interventions import Metric, ReplaceHeads, mean_z, metric_name, run_each
-from icl_circuits.models import Head, LensModel, all_heads, require_some_heads
+from icl_circuits.models import Head, LensModel, all_heads
 from icl_circuits.prompts import PromptBatch
 from icl_circuits.stats import Statistic, bootstrap, bootstrap_means, generator, weighted_mean
 
@@ -96,8 +96,7 @@ def evaluate_circuit(
         InputError: a head twice or one that does not exist, no draws, a size outside 1..len(heads), or what `run_each`
             raises.
     """
-    heads = require_some_heads(model, heads)
-    require_distinct(heads)
+    heads = require_distinct_heads(model, heads)
     powers = [1 << i for i in range(len(heads).bit_length()) if 1 << i < len(heads)]
     chosen = sorted({*powers, len(heads)} if sizes is None else set(sizes))
     if not chosen or not 1 <= chosen[0] <= chosen[-1] <= len(heads):
@@ -146,8 +145,7 @@ def minimality(
     Raises:
         InputError: a head twice or one that does not exist, or what `run_each` raises.
     """
-    heads = require_some_heads(model, heads)
-    require_distinct(heads)
+    heads = require_distinct_heads(model, heads)
     mean = mean_z(model, reference, all_heads(model))
     variants = [_only(heads, mean), *(_only(_others(heads, [head]), mean) for head in heads)]
     whole, *without = run_each(

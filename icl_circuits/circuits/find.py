@@ -17,21 +17,23 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from icl_circuits.circuits.circuit import LOGITS, Circuit, Edge, Node, head_node, require_distinct
+from icl_circuits.circuits.circuit import LOGITS, Circuit, Edge, Node, head_node, require_distinct_heads
 from icl_circuits.errors import InputError
 from icl_circuits.interventions import (
     Capture,
     Embedding,
     KnockOut,
+    Mean,
     Metric,
     Mlp,
     Patch,
     Sender,
     answer_logits,
-    from_logits,
     metric_name,
     path_patch,
+    plain_metric,
     run_each,
+    values_at,
 )
 from icl_circuits.models import (
     Head,
@@ -43,6 +45,7 @@ from icl_circuits.models import (
     require_additive_heads,
     require_some_heads,
     scores_are_live,
+    unmasked,
 )
 from icl_circuits.progress import progress
 from icl_circuits.prompts import PromptBatch
@@ -80,8 +83,7 @@ def find_circuit(
         InputError: a head twice or one that does not exist, a single prompt, zero-shot prompts, and what `run_each` and
             `path_patch` raise.
     """
-    heads = require_some_heads(model, heads)
-    require_distinct(heads)
+    heads = require_distinct_heads(model, heads)
     if not batch.label_positions.shape[1]:
         raise InputError("zero-shot prompts have no label positions to draw a circuit from: use 1 shot or more")
     if n_upstream < 0:
@@ -191,7 +193,7 @@ def like_any_label(
     """
     own, n_demos = scores.gather(1, label_positions), label_positions.shape[1]
     at_labels = v[torch.arange(len(v), device=v.device)[:, None], label_positions]
-    seen = own > torch.finfo(own.dtype).min / 2  # masked: minus infinity, or near the least number
+    seen = unmasked(own)
     n_seen = seen.sum(1, keepdim=True).clamp(min=1)
     new = torch.where(seen, torch.where(seen, own, 0.0).sum(1, keepdim=True) / n_seen, own)
     changed = scores[:, None].expand(-1, n_demos, -1).scatter(2, label_positions[..., None], new[..., None])
@@ -206,18 +208,9 @@ def _query_edges(model: LensModel, batch: PromptBatch, edges: list[Edge], metric
     if len(batch) < 2:
         raise InputError("the mean query of one prompt is its own: give 2 prompts or more")
     heads = [_head(edge.receiver) for edge in edges]
-    names = list(dict.fromkeys(f"blocks.{head.layer}.attn.hook_q" for head in heads))
-    found: dict[str, list[Tensor]] = {name: [] for name in names}
-    for chunk in batch.chunks():
-        capture = Capture(names, chunk.last)
-        answer_logits(model, chunk, capture)
-        for name in names:
-            found[name].append(capture.found[name])
-    mean = {name: torch.cat(parts).mean(0) for name, parts in found.items()}
-    variants = [
-        (Patch("q", h.layer, mean[f"blocks.{h.layer}.attn.hook_q"][h.head], batch.last[:, None], head=h.head),)
-        for h in heads
-    ]
+    mean = values_at(model, batch, Mean(batch), [("q", layer) for layer in {head.layer for head in heads}], "last")
+    at_last = batch.last[:, None]
+    variants = [(Patch("q", layer, mean("q", layer, head), at_last, head=head),) for layer, head in heads]
     run = run_each(model, batch, variants, metric, budget=budget, description="queries")
     return dict(zip(edges, (run.base - run.values).numpy(), strict=True))
 
@@ -275,7 +268,7 @@ def _text_edges(model: LensModel, batch: PromptBatch, edges: list[Edge], metric:
         values = []
         for chunk in batch.chunks():
             cut = [] if edge is None else [KnockOut(layers, _attention_along(chunk, edge))]
-            values.append(from_logits(metric, answer_logits(model, chunk, *cut), chunk).cpu())
+            values.append(plain_metric(model, chunk, cut, metric))
         rows.append(torch.cat(values))
     base, *without = rows
     return {edge: (base - cut).numpy() for edge, cut in zip(edges, without, strict=True)}

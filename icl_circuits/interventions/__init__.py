@@ -2,7 +2,7 @@
 
 from icl_circuits.interventions.attribution import Agreement, agreement, attribute, attribute_paths
 from icl_circuits.interventions.context import Capture, answer_logits, intervene, mean_z
-from icl_circuits.interventions.engine import Variant, Variants, run_each
+from icl_circuits.interventions.engine import Variant, Variants, plain_metric, run_each
 from icl_circuits.interventions.hooks import (
     HeadSite,
     Hook,
@@ -21,7 +21,7 @@ from icl_circuits.interventions.hooks import (
 from icl_circuits.interventions.metrics import Metric, MetricName, from_logits, metric_name
 from icl_circuits.interventions.paths import Paths, path_patch
 from icl_circuits.interventions.position import POS_EMBED, WithoutPosition, position_sites, positionless
-from icl_circuits.interventions.replacement import Mean, Replacement, Resample, Run, Zero
+from icl_circuits.interventions.replacement import Mean, Replacement, Resample, Run, Zero, values_at
 from icl_circuits.interventions.routes import Edge, Embedding, Mlp, Sender
 from icl_circuits.interventions.sweep import Cell, Sweep, sweep
 
@@ -68,8 +68,10 @@ __all__ = [
     "mean_z",
     "metric_name",
     "path_patch",
+    "plain_metric",
     "position_sites",
     "positionless",
     "run_each",
     "sweep",
+    "values_at",
 ]

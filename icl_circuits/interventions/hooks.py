@@ -21,6 +21,7 @@ from icl_circuits.models import (
     require_heads,
     require_layer,
     require_live_scores,
+    unmasked,
 )
 
 Positions = Int[Tensor, "batch chosen"]
@@ -303,8 +304,7 @@ def score_hooks(
             for head in heads:
                 if head.layer == layer:
                     old = scores[:, head.head]
-                    seen = old > torch.finfo(old.dtype).min / 2  # masked: minus infinity, or near the least number
-                    scores[:, head.head] = torch.where(chosen & seen, changed(head, old), old)
+                    scores[:, head.head] = torch.where(chosen & unmasked(old), changed(head, old), old)
             return scores
 
         return change_scores

@@ -30,6 +30,7 @@ from icl_circuits.models.lens import (
     require_per_head_z,
     require_some_heads,
     scores_are_live,
+    unmasked,
 )
 from icl_circuits.models.load import ModelCard, load_model, model_card, provenance
 
@@ -69,4 +70,5 @@ __all__ = [
     "require_per_head_z",
     "require_some_heads",
     "scores_are_live",
+    "unmasked",
 ]

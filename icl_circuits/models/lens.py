@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from icl_circuits.errors import InputError
@@ -474,6 +474,11 @@ def _first(module: Any, *names: str) -> Tensor | None:
     return next((at_least_float32(value) for value in values if isinstance(value, Tensor)), None)
 
 
+def unmasked(scores: Float[Tensor, "*rows src_pos"]) -> Bool[Tensor, "*rows src_pos"]:
+    """Where attention scores are not masked: masked ones are minus infinity, or near the least number."""
+    return scores > torch.finfo(scores.dtype).min / 2
+
+
 def scores_are_live(model: LensModel) -> bool:
     """Whether the model computes with the attention scores that its hooks show.
 
@@ -509,7 +514,7 @@ def note_live_scores(model: LensModel) -> None:
         seen.append(z.detach().clone())
 
     def attend_evenly(scores: Tensor, hook: object) -> Tensor:
-        return torch.where(scores > torch.finfo(scores.dtype).min / 2, 0.0, scores)
+        return torch.where(unmasked(scores), 0.0, scores)
 
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # TransformerLens 4 warns where the change is lost

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from jaxtyping import Float
+from torch import Tensor
 
 from icl_circuits.circuits import CURVES, Circuit, CircuitTest, evaluate_circuit, find_circuit, score_edges
 from icl_circuits.errors import InputError
@@ -12,7 +13,7 @@ from icl_circuits.interventions import Capture, answer_logits
 from icl_circuits.models import Head, LensModel, at_least_float32, readout
 from icl_circuits.prompts import PromptBatch, encode, reverse_labels
 from icl_circuits.report.plan import Start
-from icl_circuits.towers import LabelFeatures, label_features, two_towers, value_output
+from icl_circuits.towers import label_features, two_towers, value_outputs
 from icl_circuits.viz import CircuitView, PromptRow, ShownRun, Table
 
 PROMPTS = 32
@@ -70,7 +71,7 @@ def _runs(
 ) -> list[ShownRun]:
     """What the page shows of each prompt of `batch`, the first prompts that `circuit` was scored on."""
     features = label_features(model, batch, heads)
-    attention, raw = features.at_labels(features.attention), _raises_own_label(features)
+    attention, raw = features.at_labels(features.attention), features.raises_own()
     try:
         found = two_towers(model, batch, heads)
         towers = np.stack([found.score, found.content_score])
@@ -80,7 +81,8 @@ def _runs(
     capture = Capture(tuple(dict.fromkeys(names)))
     answer_logits(model, batch, capture)
     patterns = [at_least_float32(capture.found[name][:, head.head]) for name, head in zip(names, heads, strict=True)]
-    top, runs = [_top_tokens(model, batch, head) for head in heads], []
+    top = [_top_tokens(model, batch, of_head) for of_head, _ in value_outputs(model, batch, heads)]
+    runs = []
     for i, prompt in enumerate(batch.prompts):
         n_pos = int(batch.last[i]) + 1
         runs.append(
@@ -104,23 +106,17 @@ def _runs(
     return runs
 
 
-def _top_tokens(model: LensModel, batch: PromptBatch, head: Head) -> list[tuple[tuple[str, ...], ...]]:
-    """For each prompt, the tokens that the head's value-output vector at each label position raises most.
+def _top_tokens(
+    model: LensModel, batch: PromptBatch, raw: Float[Tensor, "batch src_pos d_model"]
+) -> list[tuple[tuple[str, ...], ...]]:
+    """For each prompt, the tokens that a head's value-output vector at each label position raises most.
 
     Their order does not depend on the final norm's scale, but a norm that centres takes the mean off.
     """
-    raw, _ = value_output(model, batch, head)
     at_labels = raw[torch.arange(len(batch), device=raw.device)[:, None], batch.label_positions]
     logits = readout(model).project(at_labels, torch.ones_like(at_labels[..., :1]))
     best = logits.topk(min(TOP_TOKENS, logits.shape[-1])).indices.tolist()
     return [tuple(tuple(model.tokenizer.decode([token]) for token in tokens) for tokens in demos) for demos in best]
-
-
-def _raises_own_label(features: LabelFeatures) -> Float[np.ndarray, "prompt selected demo"]:
-    """The logit of each label position's own label less the mean of the others, under its value-output vector."""
-    at_labels = np.take_along_axis(features.logits, features.label_positions[:, None, :, None], axis=2)
-    own = np.take_along_axis(at_labels, features.demo_labels[:, None, :, None], axis=3)[..., 0]
-    return own - (at_labels.sum(axis=3) - own) / (at_labels.shape[3] - 1)
 
 
 def _summary(start: Start, circuit: Circuit) -> str:

@@ -1,7 +1,15 @@
 """What each in-context head does: OV label features, QK two towers, where features flow, label reversal."""
 
 from icl_circuits.towers.flow import Flow, Probe, knock_out_flow, probe_flow
-from icl_circuits.towers.ov import LabelFeatures, OVCircuits, label_features, ov_circuits, split_change, value_output
+from icl_circuits.towers.ov import (
+    LabelFeatures,
+    OVCircuits,
+    label_features,
+    ov_circuits,
+    split_change,
+    value_output,
+    value_outputs,
+)
 from icl_circuits.towers.qk import (
     MetricLearning,
     QKSpectrum,
@@ -38,4 +46,5 @@ __all__ = [
     "tower_tokens",
     "two_towers",
     "value_output",
+    "value_outputs",
 ]

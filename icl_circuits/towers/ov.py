@@ -82,12 +82,20 @@ class LabelFeatures:
 
         1 over the number of labels is what a head has that always raises the same one.
         """
-        positions = self.label_positions[:, None, :, None]
-        at_labels = np.take_along_axis(self.logits, positions, axis=2)
-        own = np.take_along_axis(at_labels, self.demo_labels[:, None, :, None], axis=3)[..., 0]
+        at_labels, own = self._own()
         others = at_labels.copy()
         np.put_along_axis(others, np.broadcast_to(self.demo_labels[:, None, :, None], (*own.shape, 1)), -np.inf, axis=3)
         return (own > others.max(axis=3)).mean(axis=2)
+
+    def raises_own(self) -> Float[np.ndarray, "prompt selected demo"]:
+        """The logit of each label position's own label less the mean of the other labels, raw."""
+        at_labels, own = self._own()
+        return own - (at_labels.sum(axis=3) - own) / (len(self.labels) - 1)
+
+    def _own(self) -> tuple[Float[np.ndarray, "prompt selected demo label"], Float[np.ndarray, "prompt selected demo"]]:
+        """The logits at the label positions, and those of the label that each position holds."""
+        at_labels = np.take_along_axis(self.logits, self.label_positions[:, None, :, None], axis=2)
+        return at_labels, np.take_along_axis(at_labels, self.demo_labels[:, None, :, None], axis=3)[..., 0]
 
     def to_frame(self) -> pd.DataFrame:
         """One row a head, label pair and label that positions hold: means per position with 95 % bootstrap intervals.
@@ -173,7 +181,6 @@ def label_features(model: LensModel, batch: PromptBatch, heads: Sequence[Head]) 
     )
 
 
-@torch.no_grad()
 def value_output(
     model: LensModel, batch: PromptBatch, head: Head
 ) -> tuple[Float[Tensor, "batch src_pos d_model"], Float[Tensor, "batch src_pos d_model"]]:
@@ -184,9 +191,21 @@ def value_output(
     Raises:
         InputError: a head that does not exist.
     """
-    _, alpha, v, W_O = _values(model, batch, require_some_heads(model, [head]))
-    raw = v[0] @ W_O[0]
-    return raw, alpha[0][..., None] * raw
+    return value_outputs(model, batch, [head])[0]
+
+
+@torch.no_grad()
+def value_outputs(
+    model: LensModel, batch: PromptBatch, heads: Sequence[Head]
+) -> list[tuple[Float[Tensor, "batch src_pos d_model"], Float[Tensor, "batch src_pos d_model"]]]:
+    """`value_output` of several heads, from one forward pass.
+
+    Raises:
+        InputError: a head that does not exist.
+    """
+    _, alpha, v, W_O = _values(model, batch, require_some_heads(model, heads))
+    raw = [values @ matrix for values, matrix in zip(v, W_O, strict=True)]
+    return [(vectors, row[..., None] * vectors) for vectors, row in zip(raw, alpha, strict=True)]
 
 
 def _values(

@@ -10,7 +10,7 @@ from icl_circuits.errors import InputError
 from icl_circuits.interventions import Capture, answer_logits
 from icl_circuits.models import Head, LensModel, at_least_float32, readout, require_some_heads
 from icl_circuits.prompts import PromptBatch
-from icl_circuits.towers.ov import value_output
+from icl_circuits.towers.ov import value_outputs
 
 
 @torch.no_grad()
@@ -65,12 +65,12 @@ def tower_tokens(
         }
 
     rows = []
-    for head in heads:
+    for head, (_, of_head) in zip(heads, value_outputs(model, one, heads), strict=True):
         resid_pre = found[f"blocks.{head.layer}.hook_resid_pre"]
         moved = resid_pre - found["blocks.0.hook_resid_pre"]
         if has_mlp:
             moved = moved - sum(found[f"blocks.{layer}.hook_mlp_out"] for layer in range(head.layer))
-        weighted = value_output(model, one, head)[1][0]
+        weighted = of_head[0]
         attended = ("key", moved), ("query", moved)  # nothing in layer 0
         at_labels = [("value", weighted), *attended[: 1 if head.layer else 0]]
         rows += [described(head, kind, position, v[position]) for position in labels for kind, v in at_labels]

@@ -1,20 +1,18 @@
 """The interactive circuit: one offline page, a frame in a notebook, a drawing for a paper."""
 
 import html
-import importlib.resources
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from icl_circuits.errors import InputError
 from icl_circuits.stats import bootstrap_means
 from icl_circuits.viz.circuit_svg import PromptRow, draw, edge_class, layout, printable
-from icl_circuits.viz.page import Table
+from icl_circuits.viz.page import Table, template
 from icl_circuits.viz.views import circuitsvis_bundle, script_json
 
 if TYPE_CHECKING:
@@ -93,10 +91,8 @@ class CircuitView:
 
     def to_html(self) -> str:
         """The page: one file with everything in it."""
-        environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-        template = importlib.resources.files(__package__).joinpath("circuit.html.jinja").read_text(encoding="utf-8")
         kept, cut = self._patterns()
-        page = environment.from_string(template).render(
+        page = template("circuit.html.jinja").render(
             title=f"In-context circuit of {self.circuit.provenance.get('name', 'a model')}",
             summary=self.summary,
             svg=Markup(self._svg(self.runs, EDGES_SHOWN)),
@@ -104,7 +100,7 @@ class CircuitView:
             bundle=Markup(circuitsvis_bundle()),
             n_edges=len(self.circuit.edges),
             shown=min(EDGES_SHOWN, len(self.circuit.edges)),
-            titles=list(dict.fromkeys(printable(run.title) for run in self.runs)),
+            titles=self._titles,
             versions=list(dict.fromkeys(run.version for run in self.runs)),
             labels=[printable(label) for label in self.labels],
             metric=self.circuit.metric,
@@ -125,13 +121,19 @@ class CircuitView:
             f'<iframe sandbox="allow-scripts" style="width: 100%; height: 860px; border: 0" srcdoc="{page}"></iframe>'
         )
 
+    @property
+    def _titles(self) -> list[str]:
+        return list(dict.fromkeys(printable(run.title) for run in self.runs))
+
+    @property
+    def _head_classes(self) -> dict[str, int]:
+        """The class of each head's label, by the head's name."""
+        return {str(head): self.labels.index(label) for head, label in zip(self.heads, self.head_labels, strict=True)}
+
     def _svg(self, runs: tuple[ShownRun, ...], n_edges: int) -> str:
-        classes = {
-            str(head): self.labels.index(label) for head, label in zip(self.heads, self.head_labels, strict=True)
-        }
         rows, first = [run.row for run in runs], runs[0]
         title = f"{first.title}, {first.version}: {len(self.circuit.nodes)} nodes, the {n_edges} strongest edges"
-        return draw(self.circuit, rows, first.scores, self.labels, classes, shown=n_edges, title=title)
+        return draw(self.circuit, rows, first.scores, self.labels, self._head_classes, shown=n_edges, title=title)
 
     def _table(self) -> list[tuple[int, tuple[str, ...]]]:
         """Every edge, strongest mean first: its number, and its cells."""
@@ -159,8 +161,7 @@ class CircuitView:
     def _data(self, patterns: list[list[list[list[float]]] | None]) -> dict[str, object]:
         names = [str(head) for head in self.heads]
         place = {name: i for i, name in enumerate(names)}
-        head_class = {name: self.labels.index(label) for name, label in zip(names, self.head_labels, strict=True)}
-        runs = []
+        head_classes, runs = self._head_classes, []
         for run, pattern in zip(self.runs, patterns, strict=True):
             runs.append(
                 {
@@ -172,7 +173,7 @@ class CircuitView:
                     "answer": printable(run.answer),
                     "base": round(run.base, 3),
                     "scores": _rounded(run.scores),
-                    "edge_classes": [edge_class(edge, run.row.labels, head_class) for edge in self.circuit.edges],
+                    "edge_classes": [edge_class(edge, run.row.labels, head_classes) for edge in self.circuit.edges],
                     "attention": _rounded(run.attention),
                     "raw": _rounded(run.raw),
                     "towers": _rounded(run.towers),
@@ -192,9 +193,8 @@ class CircuitView:
             for edge in self.circuit.edges
         ]
         labels = [printable(label) for label in self.labels]
-        titles = list(dict.fromkeys(printable(run.title) for run in self.runs))
         return {
-            "titles": titles,
+            "titles": self._titles,
             "runs": runs,
             "edges": edges,
             "heads": names,

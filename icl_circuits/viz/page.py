@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from icl_circuits.viz.views import circuitsvis_bundle
@@ -47,14 +47,18 @@ class Section:
 
 def render_page(title: str, summary: str, sections: Sequence[Section]) -> str:
     """The page's HTML. Every string is escaped; only figures and views bring markup of their own."""
+    needs_bundle = any(section.views for section in sections)
+    return template("page.html.jinja").render(
+        title=title, summary=summary, sections=sections, bundle=Markup(circuitsvis_bundle()) if needs_bundle else ""
+    )
+
+
+def template(name: str) -> Template:
+    """A template of this package: strings are escaped, and names that are not given are errors."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["svg_uri"] = _svg_uri
     environment.filters["markup"] = Markup
-    template = importlib.resources.files(__package__).joinpath("page.html.jinja").read_text(encoding="utf-8")
-    needs_bundle = any(section.views for section in sections)
-    return environment.from_string(template).render(
-        title=title, summary=summary, sections=sections, bundle=Markup(circuitsvis_bundle()) if needs_bundle else ""
-    )
+    return environment.from_string(importlib.resources.files(__package__).joinpath(name).read_text(encoding="utf-8"))
 
 
 def _svg_uri(path: Path) -> str:
