@@ -146,12 +146,15 @@ def _write_circuit(
     if out.suffix != ".html":
         raise InputError(f"--out {str(out)!r} must end in .html")
     console = _console()
-    with report.new_files(out, (".svg", ".json"), force=force) as (page, drawing, numbers):
-        view = report.circuit_study(report.start(load(), planned))
+    with report.new_files(out, (".svg", ".json", ".safetensors"), force=force) as (page, drawing, numbers, results):
+        begun = report.start(load(), planned)
+        view = report.circuit_study(begun)
         view.save(page)
         drawing.write_text(view.to_svg(), encoding="utf-8")
         view.circuit.save(numbers)
-    console.print(_rich(view.tests, f"Heads alone and left out, best first: {view.circuit.metric}"))
+        values = {"circuit": view.circuit, "circuit_reversed": view.reversed, "circuit_test": view.test}
+        report.save_results(report.Results(begun.about, {"selected": begun.scores.selected} | values), results)
+    console.print(_rich(view.test_table(), f"Heads alone and left out, best first: {view.circuit.metric}"))
     console.print(f"Circuit: {out}", soft_wrap=True, highlight=False, markup=False)
 
 
@@ -179,10 +182,27 @@ _writing_command(
 _writing_command(
     "circuit",
     "circuit.html",
-    "Page to write; .svg and .json go beside it.",
+    "Page to write; .svg, .json and .safetensors go beside it.",
     "Find the circuit through the in-context heads, and write an interactive page, a drawing and the numbers.",
     _write_circuit,
 )
+
+
+@app.command("figures")
+def figures_command(
+    results: Annotated[
+        Path, typer.Argument(metavar="RESULTS", help="A folder of a report, or the .safetensors file of a circuit.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder to write.")] = Path("figures"),
+    force: Annotated[bool, typer.Option("--force", help="Replace what --out names if it exists.")] = False,
+) -> None:
+    """Draw a paper's figures from results: PDF, PNG and SVG, a column wide, each with its caption as a text file."""
+    from icl_circuits import report
+
+    found = report.load_results(results)
+    with report.new_folder(out, force=force, ours=report.are_figures) as folder:
+        names = report.write_figures(found, folder)
+    _console().print(f"Figures in {out}: {', '.join(names)}", soft_wrap=True, highlight=False, markup=False)
 
 
 @app.command("heads")

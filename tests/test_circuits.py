@@ -30,7 +30,7 @@ from icl_circuits.circuits.find import like_any_label
 from icl_circuits.interventions import Mlp, from_logits, mean_z, path_patch
 from icl_circuits.models import Head, LensModel, all_heads, hook_points, kv_head, scores_are_live
 from icl_circuits.prompts import PromptBatch, Rows, encode, sample_prompts, zero_shot
-from icl_circuits.viz import CircuitView, PromptRow, ShownRun, Table
+from icl_circuits.viz import CircuitView, PromptRow, ShownRun
 
 FOO, BAR, LABEL_TEXT, QUERY_TEXT = Head(1, 0), Head(1, 1), Head(0, 0), Head(0, 1)
 
@@ -361,8 +361,9 @@ def hostile_view() -> CircuitView:
         )
         for i, version in enumerate(("original", "labels reversed"))
     ]  # fmt: skip
-    tests = Table(("heads", HOSTILE[1]), ((HOSTILE[0], HOSTILE[5]),))
-    return CircuitView(circuit, heads, (HOSTILE[0], HOSTILE[1]), HOSTILE[:2], tuple(runs), HOSTILE[4], tests)
+    values = rng.normal(size=(3, 2, 2)).astype(np.float32)
+    test = CircuitTest(heads, (1, 2), HOSTILE[3], circuit.base, circuit.base - 1, values)
+    return CircuitView(circuit, heads, (HOSTILE[0], HOSTILE[1]), HOSTILE[:2], tuple(runs), HOSTILE[4], circuit, test)
 
 
 DRIVE = """
@@ -403,13 +404,15 @@ def test_the_page_with_hostile_strings(tmp_path: Path, chromium: str) -> None:
 def test_a_view_that_does_not_fit_is_refused() -> None:
     view = hostile_view()
     with pytest.raises(InputError, match="make the view anew"):
+        replace(view, circuit=view.circuit.top(2), reversed=view.circuit.top(2))
+    with pytest.raises(InputError, match="score the same edges"):
         replace(view, circuit=view.circuit.top(2))
     with pytest.raises(InputError, match="give it among the heads"):
         replace(view, heads=view.heads[:1])
     empty = view.circuit.above(99.0)
     assert empty.to_frame().empty
     runs = tuple(replace(run, scores=run.scores[:0]) for run in view.runs)
-    assert "0 edges" in replace(view, circuit=empty, runs=runs).to_html()
+    assert "0 edges" in replace(view, circuit=empty, reversed=empty, runs=runs).to_html()
 
 
 def test_the_drawing(tmp_path: Path) -> None:

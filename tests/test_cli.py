@@ -10,15 +10,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from browser import open_page
 from conftest import require_backend, require_smollm2
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from icl_circuits import cli
 from icl_circuits.circuits import Circuit
 from icl_circuits.models.lens import hooked_transformer_class
+from icl_circuits.report import Results, load_results, save_results
 
 TOWER_KEYS = {
     "qk_auc", "qk_auc_shuffled", "qk_auc_without_position", "qk_auc_grouped_order", "ov_logit_minus",
@@ -74,13 +76,13 @@ def check_report(out: Path, *, heads: int, prompts: int) -> dict[str, Any]:
     assert not {prompt["text"] for prompt in selection} & {prompt["text"] for prompt in evaluation}
     assert all(prompt["text"].endswith(" :") and "seed 0" in prompt["origin"] for prompt in selection)
     arrays = load_file(out / "results.safetensors")
-    assert arrays["groups.base.top1"].shape == (prompts,)
-    assert arrays["groups.base.top1"].mean() == pytest.approx(results["accuracy"]["base"]["top1"])
-    assert arrays["groups.random.log_prob"].shape == (20, prompts)
+    assert arrays["groups.base.answers.top1"].shape == (prompts,)
+    assert arrays["groups.base.answers.top1"].mean() == pytest.approx(results["accuracy"]["base"]["top1"])
+    assert arrays["groups.random.answers.log_prob"].shape == (20, prompts)
     means = arrays["increase.heads"].mean(axis=0)
     for head in results["heads"]:
         assert means[head["layer"], head["head"]] == pytest.approx(head["log_prob_increase"], abs=1e-5)
-    assert arrays["towers.auc"].mean(axis=0) == pytest.approx([head["qk_auc"] for head in results["heads"]])
+    assert arrays["auc.auc"].mean(axis=0) == pytest.approx([head["qk_auc"] for head in results["heads"]])
     assert {f"table_{n}.{kind}" for n in (1, 2, 3, 4, 5) for kind in ("csv", "tex")} <= {
         file.name for file in (out / "tables").iterdir()
     }
@@ -112,7 +114,27 @@ def test_report_on_a_small_model(
     assert opened.console == []
     assert opened.count("canvas") == 3 * (2 + 1)
     assert opened.count("b") == 0
-    assert opened.count("img") == (8 if fewer else 10)
+    assert opened.count("img") == (10 if fewer else 12)
+    found = load_results(tmp_path / "r").values
+    assert found["groups"].to_frame().iloc[0]["top1"] == pytest.approx(results["accuracy"]["base"]["top1"])
+    assert [vars(head) for head in found["selected"].heads] == [
+        {key: head[key] for key in vars(found["selected"].heads[0])} for head in results["heads"]
+    ]
+    if fewer:
+        return
+    code, out, err = run("figures", "r", "--out", "f")
+    assert (code, err) == (0, "")
+    drawn = sorted(file.name for file in (tmp_path / "f").iterdir())
+    assert drawn == sorted(file.name for file in (tmp_path / "r" / "figures").iterdir())
+    assert len(drawn) == 4 * opened.count("img")
+    for name in drawn:
+        assert (tmp_path / "f" / name).read_bytes() == (tmp_path / "r" / "figures" / name).read_bytes(), name
+    caption = (tmp_path / "f" / "accuracy.txt").read_text()
+    assert "table 2" in caption
+    assert results["provenance"]["name"] in caption
+    assert run("figures", "r", "--out", "f")[0] == 2  # exists
+    (tmp_path / "f" / "mine").touch()
+    assert "was not written by this command" in run("figures", "r", "--out", "f", "--force")[2]
 
 
 def test_a_report_is_the_same_every_time(run: Any, folders: dict[str, Path], tmp_path: Path) -> None:
@@ -194,7 +216,8 @@ def test_circuit_command(run: Any, folders: dict[str, Path], tmp_path: Path) -> 
     code, out, err = run(*options, "--out", "new/c.html")
     assert code == 0, err
     assert "Circuit: new/c.html" in out
-    assert sorted(file.name for file in (tmp_path / "new").iterdir()) == ["c.html", "c.json", "c.svg"]
+    files = sorted(file.name for file in (tmp_path / "new").iterdir())
+    assert files == [f"c.{kind}" for kind in ("html", "json", "safetensors", "svg")]
     circuit = Circuit.load(tmp_path / "new" / "c.json")
     assert len(circuit.heads) >= 2
     assert circuit.provenance["backend"] in ("hooked", "bridge")
@@ -206,9 +229,16 @@ def test_circuit_command(run: Any, folders: dict[str, Path], tmp_path: Path) -> 
         assert why in err
     assert run(*options, "--out", "new/c.html", "--force")[0] == 0
     assert (tmp_path / "new" / "c.json").read_bytes() == before
+    assert run("figures", "new/c.safetensors", "--out", "f")[0] == 0
+    assert sorted(file.name for file in (tmp_path / "f").iterdir()) == [
+        f"circuit_curves.{kind}" for kind in ("pdf", "png", "svg", "txt")
+    ]
+    found = load_results(tmp_path / "new" / "c.safetensors").values
+    np.testing.assert_array_equal(found["circuit"].scores, circuit.scores)
+    assert found["circuit_reversed"].edges == circuit.edges
     code, _, err = run(*options[:-2], "--shots", "0", "--out", "zero/c.html")
     assert code == 2
-    assert {file.name for file in tmp_path.iterdir()} == {"new", "hostile.csv"}
+    assert {file.name for file in tmp_path.iterdir()} == {"new", "f", "hostile.csv"}
 
 
 def test_heads_command(run: Any, folders: dict[str, Path], tmp_path: Path) -> None:
@@ -281,7 +311,7 @@ def test_using_the_package_warns_of_nothing_and_draws_nothing() -> None:
         (("--prompts", "0"), "cannot sample 0 prompts"),
         (("--out", "there"), "there' exists already: give --force"),
         (("--out", "file", "--force"), "file' is a file: name a folder"),
-        (("--out", ".", "--force"), "exists and is no report"),
+        (("--out", ".", "--force"), "exists and was not written by this command"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(
@@ -315,6 +345,26 @@ def test_the_hooked_backend_on_new_transformer_lens(run: Any, folders: dict[str,
     code, _, err = run("report", "--model", str(folders["gpt2"]), "--backend", "hooked", *SMALL)
     assert code == 2
     assert "transformer_lens<4" in err
+
+
+def test_figures_of_what_holds_no_results(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("no results")
+    save_file({"x": np.zeros(2)}, tmp_path / "other.safetensors")
+    save_results(Results({"described": ""}, {"x": np.zeros(2)}), tmp_path / "bare.safetensors")
+    for given, message in (
+        ("nothing", "no results at 'nothing'"),
+        ("folder", "no results at 'folder'"),
+        ("file", "holds no results that this version"),
+        ("other.safetensors", "holds no results that this version"),
+        ("bare.safetensors", "nothing that a figure is drawn of"),
+    ):
+        code, _, err = run("figures", given, "--out", "f")
+        assert (code, err.count("error:")) == (2, 1)
+        assert message in err
+        assert not (tmp_path / "f").exists()
+    with pytest.raises(TypeError, match="x is a str"):
+        save_results(Results({}, {"x": "text"}), tmp_path / "no.safetensors")
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])

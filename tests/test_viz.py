@@ -2,23 +2,35 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from browser import open_page
 
-from icl_circuits.heads import Answers, Group, GroupEffects, HeadEffects, InContextHead, InContextHeads, LogProbIncrease
+from icl_circuits.heads import (
+    Answers,
+    Group,
+    GroupEffects,
+    HeadEffects,
+    InContextHead,
+    InContextHeads,
+    LogProbIncrease,
+    PositionIncrease,
+)
 from icl_circuits.models import Head
 from icl_circuits.viz import (
     MarkedToken,
     Section,
     Table,
     accuracy_bars,
+    answer_bars,
     attention_view,
     head_map,
     heads_that_fit,
     layer_bars,
+    position_bars,
     render_page,
     save,
     script_json,
@@ -83,8 +95,32 @@ def test_figures_show_their_numbers(results: tuple) -> None:
     (accuracy,) = accuracy_bars(groups).axes
     frame = groups.to_frame().query("gold.isna()")
     np.testing.assert_allclose(
-        [bar.get_height() for bar in accuracy.patches], [*frame["top1"], *frame["between_labels"]]
+        [bar.get_width() for bar in accuracy.patches], [*frame["top1"], *frame["between_labels"]]
     )
+    (apart,) = answer_bars(groups).axes
+    frame = groups.to_frame().dropna(subset="gold").sort_values("gold", ascending=False, kind="stable")  # foo, bar
+    np.testing.assert_allclose([bar.get_width() for bar in apart.patches], frame["top1"])
+
+
+def test_positions_are_summed_by_what_they_hold() -> None:
+    values = np.arange(2 * 1 * 6.0).reshape(2, 1, 6)
+    found = PositionIncrease((Head(0, 0),), values, values / 100)
+    where, is_gold = np.array([[1, 3, 5], [0, 1, 2]]), np.array([[True, False, True], [False, True, False]])
+    attention, increase = position_bars(found, where, is_gold).axes
+    gold, others = [1 + 5, 6 + 1], [3, 6 + 0 + 6 + 2]
+    np.testing.assert_allclose([bar.get_height() for bar in increase.patches], [np.mean(gold), np.mean(others)])
+    np.testing.assert_allclose(
+        [bar.get_height() for bar in attention.patches], [np.mean(gold) / 100, np.mean(others) / 100]
+    )
+
+
+def test_any_label_can_be_drawn(results: tuple, tmp_path: Path) -> None:
+    *_, groups = results
+    for i, label in enumerate([*HOSTILE, "$x", "$\\frac$", "_hidden"]):
+        figure = answer_bars(replace(groups, labels=(label, "bar")))
+        assert [text.get_text() for text in figure.legends[0].get_texts()] == [f"answer {label}", "answer bar"]
+        save(figure, tmp_path / str(i))
+        assert (tmp_path / f"{i}.pdf").stat().st_size > 1000
 
 
 def test_script_json_cannot_leave_its_script() -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from icl_circuits.errors import InputError
@@ -72,6 +72,16 @@ class PositionIncrease:
     """In nats: Imp of `alpha_p * vo_p`, the position's part of the head's output."""
     attention: Float[np.ndarray, "prompt selected src_pos"]
     """Attention probability from the answer position to the source position."""
+
+    def summed(
+        self,
+        values: Float[np.ndarray, "prompt selected src_pos"],
+        label_positions: Int[np.ndarray, "prompt demo"],
+        chosen: Bool[np.ndarray, "prompt demo"],
+    ) -> Float[np.ndarray, "prompt selected"]:
+        """`increase` or `attention`, summed over the `chosen` ones of the label positions."""
+        at_labels = np.take_along_axis(values, label_positions[:, None], axis=2)
+        return np.where(chosen[:, None], at_labels, 0).sum(axis=2)
 
     def to_frame(self) -> pd.DataFrame:
         """One row a prompt, head and source position up to the answer position."""

@@ -1,7 +1,7 @@
 """The study of the majority-label and recency biases and of what mends them (arXiv 2402.02872, tables 7 and 8)."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from icl_circuits.models import Head, all_heads
 from icl_circuits.report.folder import Part
 from icl_circuits.report.plan import Start
 from icl_circuits.stats import Interval
-from icl_circuits.viz import Section, Table, majority_figure, recency_figure
+from icl_circuits.viz import Section, Table
 
 RANDOM_DRAWS = 5
 RECENCY_DRAWS = 2
@@ -33,6 +33,8 @@ class Findings:
     """On the evaluation prompts: nothing, the paper's coefficient, the chosen one; random heads as controls."""
     recency: RecencyBias | None
     """Nothing, full strength, the chosen one. None where the model's position cannot be taken out."""
+    recency_sweep: RecencyBias | None
+    """On the selection prompts, every strength."""
     recency_random: tuple[RecencyBias, ...]
     recency_refused: str
     chosen: tuple[float, float]
@@ -57,12 +59,13 @@ def bias_study(start: Start) -> Part:
             model, plan.evaluation, heads, coefficients=coefficients, controls=draws, separator=separator
         )
     recency: RecencyBias | None = None
+    recency_sweep: RecencyBias | None = None
     recency_random: tuple[RecencyBias, ...] = ()
     strength, refused = 0.0, ""
     with start.timed("recency bias"):
         try:
-            tried = recency_bias(model, plan.selection, heads, seed=seed, separator=separator)
-            strength = tried.strengths[choose(tried)]
+            recency_sweep = recency_bias(model, plan.selection, heads, seed=seed, separator=separator)
+            strength = recency_sweep.strengths[choose(recency_sweep)]
 
             def over_orders(chosen: tuple[Head, ...], *strengths: float) -> RecencyBias:
                 return recency_bias(model, plan.evaluation, chosen, strengths=strengths, seed=seed, separator=separator)
@@ -71,16 +74,12 @@ def bias_study(start: Start) -> Part:
             recency_random = tuple(over_orders(draw, strength or 1.0) for draw in draws[:RECENCY_DRAWS])
         except InputError as error:  # a model whose attention cannot be told apart from its positions
             refused = str(error)
-    findings = Findings(sweep, found, recency, recency_random, refused, (coefficient, strength))
+    findings = Findings(sweep, found, recency, recency_sweep, recency_random, refused, (coefficient, strength))
     rows = _mitigations(findings, len(plan.evaluation))
-    figures = {"majority": majority_figure(found, sweep, coefficient)}
-    if recency is not None:
-        figures["recency"] = recency_figure(recency, recency.strengths.index(strength or 1.0))
     return Part(
         headline=_headline(rows),
         summary={"biases": _summary(findings, rows)},
-        arrays=_arrays(findings),
-        figures=figures,
+        values=_values(findings),
         tables=_paper_tables(start, rows),
         sections=lambda folder: _sections(findings, rows, folder),
         shown=(("Biases before and after their mitigations", _short_table(rows)),),
@@ -150,24 +149,14 @@ def _summary(findings: Findings, rows: list[Row]) -> dict[str, Any]:
     return found
 
 
-def _arrays(findings: Findings) -> dict[str, np.ndarray]:
-    arrays = {
-        "majority.keeps": np.array(findings.majority.keeps),
-        "majority.coefficients": np.array(findings.majority.strengths),
-        "majority.top1": findings.majority.answers.top1,
-        "majority.between_labels": findings.majority.answers.between_labels,
-        "majority.sweep.coefficients": np.array(findings.sweep.strengths),
-        "majority.sweep.top1": findings.sweep.answers.top1,
-        "majority.gold": findings.majority.gold,
+def _values(findings: Findings) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "majority": replace(findings.majority, controls=()),
+        "majority_sweep": findings.sweep,
+        "recency": findings.recency,
+        "recency_sweep": findings.recency_sweep,
     }
-    if findings.recency is not None:
-        arrays |= {
-            "recency.orders": np.array(findings.recency.orders),
-            "recency.strengths": np.array(findings.recency.strengths),
-            "recency.top1": findings.recency.answers.top1,
-            "recency.attention": findings.recency.attention,
-        }
-    return arrays
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _paper_tables(start: Start, rows: list[Row]) -> dict[str, pd.DataFrame]:

@@ -7,14 +7,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from icl_circuits.circuits import CURVES, Circuit, CircuitTest, evaluate_circuit, find_circuit, score_edges
+from icl_circuits.circuits import Circuit, evaluate_circuit, find_circuit, score_edges
 from icl_circuits.errors import InputError
 from icl_circuits.interventions import Capture, answer_logits
 from icl_circuits.models import Head, LensModel, at_least_float32, readout
 from icl_circuits.prompts import PromptBatch, encode, reverse_labels
 from icl_circuits.report.plan import Start
 from icl_circuits.towers import label_features, two_towers, value_outputs
-from icl_circuits.viz import CircuitView, PromptRow, ShownRun, Table
+from icl_circuits.viz import CircuitView, PromptRow, ShownRun
 
 PROMPTS = 32
 """How many test prompts the edges are scored on, and how many selection prompts upstream components are chosen on."""
@@ -55,7 +55,8 @@ def circuit_study(start: Start) -> CircuitView:
         labels=settings.labels,
         runs=tuple(runs),
         summary=_summary(start, circuit),
-        tests=_table(tested, len(heads)),
+        reversed=reversed_circuit,
+        test=tested,
     )
 
 
@@ -129,18 +130,3 @@ def _summary(start: Start, circuit: Circuit) -> str:
         f"{len(circuit.base)} test prompts and on the same prompts with their labels reversed. {missing}"
         f"{start.described}"
     )
-
-
-def _table(tested: CircuitTest, n_selected: int) -> Table:
-    """Faithfulness and completeness by size."""
-    frame = tested.to_frame()
-    columns = ("heads", "these alone", "the model without them", "random heads alone")
-    body = []
-    for size in tested.sizes:
-        rows = frame[frame["size"] == size].set_index("curve")
-        cells = [
-            f"{row[tested.metric]:+.2f} [{row[f'{tested.metric}_low']:+.2f}, {row[f'{tested.metric}_high']:+.2f}]"
-            for row in (rows.loc[curve] for curve in CURVES)
-        ]
-        body.append((f"{size} (in-context heads)" if size == n_selected else str(size), *cells))
-    return Table(columns, tuple(body))

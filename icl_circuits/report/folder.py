@@ -7,17 +7,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from icl_circuits.errors import InputError
+from icl_circuits.report.figures import write_figures
 from icl_circuits.report.plan import Start
-from icl_circuits.viz import Section, Table, render_page, save
-
-if TYPE_CHECKING:
-    import matplotlib.figure
+from icl_circuits.report.results import FILE, Results, load_results, save_results
+from icl_circuits.viz import Section, Table, render_page
 
 
 @dataclass(frozen=True)
@@ -28,9 +27,8 @@ class Part:
     """What it found, in a few sentences."""
     summary: Mapping[str, Any]
     """Its part of `results.json`."""
-    arrays: Mapping[str, np.ndarray]
-    """Values for `results.safetensors`, one per prompt, named by what they are and their axes' order."""
-    figures: Mapping[str, "matplotlib.figure.Figure"]
+    values: Mapping[str, Any]
+    """Result objects and arrays for `results.safetensors`, by name; figures are drawn from them."""
     tables: Mapping[str, pd.DataFrame]
     """The paper's tables, by file name."""
     sections: Callable[[Path], Sequence[Section]]
@@ -55,19 +53,19 @@ def run_studies(start: Start, studies: Sequence[Callable[[Start], Part]]) -> tup
 
 
 @contextmanager
-def new_folder(out: Path, *, force: bool) -> Iterator[Path]:
+def new_folder(out: Path, *, force: bool, ours: Callable[[Path], bool] | None = None) -> Iterator[Path]:
     """A temporary folder beside `out` that becomes `out` when the block ends well, and is removed when it does not.
 
     Raises:
-        InputError: `out` exists and `force` is not set, `out` is neither empty nor a report, or its parent cannot be
-            written.
+        InputError: `out` exists and `force` is not set, `out` is neither empty nor `ours` (by default: a report), or
+            its parent cannot be written.
     """
-    out = out.resolve()
+    out, ours = out.resolve(), ours or is_report
     if out.exists():
         if not out.is_dir():
             raise InputError(f"--out {str(out)!r} is a file: name a folder")
-        if any(out.iterdir()) and not (out / "results.json").is_file():
-            raise InputError(f"--out {str(out)!r} exists and is no report: name another folder")
+        if any(out.iterdir()) and not ours(out):
+            raise InputError(f"--out {str(out)!r} exists and was not written by this command: name another folder")
         if not force:
             raise InputError(f"--out {str(out)!r} exists already: give --force to replace it, or name another folder")
     with _workplace(out) as work:
@@ -81,6 +79,11 @@ def new_folder(out: Path, *, force: bool) -> Iterator[Path]:
         finally:
             if old.exists() and not out.exists():
                 old.rename(out)
+
+
+def is_report(folder: Path) -> bool:
+    """Whether `folder` was written by `write`."""
+    return (folder / "results.json").is_file()
 
 
 @contextmanager
@@ -125,8 +128,6 @@ def _workplace(out: Path) -> Iterator[Path]:
 
 def write(start: Start, parts: Sequence[Part], folder: Path, *, title: str) -> None:
     """Write `results.json`, `results.safetensors`, `figures/`, `tables/` and `report.html` into `folder`."""
-    from safetensors.numpy import save as to_safetensors
-
     results = dict(start.summary)
     for part in parts:
         for key, value in part.summary.items():
@@ -134,14 +135,13 @@ def write(start: Start, parts: Sequence[Part], folder: Path, *, title: str) -> N
             results[key] = [a | b for a, b in zip(old, value, strict=True)] if isinstance(old, list) else value
     text = json.dumps(_finite(results), indent=2, allow_nan=False)
     (folder / "results.json").write_text(text + "\n", encoding="utf-8")
-    arrays = {name: np.ascontiguousarray(value) for part in parts for name, value in part.arrays.items()}
-    (folder / "results.safetensors").write_bytes(to_safetensors(arrays))
+    values = {name: value for part in parts for name, value in part.values.items()}
+    save_results(Results(start.about, {"selected": start.scores.selected} | values), folder / FILE)
     figures, tables = folder / "figures", folder / "tables"
     figures.mkdir()
     tables.mkdir()
+    write_figures(load_results(folder), figures)
     for part in parts:
-        for name, figure in part.figures.items():
-            save(figure, figures / name)
         for name, frame in part.tables.items():
             frame.to_csv(tables / f"{name}.csv", index=False)
             latex = frame.to_latex(index=False, escape=True, float_format="%.3f", na_rep="--")

@@ -19,11 +19,8 @@ from icl_circuits.viz import (
     MarkedToken,
     Section,
     Table,
-    accuracy_bars,
     attention_view,
-    head_map,
     heads_that_fit,
-    layer_bars,
 )
 
 RANDOM_DRAWS = 20
@@ -58,11 +55,17 @@ def in_context_study(start: Start) -> Part:
     return Part(
         headline=_headline(start, groups),
         summary=_summary(findings),
-        arrays=_arrays(start, findings),
-        figures={
-            "head_map": head_map(scores.increase, scores.effects, scores.selected),
-            "layer_bars": layer_bars(scores.increase),
-            "accuracy": accuracy_bars(groups),
+        values={
+            "increase": scores.increase,
+            "effects": scores.effects,
+            "groups": groups,
+            "positions": positions,
+            "selection.tokens": scores.batch.tokens.cpu().numpy(),
+            "selection.gold": scores.batch.gold.cpu().numpy(),
+            "evaluation.tokens": start.evaluation.tokens.cpu().numpy(),
+            "evaluation.gold": groups.gold,
+            "evaluation.label_positions": start.evaluation.label_positions.cpu().numpy(),
+            "evaluation.demo_labels": start.evaluation.demo_labels.cpu().numpy(),
         },
         tables=_paper_tables(start, groups),
         sections=lambda figures: _sections(start, findings, figures),
@@ -119,33 +122,6 @@ def _summary(findings: Findings) -> dict[str, Any]:
     }
 
 
-def _arrays(start: Start, findings: Findings) -> dict[str, np.ndarray]:
-    """The per-prompt values of `results.safetensors`, named by what they are and their axes' order."""
-    scores, groups = start.scores, findings.groups
-    arrays: dict[str, np.ndarray] = {
-        "increase.attn": scores.increase.attn,
-        "increase.mlp": scores.increase.mlp,
-        "increase.heads": scores.increase.heads,
-        "effects.heads": np.array(scores.effects.heads, dtype=np.int64),
-        "selection.tokens": scores.batch.tokens.cpu().numpy(),
-        "selection.gold": scores.batch.gold.cpu().numpy(),
-        "evaluation.tokens": start.evaluation.tokens.cpu().numpy(),
-        "evaluation.gold": groups.gold,
-        "evaluation.label_positions": start.evaluation.label_positions.cpu().numpy(),
-        "evaluation.demo_labels": start.evaluation.demo_labels.cpu().numpy(),
-        "positions.increase": findings.positions.increase,
-        "positions.attention": findings.positions.attention,
-        "random.heads": np.array(groups.random_heads, dtype=np.int64),
-    }
-    named = {"effects.base": scores.effects.base, "effects.zeroed": scores.effects.zeroed}
-    named |= {
-        "groups." + (f"label.{group.label}" if group.label else group.kind): group.answers for group in groups.groups
-    }
-    for name, answers in named.items():
-        arrays |= {f"{name}.{field}": value for field, value in vars(answers).items()}
-    return arrays
-
-
 def _paper_tables(start: Start, groups: GroupEffects) -> dict[str, pd.DataFrame]:
     """Tables 2 and 3 of arXiv 2402.02872: accuracy before and after, and by zeroed group and gold label."""
     frame = groups.to_frame()
@@ -199,11 +175,9 @@ def _positions_table(start: Start, findings: Findings) -> Table:
     rows = []
     for place, head in enumerate(found.heads):
         cells = [str(head)]
-        for values in (found.attention[:, place], found.increase[:, place]):
-            at_labels = np.take_along_axis(values, where, axis=1)
+        for values in (found.attention, found.increase):
             for kind in (is_gold, ~is_gold):
-                per_prompt = np.where(kind, at_labels, 0).sum(axis=1)
-                cells.append(f"{per_prompt.mean():.3f}")
+                cells.append(f"{found.summed(values, where, kind)[:, place].mean():.3f}")
         rows.append(tuple(cells))
     columns = ("head", "attention: gold label", "attention: other labels", "increase: gold", "increase: other")
     return Table(columns, tuple(rows))
@@ -234,6 +208,12 @@ def _sections(start: Start, findings: Findings, figures: Path) -> tuple[Section,
             figures / "accuracy.svg",
         ),
         Section(
+            "By the right answer",
+            "Top-1 accuracy on the prompts of each right answer apart: the heads of one label should cost that label "
+            "alone.",
+            figure=figures / "accuracy_by_answer.svg",
+        ),
+        Section(
             "The in-context heads",
             f"Selected from all {n_scored} heads by log-probability increase and by what zeroing each alone at the "
             "last position costs, best mean rank first: a head may be here for one score alone. Its label is the "
@@ -255,6 +235,7 @@ def _sections(start: Start, findings: Findings, figures: Path) -> tuple[Section,
             "Sums over label positions, means over the test prompts: attention from the last position, and the "
             "log-probability increase (nats) of each position's part of the head's output.",
             _positions_table(start, findings),
+            figures / "positions.svg",
         ),
         Section(
             "A prompt",

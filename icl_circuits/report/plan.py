@@ -121,6 +121,16 @@ class Start:
         )
 
     @property
+    def about(self) -> dict[str, Any]:
+        """What every file of results says of itself."""
+        name = self.provenance["name"]
+        return {
+            "provenance": self.provenance,
+            "settings": asdict(self.plan.settings),
+            "described": f"Model: {name}. {self.described}",
+        }
+
+    @property
     def summary(self) -> dict[str, Any]:
         """What every `results.json` holds."""
         return {

@@ -36,15 +36,7 @@ from icl_circuits.towers import (
     two_towers,
 )
 from icl_circuits.towers.reversal import QUANTITIES, Reading
-from icl_circuits.viz import (
-    Section,
-    Table,
-    auc_dots,
-    flow_curves,
-    label_feature_bars,
-    reversal_bars,
-    schematic,
-)
+from icl_circuits.viz import Section, Table
 
 T = TypeVar("T")
 RANDOM_DRAWS = 3
@@ -112,19 +104,10 @@ def tower_study(start: Start) -> Part:
     )  # fmt: skip
     per_head = head_rows(start, findings)
     controls, tables = _controls(findings), paper_tables(start, findings)
-    figures = {
-        "schematic": schematic((settings.labels[0], settings.labels[1])),
-        "label_features": label_feature_bars(features),
-        "class_auc": auc_dots(learned, random_learned),
-        "flow": flow_curves(flow, probe),
-    }
-    if reversed_ is not None:
-        figures["reversal"] = reversal_bars(reversed_)
     return Part(
         headline=_headline(findings),
         summary={"heads": per_head, "towers": controls},
-        arrays=_arrays(findings),
-        figures=figures,
+        values=_values(findings),
         tables=tables,
         sections=lambda folder: _sections(start, findings, per_head, controls, tables, folder),
         shown=(("Two towers", _head_table(start, per_head)), ("Beside random heads", _control_table(controls))),
@@ -203,28 +186,20 @@ def _controls(findings: Findings) -> dict[str, Any]:
     return found
 
 
-def _arrays(findings: Findings) -> dict[str, np.ndarray]:
-    arrays = {
-        "features.attention": findings.features.attention,
-        "features.logits": findings.features.logits,
-        "towers.auc": findings.learned.auc,
-        "towers.auc_without_position": findings.learned.auc_content,
-        "towers.auc_grouped_order": findings.learned_grouped.auc,
-        "towers.random_auc": findings.random_learned.auc,
-        "towers.random_heads": np.array(findings.random, dtype=np.int64),
-        "spectrum.W_QK": findings.spectrum.weights,
-        "spectrum.features": findings.spectrum.features,
-        "spectrum.W_OV": findings.circuits.singular_values,
+def _values(findings: Findings) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "features": findings.features,
+        "auc": findings.learned,
+        "auc_grouped_order": findings.learned_grouped,
+        "auc_random": findings.random_learned,
+        "QK": findings.spectrum,
+        "OV": findings.circuits,
+        "probe": findings.probe,
+        "flow": findings.flow,
+        "reversal": findings.reversed,
+        "reads.class_gap": findings.reads and findings.reads.class_gap(),
     }
-    if findings.reads is not None:
-        arrays["reads.class_gap"] = findings.reads.class_gap()
-    if findings.flow is not None:
-        arrays |= {"flow.logit_diff": findings.flow.cut.logit_diff, "flow.top1": findings.flow.cut.top1}
-    if findings.reversed is not None:
-        for name, features in (("original", findings.reversed.original), ("reversed", findings.reversed.reversed)):
-            arrays |= {f"reversal.{name}.attention": features.attention, f"reversal.{name}.logits": features.logits}
-        arrays["reversal.flips"] = findings.reversed.flips
-    return arrays
+    return {name: value for name, value in values.items() if value is not None}
 
 
 # --- the paper's tables -----------------------------------------------------------------------------------------------

@@ -1,9 +1,10 @@
 """Figures, circuitsvis views and pages: they take results and never compute them."""
 
 from icl_circuits.viz.bias_figures import majority_figure, recency_figure
+from icl_circuits.viz.circuit_figure import circuit_curves
 from icl_circuits.viz.circuit_svg import PromptRow
 from icl_circuits.viz.circuit_view import CircuitView, ShownRun
-from icl_circuits.viz.figures import accuracy_bars, head_map, layer_bars
+from icl_circuits.viz.head_figures import accuracy_bars, answer_bars, head_map, layer_bars, position_bars
 from icl_circuits.viz.page import MarkedToken, Section, Table, render_page
 from icl_circuits.viz.style import save, style
 from icl_circuits.viz.tower_figures import auc_dots, flow_curves, label_feature_bars, reversal_bars, schematic
@@ -17,8 +18,10 @@ __all__ = [
     "ShownRun",
     "Table",
     "accuracy_bars",
+    "answer_bars",
     "attention_view",
     "auc_dots",
+    "circuit_curves",
     "circuitsvis_bundle",
     "flow_curves",
     "head_map",
@@ -26,6 +29,7 @@ __all__ = [
     "label_feature_bars",
     "layer_bars",
     "majority_figure",
+    "position_bars",
     "recency_figure",
     "render_page",
     "reversal_bars",

@@ -9,14 +9,17 @@ import numpy as np
 from jaxtyping import Float
 from markupsafe import Markup
 
+from icl_circuits.circuits import CURVES
 from icl_circuits.errors import InputError
 from icl_circuits.stats import bootstrap_means
+from icl_circuits.viz.circuit_figure import circuit_curves
 from icl_circuits.viz.circuit_svg import PromptRow, draw, edge_class, layout, printable
 from icl_circuits.viz.page import Table, template
+from icl_circuits.viz.style import svg_uri
 from icl_circuits.viz.views import circuitsvis_bundle, script_json
 
 if TYPE_CHECKING:
-    from icl_circuits.circuits import Circuit
+    from icl_circuits.circuits import Circuit, CircuitTest
     from icl_circuits.models import Head
 
 EDGES_SHOWN = 40
@@ -60,8 +63,10 @@ class CircuitView:
     labels: tuple[str, ...]
     runs: tuple[ShownRun, ...]
     summary: str
-    tests: Table
-    """How well the first heads do alone, and the model without them."""
+    reversed: "Circuit"
+    """The same edges, scored on the same prompts with their labels reversed."""
+    test: "CircuitTest"
+    """What the first heads do alone, and the model without them."""
 
     def __post_init__(self) -> None:
         heads = {str(head) for head in self.heads}
@@ -70,6 +75,8 @@ class CircuitView:
         )
         if unknown is not None:
             raise InputError(f"edge {unknown} ends in a head that is not to be shown: give it among the heads")
+        if self.reversed.edges != self.circuit.edges:
+            raise InputError("the label-reversed circuit has other edges: score the same edges (`score_edges`)")
         for run in self.runs:
             if len(run.scores) != len(self.circuit.edges) or len(run.attention) != len(self.heads):
                 raise InputError(
@@ -105,7 +112,8 @@ class CircuitView:
             labels=[printable(label) for label in self.labels],
             metric=self.circuit.metric,
             cut=cut,
-            tests=self.tests,
+            tests=self.test_table(),
+            curves=svg_uri(circuit_curves(self.test, len(self.heads))),
             table=self._table(),
             width=round(0.9 * layout(self.circuit, len(self.runs[0].row.labels)).width),
         )
@@ -114,6 +122,19 @@ class CircuitView:
     def save(self, path: str | Path) -> None:
         """Write the page."""
         Path(path).write_text(self.to_html(), encoding="utf-8")
+
+    def test_table(self) -> Table:
+        """Faithfulness and completeness by size, as text."""
+        frame, metric = self.test.to_frame(), self.test.metric
+        body = []
+        for size in self.test.sizes:
+            rows = frame[frame["size"] == size].set_index("curve")
+            cells = [
+                f"{row[metric]:+.2f} [{row[f'{metric}_low']:+.2f}, {row[f'{metric}_high']:+.2f}]"
+                for row in (rows.loc[curve] for curve in CURVES)
+            ]
+            body.append((f"{size} (in-context heads)" if size == len(self.heads) else str(size), *cells))
+        return Table(("heads", "these alone", "the model without them", "random heads alone"), tuple(body))
 
     def _repr_html_(self) -> str:
         page = html.escape(self.to_html(), quote=True)

@@ -1,0 +1,134 @@
+"""Results as a file: the arrays by name, and beside them how they fit together, so that objects come back as they were.
+
+The file is safetensors. Arrays are named by the path to them (`groups.random.answers.top1`); what is not an array
+(heads, labels, settings) stands as JSON in the file's metadata.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cattrs import Converter
+from jaxtyping import AbstractArray
+
+from icl_circuits.biases import MajorityBias, RecencyBias
+from icl_circuits.circuits import Circuit, CircuitTest
+from icl_circuits.errors import InputError
+from icl_circuits.heads import GroupEffects, HeadEffects, InContextHeads, LogProbIncrease, PositionIncrease
+from icl_circuits.towers import Flow, LabelFeatures, MetricLearning, OVCircuits, Probe, QKSpectrum, Reversal
+
+KINDS = {
+    kind.__name__: kind
+    for kind in (
+        LogProbIncrease, HeadEffects, InContextHeads, GroupEffects, PositionIncrease, LabelFeatures, OVCircuits,
+        MetricLearning, QKSpectrum, Flow, Probe, Reversal, MajorityBias, RecencyBias, CircuitTest, Circuit,
+    )
+}  # fmt: skip
+FILE = "results.safetensors"
+"""Its name in a folder of results."""
+STRUCTURE = "icl_circuits"
+"""The entry of the file's metadata that says how the arrays fit together."""
+ARRAY = "$array"
+
+
+@dataclass(frozen=True)
+class Results:
+    """What studies found, as it stands in a file."""
+
+    about: Mapping[str, Any]
+    """`provenance`, `settings`, and `described`: what was run, in a sentence."""
+    values: Mapping[str, Any]
+    """Result objects, and plain arrays, by name."""
+
+
+def save_results(results: Results, path: Path) -> None:
+    """Write `results`. Equal results are equal files.
+
+    Raises:
+        TypeError: a value that is neither an array nor of one of `KINDS`.
+    """
+    from safetensors.numpy import save as to_safetensors
+
+    arrays: dict[str, np.ndarray] = {}
+    parts = {}
+    for name, value in results.values.items():
+        kind = "array" if isinstance(value, np.ndarray) else type(value).__name__
+        if kind != "array" and kind not in KINDS:
+            raise TypeError(f"{name} is a {kind}, which files do not hold")
+        parts[name] = {"kind": kind, "value": _take_arrays(_converter().unstructure(value), name, arrays)}
+    structure = json.dumps({"about": results.about, "values": parts}, default=_plain)
+    path.write_bytes(to_safetensors(arrays, metadata={STRUCTURE: structure}))
+
+
+def load_results(path: str | Path) -> Results:
+    """Read results back.
+
+    Args:
+        path: a folder that `icl-circuits report`, `towers` or `biases` wrote, or a file of results.
+
+    Raises:
+        InputError: nothing there, or no results of this version.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    file = path / FILE if path.is_dir() else path
+    if not file.is_file():
+        raise InputError(f"no results at {str(path)!r}: give a folder that `icl-circuits report` wrote")
+    try:
+        with safe_open(file, framework="numpy") as opened:
+            arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a mapping)
+            structure = json.loads((opened.metadata() or {})[STRUCTURE])
+        values = {
+            name: _put_arrays(part["value"], arrays)
+            if part["kind"] == "array"
+            else _converter().structure(_put_arrays(part["value"], arrays), KINDS[part["kind"]])
+            for name, part in structure["values"].items()
+        }
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise InputError(
+            f"{str(file)!r} holds no results that this version of icl_circuits can read ({error!r}): write them anew "
+            "with `icl-circuits report`"
+        ) from error
+    return Results(structure["about"], values)
+
+
+def _converter() -> Converter:
+    """Takes frozen dataclasses apart and puts them together; arrays stay as they are."""
+    converter = Converter()
+
+    def is_array(kind: Any) -> bool:
+        return isinstance(kind, type) and issubclass(kind, np.ndarray | AbstractArray)
+
+    converter.register_unstructure_hook_func(is_array, lambda array: array)
+    converter.register_structure_hook_func(is_array, lambda array, _: array)
+    return converter
+
+
+def _take_arrays(value: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
+    """`value` with its arrays moved to `arrays`, each by the path to it."""
+    if isinstance(value, np.ndarray):
+        arrays[path] = np.ascontiguousarray(value)
+        return {ARRAY: path}
+    if isinstance(value, dict):
+        return {key: _take_arrays(item, f"{path}.{key}", arrays) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_take_arrays(item, f"{path}.{i}", arrays) for i, item in enumerate(value)]
+    return value
+
+
+def _put_arrays(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+    """The inverse of `_take_arrays`."""
+    if isinstance(value, dict):
+        return arrays[value[ARRAY]] if ARRAY in value else {k: _put_arrays(item, arrays) for k, item in value.items()}
+    if isinstance(value, list):
+        return [_put_arrays(item, arrays) for item in value]
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """A numpy scalar as JSON knows it."""
+    return value.item()
