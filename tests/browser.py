@@ -9,7 +9,8 @@ from pathlib import Path
 OPTIONS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars",
-    "--enable-logging=stderr", "--host-resolver-rules=MAP * ~NOTFOUND", "--virtual-time-budget=20000",
+    "--enable-logging=stderr", "--enable-unsafe-swiftshader", "--host-resolver-rules=MAP * ~NOTFOUND",
+    "--virtual-time-budget=20000",
 ]  # fmt: skip
 
 
@@ -30,4 +31,7 @@ def open_page(chromium: str, page: Path) -> Opened:
             [chromium, *OPTIONS, f"--user-data-dir={profile}", "--dump-dom", page.resolve().as_uri()],
             capture_output=True, text=True, timeout=180, check=True,
         )  # fmt: skip
-    return Opened(done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line])
+    said = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    return Opened(
+        done.stdout, [line for line in said if "GL Driver Message" not in line]
+    )  # the machine's, not the page's

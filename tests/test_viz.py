@@ -27,13 +27,16 @@ from icl_circuits.viz import (
     accuracy_bars,
     answer_bars,
     attention_view,
+    colored_tokens_view,
     head_map,
     heads_that_fit,
     layer_bars,
     position_bars,
     render_page,
+    samples_that_fit,
     save,
     script_json,
+    topk_tokens_view,
 )
 
 HOSTILE = [
@@ -136,6 +139,9 @@ def test_hostile_strings_in_every_place(chromium: str, tmp_path: Path) -> None:
     views = tuple(
         (text, attention_view(f"view-{i}", HOSTILE, pattern, [text, "L0H1"])) for i, text in enumerate(HOSTILE[:3])
     )
+    values = np.arange(2.0 * n).reshape(n, 2)
+    views += ((HOSTILE[0], colored_tokens_view("tokens", HOSTILE, values, HOSTILE[:2])),)
+    views += ((HOSTILE[1], topk_tokens_view("top", [HOSTILE], [values[None]], HOSTILE[2:3])),)
     page = tmp_path / "page.html"
     cells = tuple((text, text) for text in HOSTILE)
     marked = tuple(MarkedToken(text, i, "label") for i, text in enumerate(HOSTILE))
@@ -144,7 +150,7 @@ def test_hostile_strings_in_every_place(chromium: str, tmp_path: Path) -> None:
     opened = open_page(chromium, page)
     assert opened.console == []
     assert opened.count("canvas") == 3 * 3  # two small patterns and an enlarged one in each view
-    assert opened.count("b") == 0
+    assert "<b>bold" not in opened.dom
     assert opened.count("td") == 2 * n
     assert "http://" not in page.read_text().split("<body>")[1]
 
@@ -159,3 +165,22 @@ def test_long_prompts_keep_the_page_small() -> None:
     assert len(view) < 3_000_000
     assert "L0H1" in view
     assert "L0H2" not in view
+    assert (samples_that_fit((30, 34, 9), 5), samples_that_fit((200, 34, 400), 5)) == (74, 1)
+
+
+def test_the_tokens_of_the_largest_values(chromium: str, tmp_path: Path) -> None:
+    """Drawn from values of ours, the top and the bottom of them, and the tokens coloured."""
+    values = np.array([[[0.1], [0.123456], [-0.5], [0.05]]])
+    top = topk_tokens_view("top", [["a", "b", "c", "d"]], [values], ["prompt 0"], k=2)
+    props = json.loads(re.search(r"TopkTokens, (.*)\);", top).group(1))
+    assert props["topkIdxs"] == [[[[1], [0]]]]
+    assert props["topkVals"] == [[[[0.123], [0.1]]]]
+    assert props["bottomkIdxs"] == [[[[3], [2]]]]
+    colored = colored_tokens_view("colored", ["left", "right"], np.array([[0.25, 1.0], [0.0, -1.0]]), ["L0H1", "L0H2"])
+    page = tmp_path / "page.html"
+    page.write_text(render_page("t", "s", (Section("a", "b", views=(("", top), ("", colored))),)), encoding="utf-8")
+    opened = open_page(chromium, page)
+    assert opened.console == []
+    drawn = re.sub(r"<script.*?</script>", "", opened.dom, flags=re.DOTALL)
+    for shown in ("prompt 0", "Topk", "left", "L0H2"):
+        assert shown in drawn

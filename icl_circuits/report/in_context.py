@@ -20,11 +20,15 @@ from icl_circuits.viz import (
     Section,
     Table,
     attention_view,
+    colored_tokens_view,
     heads_that_fit,
+    samples_that_fit,
+    topk_tokens_view,
 )
 
 RANDOM_DRAWS = 20
 VIEWED_PROMPTS = 3
+TOP_TOKENS = 5
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class Findings:
     positions: PositionIncrease
     attention: Float[np.ndarray, "prompt head pos src_pos"]
     """Attention of the selected heads on the first evaluation prompts."""
+    attended: Float[np.ndarray, "prompt layer src_pos head"]
+    """Attention of every head from the last position of those prompts."""
     tokens: tuple[tuple[MarkedToken, ...], ...]
     """The tokens of those prompts."""
 
@@ -50,7 +56,7 @@ def in_context_study(start: Start) -> Part:
         positions = position_increase(start.model, start.evaluation, heads)
         few = encode(start.model, plan.evaluation[:VIEWED_PROMPTS], separator=plan.settings.separator)
         tokens = tuple(marked_tokens(start.model, few, row) for row in range(len(few)))
-        findings = Findings(groups, positions, _attention(start.model, few, heads), tokens)
+        findings = Findings(groups, positions, _attention(start.model, few, heads), _attended(start.model, few), tokens)
     scores = start.scores
     return Part(
         headline=_headline(start, groups),
@@ -98,6 +104,13 @@ def _attention(
     answer_logits(model, batch, capture)
     patterns = [capture.found[f"blocks.{head.layer}.attn.hook_pattern"][:, head.head].float().cpu() for head in heads]
     return np.stack([pattern.numpy() for pattern in patterns], axis=1)
+
+
+def _attended(model: LensModel, batch: PromptBatch) -> Float[np.ndarray, "prompt layer src_pos head"]:
+    names = tuple(f"blocks.{layer}.attn.hook_pattern" for layer in range(model.cfg.n_layers))
+    capture = Capture(names, batch.last)
+    answer_logits(model, batch, capture)
+    return np.stack([capture.found[name].float().cpu().numpy().swapaxes(1, 2) for name in names], axis=1)
 
 
 def _summary(findings: Findings) -> dict[str, Any]:
@@ -196,6 +209,29 @@ def _views(start: Start, findings: Findings) -> tuple[tuple[str, str], ...]:
     return tuple(views)
 
 
+def _colored(start: Start, findings: Findings) -> tuple[tuple[str, str], ...]:
+    """The viewed prompts, their tokens coloured by what each selected head adds from there."""
+    names, views = [str(head) for head in findings.positions.heads], []
+    for row, tokens in enumerate(findings.tokens):
+        values = findings.positions.increase[row, :, : len(tokens)].T
+        view = colored_tokens_view(f"tokens-{row}", [token.text for token in tokens], values, names)
+        prompt = start.evaluation.prompts[row]
+        views.append((f"Prompt {row}: the right answer is {prompt.labels[prompt.gold]}", view))
+    return tuple(views)
+
+
+def _attended_view(findings: Findings) -> tuple[tuple[str, str], ...]:
+    """The tokens that every head attends to most and least from the last position."""
+    texts = [[token.text for token in tokens] for tokens in findings.tokens]
+    values = [found[:, : len(tokens)] for found, tokens in zip(findings.attended, texts, strict=True)]
+    shown = samples_that_fit(values[0].shape, TOP_TOKENS)
+    caption = "Attention of every head from the last position, by layer" + (
+        f" (the first {shown} of {len(texts)} prompts, to keep the page small)" if shown < len(texts) else ""
+    )
+    names = [f"prompt {row}" for row in range(len(texts))]
+    return ((caption, topk_tokens_view("attended", texts, values, names, k=TOP_TOKENS)),)
+
+
 def _sections(start: Start, findings: Findings, figures: Path) -> tuple[Section, ...]:
     selected, n_scored, groups = start.scores.selected, len(start.scores.effects.heads), findings.groups
     return (
@@ -243,8 +279,19 @@ def _sections(start: Start, findings: Findings, figures: Path) -> tuple[Section,
             marked=findings.tokens[0],
         ),
         Section(
+            "What each head adds from where",
+            "Log-probability increase (nats) of each position's part of a head's output: blue where it raises the "
+            "right label, red where it lowers it. Choose a head above its prompt.",
+            views=_colored(start, findings),
+        ),
+        Section(
             "Attention of the in-context heads",
             "From each token (rows) to the tokens before it. Hover over a head to see it, click to keep it.",
             views=_views(start, findings),
+        ),
+        Section(
+            "What every head attends to",
+            "The tokens that the heads of a layer attend to most (above) and least (below) from the last position.",
+            views=_attended_view(findings),
         ),
     )

@@ -8,7 +8,15 @@ from icl_circuits.viz.head_figures import accuracy_bars, answer_bars, head_map, 
 from icl_circuits.viz.page import MarkedToken, Section, Table, render_page
 from icl_circuits.viz.style import save, style
 from icl_circuits.viz.tower_figures import auc_dots, flow_curves, label_feature_bars, reversal_bars, schematic
-from icl_circuits.viz.views import attention_view, circuitsvis_bundle, heads_that_fit, script_json
+from icl_circuits.viz.views import (
+    attention_view,
+    circuitsvis_bundle,
+    colored_tokens_view,
+    heads_that_fit,
+    samples_that_fit,
+    script_json,
+    topk_tokens_view,
+)
 
 __all__ = [
     "CircuitView",
@@ -23,6 +31,7 @@ __all__ = [
     "auc_dots",
     "circuit_curves",
     "circuitsvis_bundle",
+    "colored_tokens_view",
     "flow_curves",
     "head_map",
     "heads_that_fit",
@@ -33,8 +42,10 @@ __all__ = [
     "recency_figure",
     "render_page",
     "reversal_bars",
+    "samples_that_fit",
     "save",
     "schematic",
     "script_json",
     "style",
+    "topk_tokens_view",
 ]
