@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from icl_circuits.heads import group_intervention as group_intervention
     from icl_circuits.heads import log_prob_increase as log_prob_increase
     from icl_circuits.heads import position_increase as position_increase
+    from icl_circuits.heads import random_heads as random_heads
     from icl_circuits.heads import select_heads as select_heads
     from icl_circuits.heads import zero_each_head as zero_each_head
     from icl_circuits.interventions import Embedding as Embedding
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from icl_circuits.interventions import run_each as run_each
     from icl_circuits.interventions import sweep as sweep
     from icl_circuits.models import Head as Head
+    from icl_circuits.models import all_heads as all_heads
     from icl_circuits.models import load_model as load_model
     from icl_circuits.prompts import encode as encode
     from icl_circuits.prompts import load_rows as load_rows
@@ -65,7 +67,14 @@ _HOMES = {
     "biases": ("add_minority_values", "majority_bias", "mitigation", "recency_bias"),
     "circuits": ("Circuit", "evaluate_circuit", "find_circuit", "minimality", "score_edges"),
     "errors": ("InputError",),
-    "heads": ("group_intervention", "log_prob_increase", "position_increase", "select_heads", "zero_each_head"),
+    "heads": (
+        "group_intervention",
+        "log_prob_increase",
+        "position_increase",
+        "random_heads",
+        "select_heads",
+        "zero_each_head",
+    ),
     "interventions": (
         "Embedding",
         "KnockOut",
@@ -90,7 +99,7 @@ _HOMES = {
         "run_each",
         "sweep",
     ),
-    "models": ("Head", "load_model"),
+    "models": ("Head", "all_heads", "load_model"),
     "prompts": ("encode", "load_rows", "sample_prompts"),
     "towers": (
         "knock_out_flow",

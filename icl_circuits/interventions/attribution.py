@@ -268,11 +268,10 @@ def agreement(approximate: Sweep | Paths, exact: Sweep | Paths) -> Agreement:
     Raises:
         InputError: results of different places, prompts or metrics.
     """
-    ours, theirs = _places(approximate), _places(exact)
     same_prompts = approximate.base.shape == exact.base.shape and np.allclose(
         approximate.base, exact.base, atol=1e-2 * exact.logit_scale
     )
-    if ours != theirs or not same_prompts:
+    if _setting(approximate) != _setting(exact) or not same_prompts:
         raise InputError("the results are of other places, prompts or metrics: give both functions the same arguments")
     guess, truth = approximate.effect.mean(axis=1), exact.effect.mean(axis=1)
     some = np.abs(truth) > 1e-6 * exact.logit_scale
@@ -282,15 +281,16 @@ def agreement(approximate: Sweep | Paths, exact: Sweep | Paths) -> Agreement:
         cells=len(truth),
         rank_correlation=float(ranks["guess"].corr(ranks["truth"])),
         sign_errors=float((np.sign(guess) != np.sign(truth))[some].mean()) if some.any() else 0.0,
-        worst=ours[int(error.argmax())],
+        worst=str((exact.edges if isinstance(exact, Paths) else exact.cells)[int(error.argmax())]),
         worst_error=float(error.max()),
     )
 
 
-def _places(result: Sweep | Paths) -> list[str]:
+def _setting(result: Sweep | Paths) -> tuple[object, ...]:
+    """What two results must share to be compared, besides their prompts."""
     if isinstance(result, Paths):
-        return [f"{edge} ({', '.join(result.setting)})" for edge in result.edges]
-    return [f"{result.site} {cell} ({result.metric})" for cell in result.cells]
+        return (result.edges, result.setting)
+    return (result.cells, result.site, result.metric)
 
 
 def _require_smooth(metric: Metric) -> None:

@@ -35,6 +35,10 @@ class Cell(NamedTuple):
     position: int | None
     """Which of the chosen positions (of `labels`, the demonstration), or None where they are patched together."""
 
+    def __str__(self) -> str:
+        place = f"layer {self.layer}" if self.head is None else f"L{self.layer}H{self.head}"
+        return place if self.position is None else f"{place} position {self.position}"
+
 
 @dataclass(frozen=True)
 class Sweep:

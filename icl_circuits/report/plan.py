@@ -16,7 +16,7 @@ from icl_circuits.heads import (
     zero_each_head,
 )
 from icl_circuits.models import Head, LensModel, provenance
-from icl_circuits.prompts import Prompt, PromptBatch, Rows, encode, sample_prompts
+from icl_circuits.prompts import DEFAULT_SEPARATOR, Prompt, PromptBatch, Rows, encode, sample_prompts
 from icl_circuits.viz import MarkedToken
 
 EVALUATION_SEED = 1_000_003
@@ -27,12 +27,15 @@ EVALUATION_SEED = 1_000_003
 class Settings:
     """What the main job runs on, besides the model and the rows."""
 
-    labels: tuple[str, ...]
-    shots: int
-    prompts: int
-    heads: int
-    seed: int
-    separator: str
+    labels: tuple[str, ...] = ("foo", "bar")
+    shots: int = 4
+    """Demonstrations of each label."""
+    prompts: int = 64
+    """To select on, and as many to test on."""
+    heads: int = 12
+    """To select."""
+    seed: int = 0
+    separator: str = DEFAULT_SEPARATOR
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from icl_circuits.viz.circuit_view import CircuitView, ShownRun
 from icl_circuits.viz.head_figures import accuracy_bars, answer_bars, head_map, layer_bars, position_bars
 from icl_circuits.viz.page import MarkedToken, Section, Table, render_page
 from icl_circuits.viz.style import save, style
+from icl_circuits.viz.sweep_figure import sweep_map
 from icl_circuits.viz.tower_figures import auc_dots, flow_curves, label_feature_bars, reversal_bars, schematic
 from icl_circuits.viz.views import (
     attention_view,
@@ -47,5 +48,6 @@ __all__ = [
     "schematic",
     "script_json",
     "style",
+    "sweep_map",
     "topk_tokens_view",
 ]

@@ -52,7 +52,7 @@ class ShownRun:
     patterns: Float[np.ndarray, "selected pos src_pos"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CircuitView:
     """A circuit and the prompts to see it on. In a notebook it displays itself, without any network call."""
 
@@ -83,6 +83,9 @@ class CircuitView:
                     f"{run.title}, {run.version} has {len(run.scores)} scores and {len(run.attention)} heads, the "
                     f"circuit {len(self.circuit.edges)} edges and {len(self.heads)} heads: make the view anew for it"
                 )
+
+    def __repr__(self) -> str:
+        return f"CircuitView of {len(self.circuit.edges)} edges and {len(self.heads)} heads, {len(self.runs)} runs"
 
     def to_svg(self, run: int = 0, *, n_edges: int = EDGES_SHOWN) -> str:
         """The drawing of one run, with its `n_edges` strongest edges.
