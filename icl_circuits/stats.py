@@ -55,7 +55,8 @@ def bootstrap_means(values: Float[np.ndarray, "row prompt"], *, draws: int = 200
     counts = resamples(n_prompts, draws=draws, seed=seed)
     parts = [values[start : start + 1024] @ counts.T / n_prompts for start in range(0, n_rows, 1024)]
     low, high = np.concatenate([np.quantile(part, [0.025, 0.975], axis=1) for part in parts], axis=1)
-    return Intervals(values.mean(axis=1), low, high)
+    mean = values.mean(axis=1)
+    return Intervals(mean, np.minimum(low, mean), np.maximum(high, mean))  # sums in other orders round apart
 
 
 Statistic = Callable[[Float[np.ndarray, "draw prompt"]], Float[np.ndarray, " draw"]]

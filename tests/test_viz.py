@@ -29,11 +29,9 @@ from icl_circuits.viz import (
     attention_view,
     colored_tokens_view,
     head_map,
-    heads_that_fit,
     layer_bars,
     position_bars,
     render_page,
-    samples_that_fit,
     save,
     script_json,
     topk_tokens_view,
@@ -160,12 +158,23 @@ def test_a_page_without_views_has_no_bundle() -> None:
 
 
 def test_long_prompts_keep_the_page_small() -> None:
-    assert (heads_that_fit(34), heads_that_fit(300), heads_that_fit(5000)) == (346, 4, 1)
-    view = attention_view("v", ["a"] * 400, np.full((3, 400, 400), 0.123), ["L0H0", "L0H1", "L0H2"])
+    names = ["L0H0", "L0H1", "L0H2"]
+    view = attention_view("v", ["a"] * 400, np.full((3, 400, 400), 0.123), names)
     assert len(view) < 3_000_000
     assert "L0H1" in view
     assert "L0H2" not in view
-    assert (samples_that_fit((30, 34, 9), 5), samples_that_fit((200, 34, 400), 5)) == (74, 1)
+    assert "the first 2 of 3 heads" in view
+    view = attention_view("v", [f"t{i}" for i in range(1000)], np.full((2, 1000, 1000), 0.123, np.float32), names[:2])
+    assert len(view) < 3_000_000
+    assert "the last 632 of 1000 tokens. the first 1 of 2 heads" in view
+    assert '"t999"' in view
+    assert '"t1"' not in view
+    view = colored_tokens_view("v", ["a"] * 9000, np.full((9000, 60), 0.123), [f"L{i}H0" for i in range(60)])
+    assert "the first 44 of 60 heads" in view
+    assert len(view) < 3_000_000
+    values = [np.full((200, 34, 400), 0.123)] * 2
+    assert "the first 1 of 2 prompts" in topk_tokens_view("v", [["a"] * 34] * 2, values, ["p0", "p1"], k=2)
+    assert "To keep" not in attention_view("v", ["a"] * 30, np.full((3, 30, 30), 0.123), names)
 
 
 def test_the_tokens_of_the_largest_values(chromium: str, tmp_path: Path) -> None:

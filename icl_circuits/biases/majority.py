@@ -7,7 +7,6 @@ times `a_c n_majority / n_minority`, are added to the final state.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -128,7 +127,7 @@ class MajorityBias:
     """Axes: condition (`keeps`), strength, prompt."""
     gold: Int[np.ndarray, " prompt"]
     labels: tuple[str, ...]
-    controls: tuple[Any, ...] = ()
+    controls: "tuple[MajorityBias, ...]" = ()
     """A `MajorityBias` for each set of control heads, from the same forward passes."""
 
     def fluctuation(self, strength: int, counts: Counts = None) -> Float[np.ndarray, " draw"]:

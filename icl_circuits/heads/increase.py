@@ -12,6 +12,7 @@ in nats, where p comes from `softmax(bs(.))` under the final norm's scale at T, 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -75,12 +76,12 @@ class PositionIncrease:
 
     def summed(
         self,
-        values: Float[np.ndarray, "prompt selected src_pos"],
+        quantity: Literal["increase", "attention"],
         label_positions: Int[np.ndarray, "prompt demo"],
         chosen: Bool[np.ndarray, "prompt demo"],
     ) -> Float[np.ndarray, "prompt selected"]:
         """`increase` or `attention`, summed over the `chosen` ones of the label positions."""
-        at_labels = np.take_along_axis(values, label_positions[:, None], axis=2)
+        at_labels = np.take_along_axis(getattr(self, quantity), label_positions[:, None], axis=2)
         return np.where(chosen[:, None], at_labels, 0).sum(axis=2)
 
     def to_frame(self) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """The study of the majority-label and recency biases and of what mends them (arXiv 2402.02872, tables 7 and 8)."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -151,10 +151,11 @@ def _summary(findings: Findings, rows: list[Row]) -> dict[str, Any]:
 
 def _values(findings: Findings) -> dict[str, Any]:
     values: dict[str, Any] = {
-        "majority": replace(findings.majority, controls=()),
+        "majority": findings.majority,
         "majority_sweep": findings.sweep,
         "recency": findings.recency,
         "recency_sweep": findings.recency_sweep,
+        "chosen": np.array(findings.chosen),
     }
     return {name: value for name, value in values.items() if value is not None}
 

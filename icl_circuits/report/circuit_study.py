@@ -55,7 +55,7 @@ def circuit_study(start: Start) -> CircuitView:
         labels=settings.labels,
         runs=tuple(runs),
         summary=_summary(start, circuit),
-        reversed=reversed_circuit,
+        reversed=replace(reversed_circuit, provenance=start.provenance),
         test=tested,
     )
 

@@ -21,8 +21,6 @@ from icl_circuits.viz import (
     Table,
     attention_view,
     colored_tokens_view,
-    heads_that_fit,
-    samples_that_fit,
     topk_tokens_view,
 )
 
@@ -39,7 +37,7 @@ class Findings:
     positions: PositionIncrease
     attention: Float[np.ndarray, "prompt head pos src_pos"]
     """Attention of the selected heads on the first evaluation prompts."""
-    attended: Float[np.ndarray, "prompt layer src_pos head"]
+    attended: Float[np.ndarray, "prompt layer src_pos any_head"]
     """Attention of every head from the last position of those prompts."""
     tokens: tuple[tuple[MarkedToken, ...], ...]
     """The tokens of those prompts."""
@@ -56,7 +54,7 @@ def in_context_study(start: Start) -> Part:
         positions = position_increase(start.model, start.evaluation, heads)
         few = encode(start.model, plan.evaluation[:VIEWED_PROMPTS], separator=plan.settings.separator)
         tokens = tuple(marked_tokens(start.model, few, row) for row in range(len(few)))
-        findings = Findings(groups, positions, _attention(start.model, few, heads), _attended(start.model, few), tokens)
+        findings = Findings(groups, positions, *_attention(start.model, few, heads), tokens)
     scores = start.scores
     return Part(
         headline=_headline(start, groups),
@@ -99,18 +97,15 @@ def _headline(start: Start, groups: GroupEffects) -> str:
 
 def _attention(
     model: LensModel, batch: PromptBatch, heads: Sequence[Head]
-) -> Float[np.ndarray, "prompt head pos src_pos"]:
-    capture = Capture(tuple({f"blocks.{head.layer}.attn.hook_pattern": None for head in heads}))
-    answer_logits(model, batch, capture)
-    patterns = [capture.found[f"blocks.{head.layer}.attn.hook_pattern"][:, head.head].float().cpu() for head in heads]
-    return np.stack([pattern.numpy() for pattern in patterns], axis=1)
-
-
-def _attended(model: LensModel, batch: PromptBatch) -> Float[np.ndarray, "prompt layer src_pos head"]:
-    names = tuple(f"blocks.{layer}.attn.hook_pattern" for layer in range(model.cfg.n_layers))
-    capture = Capture(names, batch.last)
-    answer_logits(model, batch, capture)
-    return np.stack([capture.found[name].float().cpu().numpy().swapaxes(1, 2) for name in names], axis=1)
+) -> tuple[Float[np.ndarray, "prompt head pos src_pos"], Float[np.ndarray, "prompt layer src_pos any_head"]]:
+    """The patterns of `heads`, and the attention of every head of the model from the last position."""
+    layers = range(model.cfg.n_layers)
+    names = [f"blocks.{layer}.attn.hook_pattern" for layer in layers]
+    whole, last = Capture(tuple({names[head.layer]: None for head in heads})), Capture(tuple(names), batch.last)
+    answer_logits(model, batch, whole, last)
+    patterns = [whole.found[names[head.layer]][:, head.head].float().cpu() for head in heads]
+    attended = [last.found[name].float().cpu().numpy().swapaxes(1, 2) for name in names]
+    return np.stack([pattern.numpy() for pattern in patterns], axis=1), np.stack(attended, axis=1)
 
 
 def _summary(findings: Findings) -> dict[str, Any]:
@@ -188,9 +183,9 @@ def _positions_table(start: Start, findings: Findings) -> Table:
     rows = []
     for place, head in enumerate(found.heads):
         cells = [str(head)]
-        for values in (found.attention, found.increase):
+        for quantity in ("attention", "increase"):
             for kind in (is_gold, ~is_gold):
-                cells.append(f"{found.summed(values, where, kind)[:, place].mean():.3f}")
+                cells.append(f"{found.summed(quantity, where, kind)[:, place].mean():.3f}")
         rows.append(tuple(cells))
     columns = ("head", "attention: gold label", "attention: other labels", "increase: gold", "increase: other")
     return Table(columns, tuple(rows))
@@ -202,8 +197,6 @@ def _views(start: Start, findings: Findings) -> tuple[tuple[str, str], ...]:
     views = []
     for row, tokens in enumerate(findings.tokens):
         caption = f"Prompt {row}: {start.evaluation.texts[row]}"
-        if (shown := heads_that_fit(len(tokens))) < len(names):
-            caption += f" (the first {shown} of {len(names)} heads, to keep the page small)"
         pattern = findings.attention[row][:, : len(tokens), : len(tokens)]
         views.append((caption, attention_view(f"attention-{row}", [token.text for token in tokens], pattern, names)))
     return tuple(views)
@@ -224,10 +217,7 @@ def _attended_view(findings: Findings) -> tuple[tuple[str, str], ...]:
     """The tokens that every head attends to most and least from the last position."""
     texts = [[token.text for token in tokens] for tokens in findings.tokens]
     values = [found[:, : len(tokens)] for found, tokens in zip(findings.attended, texts, strict=True)]
-    shown = samples_that_fit(values[0].shape, TOP_TOKENS)
-    caption = "Attention of every head from the last position, by layer" + (
-        f" (the first {shown} of {len(texts)} prompts, to keep the page small)" if shown < len(texts) else ""
-    )
+    caption = "Attention of every head from the last position, by layer"
     names = [f"prompt {row}" for row in range(len(texts))]
     return ((caption, topk_tokens_view("attended", texts, values, names, k=TOP_TOKENS)),)
 

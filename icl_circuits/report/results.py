@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cattrs import Converter
+from cattrs import BaseValidationError, Converter
 from jaxtyping import AbstractArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as to_safetensors
 
 from icl_circuits.biases import MajorityBias, RecencyBias
 from icl_circuits.circuits import Circuit, CircuitTest
@@ -32,6 +34,8 @@ FILE = "results.safetensors"
 STRUCTURE = "icl_circuits"
 """The entry of the file's metadata that says how the arrays fit together."""
 ARRAY = "$array"
+DAMAGED = (SafetensorError, BaseValidationError, KeyError, ValueError, TypeError, AttributeError, OSError)
+"""What reading a file of another kind or version may raise."""
 
 
 @dataclass(frozen=True)
@@ -50,15 +54,13 @@ def save_results(results: Results, path: Path) -> None:
     Raises:
         TypeError: a value that is neither an array nor of one of `KINDS`.
     """
-    from safetensors.numpy import save as to_safetensors
-
     arrays: dict[str, np.ndarray] = {}
     parts = {}
     for name, value in results.values.items():
         kind = "array" if isinstance(value, np.ndarray) else type(value).__name__
         if kind != "array" and kind not in KINDS:
             raise TypeError(f"{name} is a {kind}, which files do not hold")
-        parts[name] = {"kind": kind, "value": _take_arrays(_converter().unstructure(value), name, arrays)}
+        parts[name] = {"kind": kind, "value": _take_arrays(CONVERTER.unstructure(value), name, arrays)}
     structure = json.dumps({"about": results.about, "values": parts}, default=_plain)
     path.write_bytes(to_safetensors(arrays, metadata={STRUCTURE: structure}))
 
@@ -72,28 +74,26 @@ def load_results(path: str | Path) -> Results:
     Raises:
         InputError: nothing there, or no results of this version.
     """
-    from safetensors import SafetensorError, safe_open
-
+    written = "what `icl-circuits report`, `towers`, `biases` or `circuit` wrote: a folder, or a .safetensors file"
     path = Path(path)
     file = path / FILE if path.is_dir() else path
     if not file.is_file():
-        raise InputError(f"no results at {str(path)!r}: give a folder that `icl-circuits report` wrote")
+        raise InputError(f"no results at {str(path)!r}: give {written}")
     try:
         with safe_open(file, framework="numpy") as opened:
             arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a mapping)
             structure = json.loads((opened.metadata() or {})[STRUCTURE])
+        kinds = {"array": np.ndarray} | KINDS
         values = {
-            name: _put_arrays(part["value"], arrays)
-            if part["kind"] == "array"
-            else _converter().structure(_put_arrays(part["value"], arrays), KINDS[part["kind"]])
+            name: CONVERTER.structure(_put_arrays(part["value"], arrays), kinds[part["kind"]])
             for name, part in structure["values"].items()
         }
-    except (SafetensorError, KeyError, ValueError) as error:
+        return Results(structure["about"], values)
+    except DAMAGED as error:
         raise InputError(
-            f"{str(file)!r} holds no results that this version of icl_circuits can read ({error!r}): write them anew "
-            "with `icl-circuits report`"
+            f"{str(file)!r} holds no results that this version of icl_circuits can read "
+            f"({type(error).__name__}): give {written}, or run that anew"
         ) from error
-    return Results(structure["about"], values)
 
 
 def _converter() -> Converter:
@@ -103,9 +103,17 @@ def _converter() -> Converter:
     def is_array(kind: Any) -> bool:
         return isinstance(kind, type) and issubclass(kind, np.ndarray | AbstractArray)
 
+    def an_array(value: Any, _: Any) -> np.ndarray:
+        if not isinstance(value, np.ndarray):
+            raise TypeError(f"{value!r} is not an array")
+        return value
+
     converter.register_unstructure_hook_func(is_array, lambda array: array)
-    converter.register_structure_hook_func(is_array, lambda array, _: array)
+    converter.register_structure_hook_func(is_array, an_array)
     return converter
+
+
+CONVERTER = _converter()
 
 
 def _take_arrays(value: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:

@@ -42,6 +42,10 @@ T = TypeVar("T")
 RANDOM_DRAWS = 3
 FLOW_PROMPTS = 16
 TOKENS_SHOWN = 6
+FLOW_TEXT = (
+    "Above: the logit difference when a route is cut from a layer on, in every head. Once a curve is back at the "
+    "dotted line, what that route carries has arrived. Below: "
+)
 
 
 @dataclass(frozen=True)
@@ -196,7 +200,7 @@ def _values(findings: Findings) -> dict[str, Any]:
         "OV": findings.circuits,
         "probe": findings.probe,
         "flow": findings.flow,
-        "reversal": findings.reversed,
+        "reversal": findings.reversed if findings.reversed is not None and findings.reversed.flips.any() else None,
         "reads.class_gap": findings.reads and findings.reads.class_gap(),
     }
     return {name: value for name, value in values.items() if value is not None}
@@ -409,9 +413,8 @@ def _sections(
         ),
         Section(
             "Where features flow",
-            "Above: the logit difference when a route is cut from a layer on, in every head. Once a curve is back at "
-            "the dotted line, what that route carries has arrived. Below: what linear probes, trained on the "
-            "selection prompts, read in the residual stream.",
+            ("" if findings.flow is None else FLOW_TEXT)
+            + "What linear probes, trained on the selection prompts, read in the residual stream.",
             figure=figures / "flow.svg",
         ),
         Section(
@@ -438,7 +441,7 @@ def _sections(
                 "attention (query-key) or values? Relative changes, means over each group of heads, at the positions "
                 "that hold the label.",
                 _group_table(tables.get("table_6")),
-                figures / "reversal.svg",
+                figures / "reversal.svg" if findings.reversed.flips.any() else None,
             )
         )
     return tuple(sections)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 NAMES = {
     "circuit": "these heads alone (faithfulness)",
     "complement": "the model without them (completeness)",
-    "random": "as many random heads alone",
+    "random": "as many random heads alone, mean of draws",
 }
 
 
@@ -34,5 +34,5 @@ def circuit_curves(test: CircuitTest, n_selected: int) -> "matplotlib.figure.Fig
         axes.set_xlabel(f"heads, best first (of {len(test.heads)})")
         unit = " (logits)" if test.metric in ("logit_diff", "logit_minus") else ""
         axes.set_ylabel(f"{test.metric.replace('_', ' ')}{unit},\n95 % intervals")
-        legend_above(figure, axes, 1)
+        legend_above(figure, axes)
     return figure

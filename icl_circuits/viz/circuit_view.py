@@ -14,8 +14,8 @@ from icl_circuits.errors import InputError
 from icl_circuits.stats import bootstrap_means
 from icl_circuits.viz.circuit_figure import circuit_curves
 from icl_circuits.viz.circuit_svg import PromptRow, draw, edge_class, layout, printable
-from icl_circuits.viz.page import Table, template
-from icl_circuits.viz.style import svg_uri
+from icl_circuits.viz.page import Table, svg_uri, template
+from icl_circuits.viz.style import svg
 from icl_circuits.viz.views import circuitsvis_bundle, script_json
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class CircuitView:
             metric=self.circuit.metric,
             cut=cut,
             tests=self.test_table(),
-            curves=svg_uri(circuit_curves(self.test, len(self.heads))),
+            curves=svg_uri(svg(circuit_curves(self.test, len(self.heads)))),
             table=self._table(),
             width=round(0.9 * layout(self.circuit, len(self.runs[0].row.labels)).width),
         )
@@ -161,11 +161,15 @@ class CircuitView:
 
     def _table(self) -> list[tuple[int, tuple[str, ...]]]:
         """Every edge, strongest mean first: its number, and its cells."""
-        interval, mean = bootstrap_means(self.circuit.scores), self.circuit.mean
+        interval, mean, twin = bootstrap_means(self.circuit.scores), self.circuit.mean, self.reversed.mean
         return [
             (
                 int(i),
-                (str(self.circuit.edges[i]), f"{mean[i]:+.3f} [{interval.low[i]:+.3f}, {interval.high[i]:+.3f}]"),
+                (
+                    str(self.circuit.edges[i]),
+                    f"{mean[i]:+.3f} [{interval.low[i]:+.3f}, {interval.high[i]:+.3f}]",
+                    f"{twin[i]:+.3f}",
+                ),
             )
             for i in np.argsort(-np.abs(mean), kind="stable")
         ]

@@ -56,10 +56,11 @@ def render_page(title: str, summary: str, sections: Sequence[Section]) -> str:
 def template(name: str) -> Template:
     """A template of this package: strings are escaped, and names that are not given are errors."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["svg_uri"] = _svg_uri
+    environment.filters["svg_uri"] = lambda path: svg_uri(path.read_bytes())
     environment.filters["markup"] = Markup
     return environment.from_string(importlib.resources.files(__package__).joinpath(name).read_text(encoding="utf-8"))
 
 
-def _svg_uri(path: Path) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+def svg_uri(drawing: bytes) -> str:
+    """An SVG file as the source of an image."""
+    return "data:image/svg+xml;base64," + base64.b64encode(drawing).decode("ascii")

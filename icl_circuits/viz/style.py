@@ -1,6 +1,5 @@
 """One look for every figure: colour-blind safe, legible at a column's width, the same bytes every time."""
 
-import base64
 import io
 import warnings
 from collections.abc import Iterator
@@ -14,24 +13,23 @@ if TYPE_CHECKING:
 
 COLUMN, PAGE = 3.3, 6.8
 """Widths of figures in inches: a column of a paper, and both."""
+FONT = 7.0
+"""Points."""
 ATTENTION_COLOUR = "darksalmon"
 MLP_COLOUR = "lightseagreen"
 """The authors' colours for layer bars (code of arXiv 2312.12141)."""
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9")
 """From the Okabe-Ito palette, told apart by lightness, hatch or marker too."""
-TOP1_COLOUR, BETWEEN_COLOUR = COLOURS[:2]
-HATCHES = ("", "////", "....", "xxxx")
 MARKERS = ("o", "s", "^", "D", "v")
-ERROR_BARS: Any = {"lw": 0.7, "ecolor": "0.2", "capsize": 1.5, "capthick": 0.7}
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Matplotlib settings for the figures drawn inside the block; no display is needed."""
-    import matplotlib
+    """Matplotlib settings for the figures drawn inside the block, whatever the user's own; no display is needed."""
+    import matplotlib.style
 
     settings: Any = {
-        "font.size": 7,
+        "font.size": FONT,
         "text.parse_math": False,
         "axes.titlesize": 7.5,
         "axes.linewidth": 0.6,
@@ -52,37 +50,134 @@ def style() -> Iterator[None]:
         "svg.fonttype": "path",
         "svg.hashsalt": "icl_circuits",
     }
-    with matplotlib.rc_context(settings):
+    with matplotlib.style.context(settings, after_reset=True):
         yield
 
 
-def new_figure(height: float, *, many: int = 0) -> "matplotlib.figure.Figure":
-    """An empty figure `height` inches high: a column wide, or a page where `many` things stand side by side."""
+def new_figure(height: float, *, wide: bool = False) -> "matplotlib.figure.Figure":
+    """An empty figure, `height` inches high and a column or a page wide."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(COLUMN if many <= 16 else PAGE, height))
+    return Figure(figsize=(PAGE if wide else COLUMN, height))
 
 
-def legend_above(figure: "matplotlib.figure.Figure", axes: "matplotlib.axes.Axes", ncols: int) -> None:
+def many(names: object) -> bool:
+    """Whether so many things, heads for instance, stand side by side that a column is too narrow for them."""
+    return len(names) > 16  # type: ignore[arg-type]
+
+
+def legend_above(figure: "matplotlib.figure.Figure", axes: "matplotlib.axes.Axes") -> None:
     """The legend of `axes` over the whole figure."""
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=ncols)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=_columns(figure, labels))
 
 
-def save(figure: "matplotlib.figure.Figure", stem: Path) -> None:
+def legend_over(axes: "matplotlib.axes.Axes", title: str = "") -> None:
+    """The legend of `axes` right above it."""
+    handles, labels = axes.get_legend_handles_labels()
+    ncols = _columns(axes.figure, labels, room=0.8)
+    place: Any = {"loc": "lower left", "bbox_to_anchor": (-0.02, 1.0), "alignment": "left"}
+    axes.legend(handles, labels, ncols=ncols, title=title or None, **place)
+
+
+def _columns(figure: Any, labels: list[str], room: float = 1.0) -> int:
+    """How many entries of a legend stand side by side in that share of the figure's width."""
+    entry = FONT * (4.5 + 0.55 * max((len(label) for label in labels), default=1))
+    return max(1, min(len(labels), int(room * 72 * figure.get_figwidth() / entry)))
+
+
+def bars(
+    axes: "matplotlib.axes.Axes",
+    at: Any,
+    interval: Any,
+    *,
+    size: float,
+    label: str,
+    colour: str,
+    hatch: str,
+    horizontal: bool = False,
+) -> None:
+    """Bars at `at`, `size` thick, as high as means, with whiskers to both ends of the intervals.
+
+    `interval` is means, low ends and high ends, each one a bar.
+    """
+    import numpy as np
+
+    mean, low, high = (np.asarray(values, dtype=np.float64) for values in interval)
+    ends = np.maximum(np.stack([mean - low, high - mean]), 0)
+    look: Any = {
+        "color": colour, "hatch": hatch, "label": label, "edgecolor": "white", "linewidth": 0.2,
+        "error_kw": {"lw": 0.7, "ecolor": "0.2", "capsize": 1.2 if size > 0.1 else 0, "capthick": 0.7},
+    }  # fmt: skip
+    if horizontal:
+        axes.barh(at, mean, height=size, xerr=ends, **look)
+    else:
+        axes.bar(at, mean, width=size, yerr=ends, **look)
+
+
+def grouped_bars(
+    axes: "matplotlib.axes.Axes", interval: Any, place: int, n: int, label: str, *, horizontal: bool = False
+) -> None:
+    """The bars that stand at `place` in groups of `n` side by side."""
+    import numpy as np
+
+    at = np.arange(len(interval[0])) + (place - (n - 1) / 2) * 0.8 / n
+    colour, hatch = COLOURS[place % len(COLOURS)], ("", "////", "....", "xxxx")[place % 4]
+    bars(axes, at, interval, size=0.76 / n, label=label, colour=colour, hatch=hatch, horizontal=horizontal)
+
+
+def head_ticks(axes: "matplotlib.axes.Axes", names: list[str]) -> None:
+    """Heads along the x axis."""
+    axes.set_xticks(range(len(names)), names, rotation=90)
+    axes.set_xlabel("head")
+
+
+def heat_map(
+    figure: "matplotlib.figure.Figure", axes: "matplotlib.axes.Axes", values: Any, layers: Any, rows: str, title: str
+) -> None:
+    """`values [layer row]`, layers to the right, zero at the middle of the colours, what is NaN hatched."""
+    import numpy as np
+    from matplotlib.patches import Rectangle
+
+    n_layers, n_rows = values.shape
+    limit = float(np.abs(values[np.isfinite(values)]).max(initial=0.0)) or 1.0
+    axes.add_patch(
+        Rectangle((-0.5, -0.5), n_layers, n_rows, facecolor="white", edgecolor="0.8", hatch="////", lw=0, zorder=-1)
+    )
+    image = axes.imshow(values.T, cmap="PuOr_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
+    for n, names, ticks in ((n_layers, layers, axes.set_xticks), (n_rows, range(n_rows), axes.set_yticks)):
+        step = -(-n // 10)
+        ticks(range(0, n, step), [str(name) for name in names[::step]])
+    axes.set_title(title, loc="left")
+    axes.set_xlabel("layer")
+    axes.set_ylabel(rows)
+    axes.spines[:].set_visible(False)
+    figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02).outline.set_visible(False)
+
+
+def save(figure: "matplotlib.figure.Figure", stem: str | Path) -> None:
     """Write `figure` as `stem.pdf`, `stem.png` and `stem.svg`, without dates, so that equal figures are equal files."""
-    with style(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # drawn as a box
-        for _ in range(2):  # the second time, labels have the room that the first found them to need
-            figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # laid out once, the same for every format
+    stem = Path(stem)
+    with _laid_out(figure):
         figure.savefig(stem.with_suffix(".pdf"), metadata={"CreationDate": None})
         figure.savefig(stem.with_suffix(".png"), metadata={"Software": None})
         figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None})
 
 
-def svg_uri(figure: "matplotlib.figure.Figure") -> str:
-    """`figure` as the source of a page's image."""
+def svg(figure: "matplotlib.figure.Figure") -> bytes:
+    """`figure` as an SVG file."""
     found = io.BytesIO()
-    with style():
+    with _laid_out(figure):
         figure.savefig(found, format="svg", metadata={"Date": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(found.getvalue()).decode("ascii")
+    return found.getvalue()
+
+
+@contextmanager
+def _laid_out(figure: "matplotlib.figure.Figure") -> Iterator[None]:
+    """Lay `figure` out, once for every format that is written in the block."""
+    with style(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # drawn as a box
+        for _ in range(2):  # the second time, labels have the room that the first found them to need
+            figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        yield

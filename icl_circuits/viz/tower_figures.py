@@ -5,8 +5,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from icl_circuits.towers import Flow, LabelFeatures, MetricLearning, Probe, Reversal
-from icl_circuits.viz.head_figures import grouped_bars, head_ticks
-from icl_circuits.viz.style import COLOURS, MARKERS, legend_above, new_figure, style
+from icl_circuits.viz.style import (
+    COLOURS,
+    MARKERS,
+    grouped_bars,
+    head_ticks,
+    legend_above,
+    legend_over,
+    many,
+    new_figure,
+    style,
+)
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -27,23 +36,16 @@ def label_feature_bars(features: LabelFeatures) -> "matplotlib.figure.Figure":
         ("logit_minus", f"raw {minus}\n(logits)"),
     )
     with style():
-        figure = new_figure(3.9, many=len(features.heads))
+        figure = new_figure(3.9, wide=many(features.heads))
         for axes, (name, ylabel) in zip(figure.subplots(3, 1, sharex=True), kinds, strict=True):
             for place, label in enumerate(features.labels):
                 rows = frame[frame["positions"] == label]
-                grouped_bars(
-                    axes,
-                    rows[name],
-                    rows[f"{name}_low"],
-                    rows[f"{name}_high"],
-                    place,
-                    len(features.labels),
-                    f"at {label} positions",
-                )
+                interval = [rows[f"{name}{end}"] for end in ("", "_low", "_high")]
+                grouped_bars(axes, interval, place, len(features.labels), f"at {label} positions")
             axes.axhline(0, color="0.3", lw=0.5)
             axes.set_ylabel(ylabel)
         head_ticks(axes, [str(head) for head in features.heads])
-        legend_above(figure, axes, 4)
+        legend_above(figure, axes)
     return figure
 
 
@@ -52,7 +54,7 @@ def auc_dots(learned: MetricLearning, random: MetricLearning) -> "matplotlib.fig
     frame = learned.to_frame()
     at = np.arange(len(frame))
     with style():
-        figure = new_figure(2.5, many=len(learned.heads))
+        figure = new_figure(2.5, wide=many(learned.heads))
         axes = figure.subplots()
         for shift, name, marker, label in (
             (-0.12, "auc", "o", "score"),
@@ -69,7 +71,7 @@ def auc_dots(learned: MetricLearning, random: MetricLearning) -> "matplotlib.fig
         axes.axhline(0.5, color="0.5", lw=0.6)
         head_ticks(axes, [str(head) for head in learned.heads])
         axes.set_ylabel("AUC: same class above\nother class (95 % intervals)")
-        legend_above(figure, axes, 2)
+        legend_above(figure, axes)
     return figure
 
 
@@ -93,7 +95,7 @@ def flow_curves(flow: Flow | None, probe: Probe) -> "matplotlib.figure.Figure":
         below.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10))
         for axes in figure.axes:
             title = "Linear probes of:" if axes is below else "Attention cut from this layer on:"
-            axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, title=title, alignment="left")
+            legend_over(axes, title)
     return figure
 
 
@@ -122,30 +124,29 @@ def reversal_bars(found: Reversal) -> "matplotlib.figure.Figure":
     frame = frame[frame["reading"] == "holders"]
     labels = found.original.labels
     with style():
-        figure = new_figure(3.0, many=len(found.original.heads))
+        figure = new_figure(3.0, wide=many(found.original.heads))
         kinds = (("attention", "attention"), ("logit_minus", "raw logit minus"))
         for axes, (name, title) in zip(figure.subplots(2, 1, sharex=True), kinds, strict=True):
             for place, label in enumerate(labels):
                 rows = frame[frame["positions"] == label]
-                mean, low, high = (100 * rows[f"{name}_change{end}"].clip(-1.5, 1.5) for end in ("", "_low", "_high"))
-                grouped_bars(axes, mean, low, high, place, len(labels), f"at {label} positions")
+                interval = [100 * rows[f"{name}_change{end}"].clip(-1.5, 1.5) for end in ("", "_low", "_high")]
+                grouped_bars(axes, interval, place, len(labels), f"at {label} positions")
             axes.axhline(0, color="0.3", lw=0.6)
             axes.set_ylim(-155, 155)
             axes.set_ylabel("relative change (%)")
             axes.set_title(title, loc="left")
         head_ticks(axes, [str(head) for head in found.original.heads])
-        legend_above(figure, axes, 2)
+        legend_above(figure, axes)
     return figure
 
 
-def schematic(labels: tuple[str, str]) -> "matplotlib.figure.Figure":
-    """The hypothesis drawn, with the numbers of the paper's Figure 1 as an example: texts flow to label positions, a
+def schematic() -> "matplotlib.figure.Figure":
+    """The hypothesis drawn, with the example of the paper's Figure 1 and its numbers: texts flow to label positions, a
     head compares them with the query and moves the label.
     """
     from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-    second, first = labels[1], labels[0]
-    tokens = ("France", ":", second, "Cat", ":", first, "Dog", ":")
+    tokens = ("France", ":", "bar", "Cat", ":", "foo", "Dog", ":")
     with style():
         figure = new_figure(2.5)
         axes = figure.subplots()
@@ -171,7 +172,7 @@ def schematic(labels: tuple[str, str]) -> "matplotlib.figure.Figure":
             axes.text(x, y, text, fontsize=size, va="center", **look)
 
         for x, token in zip(np.arange(8.0), tokens, strict=True):
-            box((x, 0.0), 0.8, 0.6, {second: COLOURS[1], first: COLOURS[0]}.get(token, "0.4"))
+            box((x, 0.0), 0.8, 0.6, {"bar": COLOURS[1], "foo": COLOURS[0]}.get(token, "0.4"))
             say(x, 0.0, token, ha="center")
         for text, label in ((0, 2), (3, 5), (6, 7)):
             arrow((text + 0.1, -0.35), (label - 0.1, -0.35), "0.4", bend=0.35)
@@ -181,12 +182,12 @@ def schematic(labels: tuple[str, str]) -> "matplotlib.figure.Figure":
         arrow((7.0, 0.4), (5.85, 1.9), "0.2", dashed=True, bend=0.2)
         box((3.6, 2.3), 4.4, 1.1, "0.3")
         say(3.6, 2.6, "in-context head", ha="center", weight="bold")
-        say(3.6, 2.05, f"attention, say: {second} 0.3, {first} 0.6", ha="center")
+        say(3.6, 2.05, "attention, say: bar 0.3, foo 0.6", ha="center")
         say(2.15, 1.2, "K, V", ha="right")
         say(4.85, 1.2, "K, V")
         say(6.75, 1.35, "Q")
         arrow((3.6, 2.85), (3.6, 3.35), COLOURS[0], bend=0.0)
-        say(3.6, 3.55, f"say: {first} 60 %, {second} 30 %", ha="center")
+        say(3.6, 3.55, "say: foo 60 %, bar 30 %", ha="center")
         say(
             -0.5,
             4.3,

@@ -3,6 +3,7 @@
 import html
 import importlib.resources
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 CELLS_AT_MOST = 400_000
-"""Attention values in one view, about 2.5 MB of page."""
+"""Numbers in one view, about 2.5 MB of page. A view that would hold more is cut, and says so."""
 
 
 def circuitsvis_bundle() -> str:
@@ -33,16 +34,18 @@ def attention_view(
         attention: attention probabilities, rounded to three places to keep pages small.
         head_names: such as `L10H7`.
 
-    Heads beyond `heads_that_fit(len(tokens))` are left out; say so in the caption.
+    Of a prompt too long for the budget, the last tokens are shown, and as many heads as fit.
     """
-    shown = heads_that_fit(len(tokens))
+    n_tokens = min(len(tokens), math.isqrt(CELLS_AT_MOST))
+    n_heads = min(len(head_names), CELLS_AT_MOST // max(1, n_tokens) ** 2)
     props = {
-        "attention": _rounded(attention[:shown]),
-        "tokens": list(tokens),
-        "attentionHeadNames": list(head_names[:shown]),
+        "attention": _rounded(attention[:n_heads, -n_tokens:, -n_tokens:]),
+        "tokens": list(tokens[-n_tokens:]),
+        "attentionHeadNames": list(head_names[:n_heads]),
         "maskUpperTri": True,
     }
-    return _view(view_id, "AttentionHeads", props)
+    cut = _cut("last", n_tokens, len(tokens), "tokens") + _cut("first", n_heads, len(head_names), "heads")
+    return _view(view_id, "AttentionHeads", props, cut)
 
 
 def colored_tokens_view(
@@ -54,10 +57,11 @@ def colored_tokens_view(
         view_id: unique on the page, which must hold `circuitsvis_bundle()` before it.
         tokens: as text; any string is safe.
         values: finite; rounded to three places.
-        names: of the kinds of value, such as heads.
+        names: of the kinds of value, such as heads; as many are shown as fit the budget.
     """
-    props = {"tokens": list(tokens), "values": _rounded(values), "labels": list(names)}
-    return _view(view_id, "ColoredTokensMulti", props)
+    n_kinds = min(len(names), max(1, CELLS_AT_MOST // max(1, len(tokens))))
+    props = {"tokens": list(tokens), "values": _rounded(values[:, :n_kinds]), "labels": list(names[:n_kinds])}
+    return _view(view_id, "ColoredTokensMulti", props, _cut("first", n_kinds, len(names), "heads"))
 
 
 def topk_tokens_view(
@@ -72,14 +76,13 @@ def topk_tokens_view(
 
     Args:
         view_id: unique on the page, which must hold `circuitsvis_bundle()` before it.
-        samples: the tokens of each prompt, as text; any string is safe.
+        samples: the tokens of each prompt, as text; any string is safe. As many prompts are shown as fit the budget.
         values: of each prompt; finite, rounded to three places.
         sample_names: of the prompts.
         k: how many tokens, the largest and the smallest, to keep; fewer where a prompt has fewer.
-
-    Prompts beyond `samples_that_fit(values[0].shape, k)` are left out; say so in the caption.
     """
-    shown = samples_that_fit(values[0].shape, k)
+    n_layers, _, n_heads = values[0].shape
+    shown = min(len(samples), max(1, CELLS_AT_MOST // (4 * k * n_layers * n_heads)))
     props: dict[str, Any] = {name: [] for name in ("topkIdxs", "topkVals", "bottomkIdxs", "bottomkVals")}
     for of_sample in values[:shown]:
         order = np.argsort(-of_sample, axis=1, kind="stable")
@@ -87,29 +90,24 @@ def topk_tokens_view(
             props[f"{name}Idxs"].append(chosen.tolist())
             props[f"{name}Vals"].append(_rounded(np.take_along_axis(of_sample, chosen, axis=1)))
     props |= {"tokens": [list(tokens) for tokens in samples[:shown]], "sampleLabels": list(sample_names[:shown])}
-    return _view(view_id, "TopkTokens", props | {"firstDimensionName": "Layer", "thirdDimensionName": "Head"})
+    props |= {"firstDimensionName": "Layer", "thirdDimensionName": "Head"}
+    return _view(view_id, "TopkTokens", props, _cut("first", shown, len(samples), "prompts"))
 
 
-def samples_that_fit(shape: tuple[int, ...], k: int) -> int:
-    """How many prompts of values `[layer token head]` a top-k view may hold: at least one, at most `CELLS_AT_MOST`
-    numbers.
-    """
-    return max(1, CELLS_AT_MOST // (4 * k * shape[0] * shape[2]))
-
-
-def _view(view_id: str, component: str, props: dict[str, Any]) -> str:
+def _view(view_id: str, component: str, props: dict[str, Any], cut: str) -> str:
     call = f"CircuitsVis.render({script_json(view_id)}, CircuitsVis.{component}, {script_json(props)});"
-    return f'<div class="view" id="{html.escape(view_id, quote=True)}"></div>\n<script>{call}</script>'
+    note = f"<p>To keep this page small:{cut}</p>\n" if cut else ""
+    return f'{note}<div class="view" id="{html.escape(view_id, quote=True)}"></div>\n<script>{call}</script>'
+
+
+def _cut(which: str, shown: int, n: int, what: str) -> str:
+    """What is left out, where something is."""
+    return f" the {which} {shown} of {n} {what}." if shown < n else ""
 
 
 def _rounded(values: Float[np.ndarray, "..."]) -> Any:
     """As nested lists, to three places."""
     return np.round(np.asarray(values, dtype=np.float64), 3).tolist()
-
-
-def heads_that_fit(n_tokens: int) -> int:
-    """How many heads of a prompt of `n_tokens` one view may hold: at least one, at most `CELLS_AT_MOST` values."""
-    return max(1, CELLS_AT_MOST // max(1, n_tokens) ** 2)
 
 
 def script_json(value: object) -> str:
