@@ -337,7 +337,7 @@ def test_agreement_by_hand() -> None:
     assert report.cells == 4
     assert report.sign_errors == pytest.approx(1 / 3)
     assert report.worst_error == 2.0
-    assert "head=2" in report.worst
+    assert report.worst == "L0H2"
     assert -1 <= report.rank_correlation <= 1
     with pytest.raises(InputError, match="of other places, prompts or metrics"):
         agreement(result([1.0]), result([1.0, 2.0]))

@@ -48,8 +48,6 @@ def head_map(increase: LogProbIncrease, effects: HeadEffects, selected: InContex
 
 def layer_bars(increase: LogProbIncrease) -> "matplotlib.figure.Figure":
     """Log-probability increase of attention and MLP layers, interleaved, with 95 % bootstrap intervals over prompts."""
-    from matplotlib.ticker import MaxNLocator
-
     n_layers = increase.attn.shape[1]
     kinds = (
         (0.0, increase.attn, ATTENTION_COLOUR, "", "attention"),
@@ -63,7 +61,7 @@ def layer_bars(increase: LogProbIncrease) -> "matplotlib.figure.Figure":
             at = np.arange(n_layers) + offset
             bars(axes, at, interval, size=0.48, label=name, colour=colour, hatch=hatch)
         axes.axhline(0, color="0.3", lw=0.5)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10))
+        axes.set_xticks(range(0, n_layers, -(-n_layers // 10)))
         axes.set_xlim(-0.5, n_layers - 0.1)
         axes.set_xlabel("layer (MLPs at half steps)")
         axes.set_ylabel("log-probability increase\n(nats, 95 % intervals)")

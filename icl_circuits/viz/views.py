@@ -60,14 +60,14 @@ def colored_tokens_view(
         names: of the kinds of value, such as heads; as many are shown as fit the budget.
     """
     n_kinds = min(len(names), max(1, CELLS_AT_MOST // max(1, len(tokens))))
-    props = {"tokens": list(tokens), "values": _rounded(values[:, :n_kinds]), "labels": list(names[:n_kinds])}
+    props = {"tokens": _escaped(tokens), "values": _rounded(values[:, :n_kinds]), "labels": list(names[:n_kinds])}
     return _view(view_id, "ColoredTokensMulti", props, _cut("first", n_kinds, len(names), "heads"))
 
 
 def topk_tokens_view(
     view_id: str,
     samples: Sequence[Sequence[str]],
-    values: Sequence[Float[np.ndarray, "layer token head"]],
+    values: Sequence[Float[np.ndarray, "layer _ head"]],
     sample_names: Sequence[str],
     *,
     k: int = 5,
@@ -77,7 +77,7 @@ def topk_tokens_view(
     Args:
         view_id: unique on the page, which must hold `circuitsvis_bundle()` before it.
         samples: the tokens of each prompt, as text; any string is safe. As many prompts are shown as fit the budget.
-        values: of each prompt; finite, rounded to three places.
+        values: of each prompt `[layer token head]`; finite, rounded to three places.
         sample_names: of the prompts.
         k: how many tokens, the largest and the smallest, to keep; fewer where a prompt has fewer.
     """
@@ -89,7 +89,7 @@ def topk_tokens_view(
         for name, chosen in (("topk", order[:, :k]), ("bottomk", order[:, -k:])):
             props[f"{name}Idxs"].append(chosen.tolist())
             props[f"{name}Vals"].append(_rounded(np.take_along_axis(of_sample, chosen, axis=1)))
-    props |= {"tokens": [list(tokens) for tokens in samples[:shown]], "sampleLabels": list(sample_names[:shown])}
+    props |= {"tokens": [_escaped(tokens) for tokens in samples[:shown]], "sampleLabels": list(sample_names[:shown])}
     props |= {"firstDimensionName": "Layer", "thirdDimensionName": "Head"}
     return _view(view_id, "TopkTokens", props, _cut("first", shown, len(samples), "prompts"))
 
@@ -98,6 +98,11 @@ def _view(view_id: str, component: str, props: dict[str, Any], cut: str) -> str:
     call = f"CircuitsVis.render({script_json(view_id)}, CircuitsVis.{component}, {script_json(props)});"
     note = f"<p>To keep this page small:{cut}</p>\n" if cut else ""
     return f'{note}<div class="view" id="{html.escape(view_id, quote=True)}"></div>\n<script>{call}</script>'
+
+
+def _escaped(tokens: Sequence[str]) -> list[str]:
+    """Tokens for the views that take them for HTML, as circuitsvis does but for its attention views."""
+    return [html.escape(token, quote=False) for token in tokens]
 
 
 def _cut(which: str, shown: int, n: int, what: str) -> str:
