@@ -22,17 +22,17 @@ from icl_circuits.prompts import PromptBatch, Rows, encode, load_rows, sample_pr
 
 ARCHITECTURES = {
     "gpt2": lambda v: transformers.GPT2Config(vocab_size=v, n_embd=32, n_head=4, n_layer=3, n_positions=256),
-    "llama": lambda v: transformers.LlamaConfig(**_rotary(v), num_key_value_heads=2),
-    "neox": lambda v: transformers.GPTNeoXConfig(**_rotary(v)),
+    "llama": lambda v: transformers.LlamaConfig(**rotary(v), num_key_value_heads=2),
+    "neox": lambda v: transformers.GPTNeoXConfig(**rotary(v)),
     "gptj": lambda v: transformers.GPTJConfig(
         vocab_size=v, n_embd=32, n_head=4, n_layer=3, n_positions=256, rotary_dim=4
     ),
-    "qwen2": lambda v: transformers.Qwen2Config(**_rotary(v), num_key_value_heads=2),
+    "qwen2": lambda v: transformers.Qwen2Config(**rotary(v), num_key_value_heads=2),
 }
 BACKENDS = ("hooked", "bridge")
 
 
-def _rotary(vocabulary: int) -> dict[str, int]:
+def rotary(vocabulary: int) -> dict[str, int]:
     return {
         "vocab_size": vocabulary,
         "hidden_size": 32,

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import require_smollm2
+import transformers
+from conftest import require_smollm2, rotary, save_model, save_tokenizer
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 ONE_MODEL = "import functools, icl_circuits; icl_circuits.load_model = functools.cache(icl_circuits.load_model)"
@@ -83,7 +84,7 @@ def circuit(ran: Ran) -> None:
     assert 'data-node="L' in frame.replace("&quot;", '"').replace("&#34;", '"')
     edges = ran.number("loaded again:")
     assert edges > 100
-    assert 0 < int(re.search(rf"{edges:.0f} edges; (\d+) of the strongest 30", ran.said)[1]) <= 30  # type: ignore[index]
+    assert 0 < int(re.search(rf"{edges:.0f} edges; (\d+) of the strongest 60", ran.said)[1]) <= 60  # type: ignore[index]
     whole, without = ran.number("the whole model"), ran.number("in-context heads ")
     assert without < whole
 
@@ -104,9 +105,11 @@ def test_notebooks(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::RuntimeWarning")
-def test_notebooks_run_on_another_model(folders: dict[str, Path], tmp_path: Path) -> None:
-    """With the one line changed, on a random model of another architecture."""
-    _run_all(str(folders["qwen2"]), tmp_path, lambda name, ran: None)
+def test_notebooks_run_on_another_model(tmp_path: Path) -> None:
+    """With the one line changed, on a random model of another architecture, with heads enough to choose from."""
+    (folder := tmp_path / "model").mkdir()
+    save_model(folder, transformers.GPTNeoXConfig(**rotary(save_tokenizer(folder)) | {"num_hidden_layers": 8}))
+    _run_all(str(folder), tmp_path, lambda name, ran: None)
 
 
 def _run_all(model: str, folder: Path, check: Callable[[str, Ran], None]) -> None:
