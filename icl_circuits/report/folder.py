@@ -52,15 +52,20 @@ def run_studies(start: Start, studies: Sequence[Callable[[Start], Part]]) -> tup
     return parts, left_out
 
 
+def is_report(folder: Path) -> bool:
+    """Whether `folder` was written by `write`."""
+    return (folder / "results.json").is_file()
+
+
 @contextmanager
-def new_folder(out: Path, *, force: bool, ours: Callable[[Path], bool] | None = None) -> Iterator[Path]:
+def new_folder(out: Path, *, force: bool, ours: Callable[[Path], bool] = is_report) -> Iterator[Path]:
     """A temporary folder beside `out` that becomes `out` when the block ends well, and is removed when it does not.
 
     Raises:
         InputError: `out` exists and `force` is not set, `out` is neither empty nor `ours` (by default: a report), or
             its parent cannot be written.
     """
-    out, ours = out.resolve(), ours or is_report
+    out = out.resolve()
     if out.exists():
         if not out.is_dir():
             raise InputError(f"--out {str(out)!r} is a file: name a folder")
@@ -79,11 +84,6 @@ def new_folder(out: Path, *, force: bool, ours: Callable[[Path], bool] | None = 
         finally:
             if old.exists() and not out.exists():
                 old.rename(out)
-
-
-def is_report(folder: Path) -> bool:
-    """Whether `folder` was written by `write`."""
-    return (folder / "results.json").is_file()
 
 
 @contextmanager
