@@ -196,7 +196,7 @@ def figures_command(
     out: Annotated[Path, typer.Option("--out", help="Folder to write.")] = Path("figures"),
     force: Annotated[bool, typer.Option("--force", help="Replace what --out names if it exists.")] = False,
 ) -> None:
-    """Draw a paper's figures from results: PDF, PNG and SVG at a column's width, each with its caption as a text file."""
+    """Draw a paper's figures from results: PDF, PNG and SVG at a column's width, with captions as text files."""
     from icl_circuits import report
 
     found = report.load_results(results)
