@@ -56,7 +56,9 @@ def two_towers(ran: Ran) -> None:
     assert (ran.figures, len(ran.html)) == (4, 3)
     assert len(re.findall(r"L\d+H\d+': (?:0\.9|1\.0)", ran.said)) >= 2  # heads that copy labels
     assert 0.4 < ran.number("mean AUC: in-context heads") < 0.75
-    assert int(re.search(r"(\d+) of 24 answers flip", ran.said)[1]) > 0  # type: ignore[index]
+    assert ran.number("mean share: in-context heads") > ran.number("random heads of the same layers")
+    assert ran.number("add up to the score within") < 1e-2
+    assert int(re.search(r"(\d+) of 24 prompts are answered right both ways", ran.said)[1]) > 0  # type: ignore[index]
 
 
 def biases(ran: Ran) -> None:

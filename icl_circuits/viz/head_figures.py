@@ -54,7 +54,7 @@ def layer_bars(increase: LogProbIncrease) -> "matplotlib.figure.Figure":
         (0.5, increase.mlp, MLP_COLOUR, "//////", "MLP"),
     )
     with style():
-        figure = new_figure(1.9, wide=n_layers > 48)
+        figure = new_figure(1.9, wide=n_layers > 40)
         axes = figure.subplots()
         for offset, values, colour, hatch, name in kinds:
             interval = bootstrap_means(values.T.astype(float))
