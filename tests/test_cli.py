@@ -373,7 +373,8 @@ def test_figures_of_what_holds_no_results(run: Any, tmp_path: Path) -> None:
 def test_an_interrupted_report_leaves_nothing(folders: dict[str, Path], tmp_path: Path, stop: signal.Signals) -> None:
     """Stopped while it writes: a slow page holds the temporary folder open."""
     script = (
-        "import time, icl_circuits.report.folder as folder, icl_circuits.cli as c\n"
+        "import signal, time, icl_circuits.report.folder as folder, icl_circuits.cli as c\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # which jobs in the background lack\n"
         "def slow(*_): print('writing', flush=True); time.sleep(60)\n"
         "folder.render_page = slow\n"
         "c.main()\n"
