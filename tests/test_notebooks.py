@@ -58,7 +58,7 @@ def two_towers(ran: Ran) -> None:
     assert 0.4 < ran.number("mean AUC: in-context heads") < 0.75
     assert ran.number("mean share: in-context heads") > ran.number("random heads of the same layers")
     assert ran.number("add up to the score within") < 1e-2
-    assert int(re.search(r"(\d+) of 24 prompts are answered right both ways", ran.said)[1]) > 0  # type: ignore[index]
+    assert int(re.search(r"(\d+) of 16 prompts are answered right both ways", ran.said)[1]) > 0  # type: ignore[index]
 
 
 def biases(ran: Ran) -> None:
