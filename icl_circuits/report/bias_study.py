@@ -150,14 +150,13 @@ def _summary(findings: Findings, rows: list[Row]) -> dict[str, Any]:
 
 
 def _values(findings: Findings) -> dict[str, Any]:
-    values: dict[str, Any] = {
+    return {
         "majority": findings.majority,
         "majority_sweep": findings.sweep,
         "recency": findings.recency,
         "recency_sweep": findings.recency_sweep,
         "chosen": np.array(findings.chosen),
     }
-    return {name: value for name, value in values.items() if value is not None}
 
 
 def _paper_tables(start: Start, rows: list[Row]) -> dict[str, pd.DataFrame]:

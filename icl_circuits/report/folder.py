@@ -28,7 +28,7 @@ class Part:
     summary: Mapping[str, Any]
     """Its part of `results.json`."""
     values: Mapping[str, Any]
-    """Result objects and arrays for `results.safetensors`, by name; figures are drawn from them."""
+    """Result objects and arrays for `results.safetensors`, by name; None: not measured. Figures are drawn from them."""
     tables: Mapping[str, pd.DataFrame]
     """The paper's tables, by file name."""
     sections: Callable[[Path], Sequence[Section]]
@@ -135,7 +135,7 @@ def write(start: Start, parts: Sequence[Part], folder: Path, *, title: str) -> N
             results[key] = [a | b for a, b in zip(old, value, strict=True)] if isinstance(old, list) else value
     text = json.dumps(_finite(results), indent=2, allow_nan=False)
     (folder / "results.json").write_text(text + "\n", encoding="utf-8")
-    values = {name: value for part in parts for name, value in part.values.items()}
+    values = {name: value for part in parts for name, value in part.values.items() if value is not None}
     save_results(Results(start.about, {"selected": start.scores.selected} | values), folder / FILE)
     figures, tables = folder / "figures", folder / "tables"
     figures.mkdir()

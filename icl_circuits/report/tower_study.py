@@ -191,7 +191,7 @@ def _controls(findings: Findings) -> dict[str, Any]:
 
 
 def _values(findings: Findings) -> dict[str, Any]:
-    values: dict[str, Any] = {
+    return {
         "features": findings.features,
         "auc": findings.learned,
         "auc_grouped_order": findings.learned_grouped,
@@ -203,7 +203,6 @@ def _values(findings: Findings) -> dict[str, Any]:
         "reversal": findings.reversed if findings.reversed is not None and findings.reversed.flips.any() else None,
         "reads.class_gap": findings.reads and findings.reads.class_gap(),
     }
-    return {name: value for name, value in values.items() if value is not None}
 
 
 # --- the paper's tables -----------------------------------------------------------------------------------------------

@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from icl_circuits.biases import MajorityBias, RecencyBias
-from icl_circuits.viz.style import COLOURS, MARKERS, grouped_bars, legend_above, legend_over, new_figure, style
+from icl_circuits.viz.style import (
+    COLOURS,
+    MARKERS,
+    grouped_bars,
+    interval_of,
+    legend_above,
+    legend_over,
+    new_figure,
+    style,
+)
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -26,8 +35,8 @@ def majority_figure(bias: MajorityBias, sweep: MajorityBias, chosen: float) -> "
             colour = COLOURS[i % len(COLOURS)]
             for strength, (ls, marker) in styles.items():
                 rows = frame[(frame["gold"] == label) & (frame["coefficient"] == strength)]
-                name = "" if strength else f"answer {label}"
-                above.plot(names, rows["top1"], ls=ls, marker=marker, color=colour, label=name or None)
+                name = None if strength else f"answer {label}"
+                above.plot(names, rows["top1"], ls=ls, marker=marker, color=colour, label=name)
                 if not strength:
                     above.fill_between(names, rows["top1_low"], rows["top1_high"], color=colour, alpha=0.12, lw=0)
         if chosen:
@@ -67,7 +76,7 @@ def recency_figure(bias: RecencyBias, strength: int) -> "matplotlib.figure.Figur
         above, below = figure.subplots(2, 1)
         for i, (index, name) in enumerate(compared):
             rows = frame[frame["strength"] == bias.strengths[index]]
-            grouped_bars(above, [rows[f"top1{end}"] for end in ("", "_low", "_high")], i, 2, name)
+            grouped_bars(above, interval_of(rows, "top1"), i, 2, name)
             places = bias.attention_by_place(index)[0]
             at, ls = np.arange(1, places.shape[1] + 1), ("-", "--")[i]
             below.plot(at, places.mean(axis=0), marker=MARKERS[i], ls=ls, color=COLOURS[i], label=name)

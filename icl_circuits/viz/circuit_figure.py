@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from icl_circuits.circuits import CURVES, CircuitTest
-from icl_circuits.viz.style import COLOURS, MARKERS, legend_above, new_figure, style
+from icl_circuits.viz.style import curve, interval_of, legend_above, new_figure, style
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -23,16 +23,14 @@ def circuit_curves(test: CircuitTest, n_selected: int) -> "matplotlib.figure.Fig
     with style():
         figure = new_figure(2.5)
         axes = figure.subplots()
-        for i, curve in enumerate(CURVES):
-            rows = frame[frame["curve"] == curve]
-            axes.plot(rows["size"], rows[test.metric], marker=MARKERS[i], color=COLOURS[i], label=NAMES[curve])
-            low, high = rows[f"{test.metric}_low"], rows[f"{test.metric}_high"]
-            axes.fill_between(rows["size"], low, high, color=COLOURS[i], alpha=0.12, lw=0)
+        for i, name in enumerate(CURVES):
+            rows = frame[frame["curve"] == name]
+            curve(axes, rows["size"], interval_of(rows, test.metric), i, NAMES[name])
         axes.axhline(float(test.whole.mean()), color="0.2", ls="--", lw=0.8, label="the whole model")
         axes.axvline(n_selected, color="0.2", ls=":", lw=0.8, label=f"the {n_selected} in-context heads")
         axes.axhline(0, color="0.6", lw=0.5)
         axes.set_xlabel(f"heads, best first (of {len(test.heads)})")
-        unit = " (logits)" if test.metric in ("logit_diff", "logit_minus") else ""
+        unit = " (logits)" if test.metric == "logit_diff" else ""
         axes.set_ylabel(f"{test.metric.replace('_', ' ')}{unit},\n95 % intervals")
         legend_above(figure, axes)
     return figure

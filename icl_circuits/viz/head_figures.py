@@ -14,6 +14,7 @@ from icl_circuits.viz.style import (
     grouped_bars,
     head_ticks,
     heat_map,
+    interval_of,
     legend_above,
     many,
     new_figure,
@@ -96,8 +97,7 @@ def _group_bars(
         figure = new_figure(0.75 + 0.17 * len(names) * len(kinds))
         axes = figure.subplots()
         for i, (name, rows, column) in enumerate(kinds):
-            interval = [rows[f"{column}{end}"] for end in ("", "_low", "_high")]
-            grouped_bars(axes, interval, i, len(kinds), name, horizontal=True)
+            grouped_bars(axes, interval_of(rows, column), i, len(kinds), name, horizontal=True)
         if chance is not None:
             axes.axvline(chance, color="0.3", lw=0.7, ls="--", label="chance between labels")
         axes.set_yticks(range(len(names)), names)

@@ -2,10 +2,13 @@
 
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -61,9 +64,9 @@ def new_figure(height: float, *, wide: bool = False) -> "matplotlib.figure.Figur
     return Figure(figsize=(PAGE if wide else COLUMN, height))
 
 
-def many(names: object) -> bool:
+def many(names: Sized) -> bool:
     """Whether so many things, heads for instance, stand side by side that a column is too narrow for them."""
-    return len(names) > 16  # type: ignore[arg-type]
+    return len(names) > 16
 
 
 def legend_above(figure: "matplotlib.figure.Figure", axes: "matplotlib.axes.Axes") -> None:
@@ -86,6 +89,19 @@ def _columns(figure: Any, labels: list[str], room: float = 1.0) -> int:
     return max(1, min(len(labels), int(room * 72 * figure.get_figwidth() / entry)))
 
 
+def interval_of(rows: Any, column: str) -> list[Any]:
+    """Means, low and high ends in a data frame of results: the columns `column`, `column_low` and `column_high`."""
+    return [rows[f"{column}{end}"] for end in ("", "_low", "_high")]
+
+
+def curve(axes: "matplotlib.axes.Axes", x: Any, interval: Any, place: int, label: str) -> None:
+    """Means as a line, in the colour and with the marker of `place`, and their intervals as a band."""
+    mean, low, high = (np.asarray(values, dtype=np.float64) for values in interval)
+    colour = COLOURS[place % len(COLOURS)]
+    axes.plot(x, mean, color=colour, marker=MARKERS[place % len(MARKERS)], label=label)
+    axes.fill_between(x, low, high, color=colour, alpha=0.1, lw=0)
+
+
 def bars(
     axes: "matplotlib.axes.Axes",
     at: Any,
@@ -101,8 +117,6 @@ def bars(
 
     `interval` is means, low ends and high ends, each one a bar.
     """
-    import numpy as np
-
     mean, low, high = (np.asarray(values, dtype=np.float64) for values in interval)
     ends = np.maximum(np.stack([mean - low, high - mean]), 0)
     look: Any = {
@@ -119,8 +133,6 @@ def grouped_bars(
     axes: "matplotlib.axes.Axes", interval: Any, place: int, n: int, label: str, *, horizontal: bool = False
 ) -> None:
     """The bars that stand at `place` in groups of `n` side by side."""
-    import numpy as np
-
     at = np.arange(len(interval[0])) + (place - (n - 1) / 2) * 0.8 / n
     colour, hatch = COLOURS[place % len(COLOURS)], ("", "////", "....", "xxxx")[place % 4]
     bars(axes, at, interval, size=0.76 / n, label=label, colour=colour, hatch=hatch, horizontal=horizontal)
@@ -133,10 +145,14 @@ def head_ticks(axes: "matplotlib.axes.Axes", names: list[str]) -> None:
 
 
 def heat_map(
-    figure: "matplotlib.figure.Figure", axes: "matplotlib.axes.Axes", values: Any, layers: Any, rows: str, title: str
+    figure: "matplotlib.figure.Figure",
+    axes: "matplotlib.axes.Axes",
+    values: Float[np.ndarray, "layer row"],
+    layers: Any,
+    rows: str,
+    title: str,
 ) -> None:
     """`values [layer row]`, layers to the right, zero at the middle of the colours, what is NaN hatched."""
-    import numpy as np
     from matplotlib.patches import Rectangle
 
     n_layers, n_rows = values.shape

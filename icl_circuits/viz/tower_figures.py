@@ -7,9 +7,10 @@ import numpy as np
 from icl_circuits.towers import Flow, LabelFeatures, MetricLearning, Probe, Reversal
 from icl_circuits.viz.style import (
     COLOURS,
-    MARKERS,
+    curve,
     grouped_bars,
     head_ticks,
+    interval_of,
     legend_above,
     legend_over,
     many,
@@ -40,7 +41,7 @@ def label_feature_bars(features: LabelFeatures) -> "matplotlib.figure.Figure":
         for axes, (name, ylabel) in zip(figure.subplots(3, 1, sharex=True), kinds, strict=True):
             for place, label in enumerate(features.labels):
                 rows = frame[frame["positions"] == label]
-                interval = [rows[f"{name}{end}"] for end in ("", "_low", "_high")]
+                interval = interval_of(rows, name)
                 grouped_bars(axes, interval, place, len(features.labels), f"at {label} positions")
             axes.axhline(0, color="0.3", lw=0.5)
             axes.set_ylabel(ylabel)
@@ -87,7 +88,7 @@ def flow_curves(flow: Flow | None, probe: Probe) -> "matplotlib.figure.Figure":
             _cut_curves(upper[0], flow)
         for i, name in enumerate(probe.probed):
             rows = probed[probed["probe"] == name]
-            _curve(below, rows["layer"], rows, "accuracy", "low", "high", i, name)
+            curve(below, rows["layer"], [rows[end] for end in ("accuracy", "low", "high")], i, name)
         below.axhline(float(probed["shuffled"].mean()), color="0.2", ls=":", lw=1, label="shuffled classes")
         below.set_ylabel("probe accuracy")
         below.set_ylim(0, 1)
@@ -103,16 +104,9 @@ def _cut_curves(axes: "matplotlib.axes.Axes", flow: Flow) -> None:
     cut = flow.to_frame()
     for i, route in enumerate(flow.routes):
         rows = cut[cut["route"] == route]
-        _curve(axes, rows["from_layer"], rows, "logit_diff", "logit_diff_low", "logit_diff_high", i, route)
+        curve(axes, rows["from_layer"], interval_of(rows, "logit_diff"), i, route)
     axes.axhline(float(flow.base.logit_diff.mean()), color="0.2", ls=":", lw=1, label="nothing cut")
     axes.set_ylabel("logit difference, right label\nless best other (logits)")
-
-
-def _curve(axes: "matplotlib.axes.Axes", x: Any, rows: Any, mean: str, low: str, high: str, i: int, label: str) -> None:
-    values = [np.asarray(rows[name], dtype=np.float64) for name in (mean, low, high)]
-    colour = COLOURS[i % len(COLOURS)]
-    axes.plot(x, values[0], color=colour, marker=MARKERS[i % len(MARKERS)], label=label)
-    axes.fill_between(x, values[1], values[2], color=colour, alpha=0.1, lw=0)
 
 
 def reversal_bars(found: Reversal) -> "matplotlib.figure.Figure":
@@ -129,7 +123,7 @@ def reversal_bars(found: Reversal) -> "matplotlib.figure.Figure":
         for axes, (name, title) in zip(figure.subplots(2, 1, sharex=True), kinds, strict=True):
             for place, label in enumerate(labels):
                 rows = frame[frame["positions"] == label]
-                interval = [100 * rows[f"{name}_change{end}"].clip(-1.5, 1.5) for end in ("", "_low", "_high")]
+                interval = [100 * values.clip(-1.5, 1.5) for values in interval_of(rows, f"{name}_change")]
                 grouped_bars(axes, interval, place, len(labels), f"at {label} positions")
             axes.axhline(0, color="0.3", lw=0.6)
             axes.set_ylim(-155, 155)
