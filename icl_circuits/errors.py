@@ -1,4 +1,4 @@
-"""The one error that bad input raises."""
+"""The error that bad input raises, and its one kind that a report goes on after."""
 
 from collections.abc import Sequence
 
@@ -8,6 +8,13 @@ class InputError(ValueError):
 
     The command line prints the message alone and exits with code 2; every other exception is a bug and keeps its
     traceback.
+    """
+
+
+class Unfit(InputError):  # noqa: N818
+    """A model or data set that an analysis cannot be done on, however it is asked: no mistake of the user's.
+
+    Several studies in one report go on without the one that raises it, and say what was left out and why.
     """
 
 

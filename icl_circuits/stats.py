@@ -22,11 +22,23 @@ def generator(*seed: int) -> np.random.Generator:
 
 
 class Interval(NamedTuple):
-    """A mean and its 95 % bootstrap interval."""
+    """A mean and its 95 % bootstrap interval. `f"{interval:.2f}"` reads `0.66 [0.53, 0.77]`."""
 
     mean: float
     low: float
     high: float
+
+    def __format__(self, spec: str) -> str:
+        return f"{self.mean:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
+
+    def columns(self, name: str) -> dict[str, float]:
+        """A table's columns `name`, `name_low` and `name_high`."""
+        return {name: self.mean, f"{name}_low": self.low, f"{name}_high": self.high}
+
+    @property
+    def ends(self) -> list[float]:
+        """Both ends, as `results.json` has them under `ci95`."""
+        return [self.low, self.high]
 
 
 class Intervals(NamedTuple):
@@ -35,6 +47,14 @@ class Intervals(NamedTuple):
     mean: Float[np.ndarray, " row"]
     low: Float[np.ndarray, " row"]
     high: Float[np.ndarray, " row"]
+
+    def of(self, row: int) -> Interval:
+        """The interval of one row."""
+        return Interval(*(float(part[row]) for part in (self.mean, self.low, self.high)))
+
+    def columns(self, name: str) -> dict[str, Float[np.ndarray, " row"]]:
+        """A table's columns `name`, `name_low` and `name_high`, a row each."""
+        return {name: self.mean, f"{name}_low": self.low, f"{name}_high": self.high}
 
 
 @lru_cache(maxsize=16)

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from icl_circuits.errors import InputError
+from icl_circuits.errors import InputError, Unfit
 from icl_circuits.heads import Answers, as_answers, score_answers
 from icl_circuits.interventions import Capture, Hook, answer_logits
 from icl_circuits.models import (
@@ -217,7 +217,7 @@ def majority_bias(
     counts = {tuple(sum(demo.label == i for demo in p.demos) for i in range(len(labels))) for p in prompts}
     shots = min(min(count) for count in counts)
     if len(counts) > 1 or len(set(next(iter(counts)))) > 1 or shots < 2:
-        raise InputError(
+        raise Unfit(
             "the majority-label bias needs balanced prompts with 2 or more demonstrations of each label, but these "
             f"have {', '.join(map(str, sorted(counts)))}: sample them with shots of 2 or more"
         )

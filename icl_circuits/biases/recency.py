@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from jaxtyping import Bool, Float
 
-from icl_circuits.errors import InputError
+from icl_circuits.errors import InputError, Unfit
 from icl_circuits.heads import Answers, as_answers, score_answers
 from icl_circuits.interventions import Capture, WithoutPosition, answer_logits
 from icl_circuits.models import Head, LensModel, at_least_float32, require_some_heads
@@ -107,7 +107,7 @@ def arrangements(n_demos: int, n_same: int, n: int, *, seed: int = 0) -> tuple[O
     """
     total = comb(n_demos, n_same)
     if min(n, total) < 2:
-        raise InputError(
+        raise Unfit(
             f"{n_demos} demonstrations, {n_same} of the query's class, can stand in {total} orders and {n} were asked "
             "for: recency needs at least 2"
         )

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from icl_circuits.circuits.circuit import LOGITS, Circuit, Edge, Node, head_node, require_distinct_heads
-from icl_circuits.errors import InputError
+from icl_circuits.errors import InputError, Unfit
 from icl_circuits.interventions import (
     Capture,
     Embedding,
@@ -85,7 +85,7 @@ def find_circuit(
     """
     heads = require_distinct_heads(model, heads)
     if not batch.label_positions.shape[1]:
-        raise InputError("zero-shot prompts have no label positions to draw a circuit from: use 1 shot or more")
+        raise Unfit("zero-shot prompts have no label positions to draw a circuit from: use 1 shot or more")
     if n_upstream < 0:
         raise InputError(f"n_upstream is {n_upstream}: give 0 or more")
     demos = range(batch.label_positions.shape[1])
@@ -206,7 +206,7 @@ def like_any_label(
 def _query_edges(model: LensModel, batch: PromptBatch, edges: list[Edge], metric: Metric, budget: int | None) -> Scores:
     """What each head's query says of its prompt: it becomes the mean over the prompts."""
     if len(batch) < 2:
-        raise InputError("the mean query of one prompt is its own: give 2 prompts or more")
+        raise Unfit("the mean query of one prompt is its own: give 2 prompts or more")
     heads = [_head(edge.receiver) for edge in edges]
     mean = values_at(model, batch, Mean(batch), [("q", layer) for layer in {head.layer for head in heads}], "last")
     at_last = batch.last[:, None]

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from icl_circuits.errors import InputError
+from icl_circuits.errors import Unfit
 from icl_circuits.interventions import Capture, answer_logits
 from icl_circuits.models import (
     Head,
@@ -227,4 +227,4 @@ def target_log_probs(
 def _require_close(found: Tensor, expected: Tensor, problem: str, dtype: torch.dtype) -> None:
     """Raise `InputError` unless an identity that the scores rest on holds for this model, on these very prompts."""
     if not (found - expected).abs().max() <= relative_tolerance(dtype) * expected.abs().max():
-        raise InputError(f"{problem}, so its layers and heads cannot be scored one by one")
+        raise Unfit(f"{problem}, so its layers and heads cannot be scored one by one")

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from icl_circuits.errors import InputError
+from icl_circuits.errors import Unfit
 from icl_circuits.interventions.hooks import Hook, Positions, score_hooks
 from icl_circuits.models import (
     Block,
@@ -39,11 +39,11 @@ def position_sites(model: LensModel, layer: int, n_pos: int) -> tuple[Block, tup
     try:
         block = read_block(model, layer, n_pos)
     except NotAlgebraError as error:
-        raise InputError(f"the position terms of {name!r} cannot be told apart: {error}") from None
+        raise Unfit(f"the position terms of {name!r} cannot be told apart: {error}") from None
     if block.rotary is not None:
         return block, ()
     if POS_EMBED not in hook_points(model):
-        raise InputError(f"{name!r} has neither rotary nor learned positions, so there is no position to take off")
+        raise Unfit(f"{name!r} has neither rotary nor learned positions, so there is no position to take off")
     return block, (POS_EMBED, f"blocks.{layer}.hook_resid_pre")
 
 

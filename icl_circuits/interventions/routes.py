@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from icl_circuits.errors import InputError, require_one_of
+from icl_circuits.errors import InputError, Unfit, require_one_of
 from icl_circuits.interventions.base_run import run_base
 from icl_circuits.interventions.engine import PROMPT_TOKENS, free_bytes
 from icl_circuits.interventions.hooks import Positions, Site
@@ -183,9 +183,9 @@ class Passage:
         try:
             self.base: BaseRun = run_base(routes.model, routes.batch.select(range(start, stop)), self._keep)
         except NotAlgebraError as error:
-            raise InputError(f"the paths of {name!r} cannot be patched exactly: {error}") from None
+            raise Unfit(f"the paths of {name!r} cannot be patched exactly: {error}") from None
         if any(block.ln1_post is not None for block in self.base.blocks):
-            raise InputError(
+            raise Unfit(
                 f"{name!r} norms what its heads write (a post-norm), so no head has a path of its own to another: its "
                 "paths cannot be patched"
             )

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from icl_circuits.errors import InputError
+from icl_circuits.errors import InputError, Unfit
 
 Backend = Literal["hooked", "bridge"]
 Processing = Literal["none", "default"]
@@ -217,7 +217,7 @@ def hook_point(model: LensModel, name: str) -> Any:
         why = ""
         if name.endswith("hook_resid_mid") and is_parallel(model):
             why = ": its blocks compute attention and MLP in parallel, so there is no state between them"
-        raise InputError(f"model {model.cfg.model_name!r} has no hook point {name!r}{why}") from None
+        raise Unfit(f"model {model.cfg.model_name!r} has no hook point {name!r}{why}") from None
 
 
 def require_per_head_z(model: LensModel) -> None:
@@ -225,7 +225,7 @@ def require_per_head_z(model: LensModel) -> None:
     points = hook_points(model)
     for layer in range(model.cfg.n_layers):
         if f"blocks.{layer}.attn.hook_z" not in points:
-            raise InputError(
+            raise Unfit(
                 f"model {model.cfg.model_name!r} has no per-head z in layer {layer} (no "
                 f"'blocks.{layer}.attn.hook_z'): head analyses need a transformer with attention in every layer"
             )
@@ -234,7 +234,7 @@ def require_per_head_z(model: LensModel) -> None:
 def require_additive_heads(model: LensModel) -> None:
     """Raise `InputError` where a norm lies between the heads and the residual stream (Gemma 2's post-norms)."""
     if getattr(model.blocks[0], "ln1_post", None) is not None:
-        raise InputError(
+        raise Unfit(
             f"{model.cfg.model_name!r} norms what its heads write (a post-norm), so value-output vectors do not add "
             "up to what it computes"
         )
@@ -493,7 +493,7 @@ def scores_are_live(model: LensModel) -> bool:
 def require_live_scores(model: LensModel) -> None:
     """Raise `InputError` where hooks on attention scores would change nothing."""
     if not scores_are_live(model):
-        raise InputError(
+        raise Unfit(
             f"{type(model).__name__} of {model.cfg.model_name!r} does not compute with the attention scores that its "
             "hooks show, so an intervention on them would change nothing: load the model with backend='hooked'"
         )

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from icl_circuits.biases import MajorityBias, Mitigation, RecencyBias, choose, majority_bias, mitigation, recency_bias
-from icl_circuits.errors import InputError
+from icl_circuits.errors import Unfit
 from icl_circuits.heads import random_heads
 from icl_circuits.models import Head, all_heads
 from icl_circuits.report.folder import Part
@@ -45,7 +45,7 @@ def bias_study(start: Start) -> Part:
     """Both biases before and after their mitigations, beside the same with random heads.
 
     Raises:
-        InputError: fewer than 2 shots.
+        Unfit: fewer than 2 shots.
     """
     model, heads, plan = start.model, start.heads, start.plan
     separator, seed = plan.settings.separator, plan.settings.seed
@@ -72,7 +72,7 @@ def bias_study(start: Start) -> Part:
 
             recency = over_orders(heads, *dict.fromkeys((0.0, 1.0, strength)))
             recency_random = tuple(over_orders(draw, strength or 1.0) for draw in draws[:RECENCY_DRAWS])
-        except InputError as error:  # a model whose attention cannot be told apart from its positions
+        except Unfit as error:  # a model whose attention cannot be told apart from its positions
             refused = str(error)
     findings = Findings(sweep, found, recency, recency_sweep, recency_random, refused, (coefficient, strength))
     rows = _mitigations(findings, len(plan.evaluation))

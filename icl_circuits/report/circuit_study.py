@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from icl_circuits.circuits import Circuit, evaluate_circuit, find_circuit, score_edges
-from icl_circuits.errors import InputError
+from icl_circuits.errors import Unfit
 from icl_circuits.interventions import Capture, answer_logits
 from icl_circuits.models import Head, LensModel, at_least_float32, readout
 from icl_circuits.prompts import PromptBatch, encode, reverse_labels
@@ -76,7 +76,7 @@ def _runs(
     try:
         found = two_towers(model, batch, heads)
         towers = np.stack([found.score, found.content_score])
-    except InputError:  # no equations for this model's scores
+    except Unfit:  # no equations for this model's scores
         towers = np.full((2, *attention.shape), np.nan)
     names = [f"blocks.{head.layer}.attn.hook_pattern" for head in heads]
     capture = Capture(tuple(dict.fromkeys(names)))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from icl_circuits.errors import InputError
+from icl_circuits.errors import InputError, Unfit
 from icl_circuits.report.figures import write_figures
 from icl_circuits.report.plan import Start
 from icl_circuits.report.results import FILE, Results, load_results, save_results
@@ -41,13 +41,14 @@ def run_studies(start: Start, studies: Sequence[Callable[[Start], Part]]) -> tup
     """Run the studies; one that the model or the prompts are not fit for is left out, and why is said.
 
     Raises:
-        InputError: the first study cannot be done.
+        Unfit: the first study cannot be done.
+        InputError: a mistake in what was asked for.
     """
     parts, left_out = [studies[0](start)], []
     for study in studies[1:]:
         try:
             parts.append(study(start))
-        except InputError as error:
+        except Unfit as error:
             left_out.append(str(error))
     return parts, left_out
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar, get_args
 import numpy as np
 import pandas as pd
 
-from icl_circuits.errors import InputError
+from icl_circuits.errors import Unfit
 from icl_circuits.heads import random_heads
 from icl_circuits.models import Head, all_heads
 from icl_circuits.prompts import encode, group_by_label
@@ -122,7 +122,7 @@ def _unless_refused(study: Callable[[], T], refused: list[str]) -> T | None:
     """What `study` finds, or None where the model is not of a kind it can be done on; the reason goes to `refused`."""
     try:
         return study()
-    except InputError as error:
+    except Unfit as error:
         refused.append(str(error))
         return None
 

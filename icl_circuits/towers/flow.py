@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from icl_circuits.errors import InputError
+from icl_circuits.errors import InputError, Unfit
 from icl_circuits.heads import Answers, as_answers, score_answers
 from icl_circuits.interventions import Capture, KnockOut, answer_logits
 from icl_circuits.models import LensModel, at_least_float32, require_layer
@@ -103,7 +103,7 @@ def knock_out_flow(model: LensModel, batch: PromptBatch, *, layers: Sequence[int
         InputError: a layer that does not exist, prompts without demonstrations, or attention scores nothing reads.
     """
     if not batch.label_positions.shape[1]:
-        raise InputError("zero-shot prompts have no demonstrations for features to flow from: use 1 shot or more")
+        raise Unfit("zero-shot prompts have no demonstrations for features to flow from: use 1 shot or more")
     n_layers, first = model.cfg.n_layers, _spread_layers(model, layers)
     if not first:
         raise InputError(f"no layer to cut from: name some of 0..{n_layers - 1}")
@@ -177,10 +177,10 @@ def probe_flow(
         InputError: prompts without demonstrations, or fewer than two classes.
     """
     if not train.label_positions.shape[1] or not test.label_positions.shape[1]:
-        raise InputError("zero-shot prompts have no demonstrations to probe for: use 1 shot or more")
+        raise Unfit("zero-shot prompts have no demonstrations to probe for: use 1 shot or more")
     classes = tuple(sorted({demo.category for prompt in train.prompts for demo in prompt.demos}))
     if len(classes) < 2:
-        raise InputError("the training prompts hold one class only, so there is nothing to tell apart: add classes")
+        raise Unfit("the training prompts hold one class only, so there is nothing to tell apart: add classes")
     layers = (*_spread_layers(model, layers), model.cfg.n_layers)
     states = [_states(model, part, layers) for part in (train, test)]
     targets = [_targets(part, classes) for part in (train, test)]

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from icl_circuits.errors import InputError
+from icl_circuits.errors import Unfit
 from icl_circuits.interventions import POS_EMBED, Capture, answer_logits, position_sites, positionless
 from icl_circuits.models import (
     Head,
@@ -65,7 +65,7 @@ def two_towers(model: LensModel, batch: PromptBatch, heads: Sequence[Head]) -> T
     """
     heads = require_some_heads(model, heads)
     if not batch.label_positions.shape[1]:
-        raise InputError("zero-shot prompts have no demonstrations to compare with: use 1 shot or more")
+        raise Unfit("zero-shot prompts have no demonstrations to compare with: use 1 shot or more")
     parts = [_two_towers(model, chunk, heads) for chunk in progress(list(batch.chunks()), "two towers")]
     query, key, score, content, attention = (torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True))
     demo_labels, gold = batch.demo_labels.cpu().numpy(), batch.gold.cpu().numpy()

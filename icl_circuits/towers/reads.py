@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from icl_circuits.errors import InputError
+from icl_circuits.errors import Unfit
 from icl_circuits.interventions import Capture, answer_logits
 from icl_circuits.models import (
     Block,
@@ -102,7 +102,7 @@ def tower_reads(model: LensModel, batch: PromptBatch, heads: Sequence[Head]) -> 
     """
     heads = require_some_heads(model, heads)
     if not batch.label_positions.shape[1]:
-        raise InputError("zero-shot prompts have no demonstrations to compare with: use 1 shot or more")
+        raise Unfit("zero-shot prompts have no demonstrations to compare with: use 1 shot or more")
     n_layers, n_heads = max(head.layer for head in heads), model.cfg.n_heads
     has_mlp = not getattr(model.cfg, "attn_only", False)
     components = ("embed", *(f"L{layer}H{head}" for layer in range(n_layers) for head in range(n_heads)))
@@ -138,7 +138,7 @@ class _Writes:
         try:
             self.blocks = [read_block(model, layer, batch.tokens.shape[1]) for layer in range(n_layers + 1)]
         except NotAlgebraError as error:
-            raise InputError(f"the scores of {model.cfg.model_name!r} cannot be split: {error}") from None
+            raise Unfit(f"the scores of {model.cfg.model_name!r} cannot be split: {error}") from None
         for block in self.blocks:
             self._require_linear(block)
         sites = ["attn.hook_z", "attn.hook_pattern", *([] if self.blocks[0].mlp is None else ["hook_mlp_out"])]
@@ -158,9 +158,7 @@ class _Writes:
         }
         for reason, holds in reasons.items():
             if holds:
-                raise InputError(
-                    f"{self.model.cfg.model_name!r} {reason}, so its scores are no sum over earlier components"
-                )
+                raise Unfit(f"{self.model.cfg.model_name!r} {reason}, so its scores are no sum over earlier components")
 
     def directions(self, head: Head) -> tuple[Tensor, tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """A head's scores `[batch demo]`, and for each side the direction `[batch demo d_model]` along which a write at

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from icl_circuits.errors import InputError
+from icl_circuits.errors import Unfit
 from icl_circuits.heads import Answers, answer
 from icl_circuits.models import Head, LensModel
 from icl_circuits.prompts import PromptBatch, encode, reverse_labels
@@ -120,7 +120,7 @@ def reversal(model: LensModel, batch: PromptBatch, heads: Sequence[Head]) -> Rev
         InputError: labels other than two, or a head that does not exist.
     """
     if len(batch.labels) != 2:
-        raise InputError(f"labels {', '.join(batch.labels)!r}: a reversal exchanges two labels, so give two")
+        raise Unfit(f"labels {', '.join(batch.labels)!r}: a reversal exchanges two labels, so give two")
     pairs = [(p, reverse_labels(p)) if p.gold == 0 else (reverse_labels(p), p) for p in batch.prompts]
     batches = [
         encode(model, side, separator=batch.separator, prepend_bos=batch.n_prepended > 0)
