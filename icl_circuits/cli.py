@@ -141,7 +141,10 @@ def _write_circuit(
     force: bool,
 ) -> None:
     """Selects heads, finds the circuit through them, and writes a page, a drawing and the numbers."""
+    import json
+
     from icl_circuits import report
+    from icl_circuits.circuits import to_json
 
     if out.suffix != ".html":
         raise InputError(f"--out {str(out)!r} must end in .html")
@@ -151,7 +154,7 @@ def _write_circuit(
         view = report.circuit_study(begun)
         view.save(page)
         drawing.write_text(view.to_svg(), encoding="utf-8")
-        view.circuit.save(numbers)
+        numbers.write_text(json.dumps(to_json(view.circuit), indent=1) + "\n", encoding="utf-8")
         values = {"circuit": view.circuit, "circuit_reversed": view.reversed, "circuit_test": view.test}
         report.save_results(report.Results(begun.about, {"selected": begun.scores.selected} | values), results)
     console.print(_rich(view.test_table(), f"Heads alone and left out, best first: {view.circuit.metric}"))

@@ -11,9 +11,9 @@ import pandas as pd
 from icl_circuits.biases import MajorityBias, Mitigation, RecencyBias, choose, majority_bias, mitigation, recency_bias
 from icl_circuits.errors import Unfit
 from icl_circuits.heads import random_heads
-from icl_circuits.models import Head, all_heads
 from icl_circuits.report.folder import Part
 from icl_circuits.report.plan import Start
+from icl_circuits.residual import Head, all_heads
 from icl_circuits.stats import Interval
 from icl_circuits.viz import Section, Table
 

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from icl_circuits.circuits import Circuit, evaluate_circuit, find_circuit, score_edges
 from icl_circuits.errors import Unfit
-from icl_circuits.interventions import Capture, answer_logits
-from icl_circuits.models import Head, LensModel, at_least_float32, readout
+from icl_circuits.models import LensModel, readout
 from icl_circuits.prompts import PromptBatch, encode, reverse_labels
 from icl_circuits.report.plan import Start
+from icl_circuits.residual import Capture, Head, Text, answer_logits
 from icl_circuits.towers import label_features, two_towers, value_outputs
 from icl_circuits.viz import CircuitView, PromptRow, ShownRun
 
@@ -47,7 +47,7 @@ def circuit_study(start: Start) -> CircuitView:
         versions = (("original", batch, circuit), ("labels reversed", twins, reversed_circuit))
         rows = range(min(SHOWN, len(batch)))
         runs = [run for name, part, found in versions for run in _runs(model, part.select(rows), heads, found, name)]
-    labels = {head.index: head.label for head in start.scores.selected.heads}
+    labels = {head.component: head.label for head in start.scores.selected.heads}
     return CircuitView(
         circuit=replace(circuit, provenance=start.provenance),
         heads=heads,
@@ -78,10 +78,9 @@ def _runs(
         towers = np.stack([found.score, found.content_score])
     except Unfit:  # no equations for this model's scores
         towers = np.full((2, *attention.shape), np.nan)
-    names = [f"blocks.{head.layer}.attn.hook_pattern" for head in heads]
-    capture = Capture(tuple(dict.fromkeys(names)))
+    capture = Capture([("pattern", head.layer) for head in heads])
     answer_logits(model, batch, capture)
-    patterns = [at_least_float32(capture.found[name][:, head.head]) for name, head in zip(names, heads, strict=True)]
+    patterns = [capture.of(model, "pattern", head) for head in heads]
     top = [_top_tokens(model, batch, of_head) for of_head, _ in value_outputs(model, batch, heads)]
     runs = []
     for i, prompt in enumerate(batch.prompts):
@@ -121,7 +120,7 @@ def _top_tokens(
 
 
 def _summary(start: Start, circuit: Circuit) -> str:
-    missing = "" if any(edge.sender.kind == "text" for edge in circuit.edges) else (
+    missing = "" if any(isinstance(edge.sender, Text) for edge in circuit.edges) else (
         "Edges from texts are missing: attention of this model cannot be cut. "
     )  # fmt: skip
     return (

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from icl_circuits.heads import GroupEffects, InContextHeads, PositionIncrease, group_intervention, position_increase
-from icl_circuits.interventions import Capture, answer_logits
-from icl_circuits.models import Head, LensModel
+from icl_circuits.heads import GroupEffects, InContextHeads, group_intervention
+from icl_circuits.models import LensModel
 from icl_circuits.prompts import PromptBatch, encode
 from icl_circuits.report.folder import Part
 from icl_circuits.report.plan import Start, marked_tokens
+from icl_circuits.residual import Capture, Head, PositionIncrease, answer_logits, position_increase
 from icl_circuits.viz import (
     MarkedToken,
     Section,
@@ -100,11 +100,11 @@ def _attention(
 ) -> tuple[Float[np.ndarray, "prompt head pos src_pos"], Float[np.ndarray, "prompt layer src_pos any_head"]]:
     """The patterns of `heads`, and the attention of every head of the model from the last position."""
     layers = range(model.cfg.n_layers)
-    names = [f"blocks.{layer}.attn.hook_pattern" for layer in layers]
-    whole, last = Capture(tuple({names[head.layer]: None for head in heads})), Capture(tuple(names), batch.last)
+    whole = Capture([("pattern", head.layer) for head in heads])
+    last = Capture([("pattern", layer) for layer in layers], batch.last)
     answer_logits(model, batch, whole, last)
-    patterns = [whole.found[names[head.layer]][:, head.head].float().cpu() for head in heads]
-    attended = [last.found[name].float().cpu().numpy().swapaxes(1, 2) for name in names]
+    patterns = [whole.of(model, "pattern", head).cpu() for head in heads]
+    attended = [last.at("pattern", layer).cpu().numpy().swapaxes(1, 2) for layer in layers]
     return np.stack([pattern.numpy() for pattern in patterns], axis=1), np.stack(attended, axis=1)
 
 
@@ -163,7 +163,7 @@ def head_table(selected: InContextHeads) -> Table:
     """The selected heads, as text."""
     rows = [
         (
-            str(head.index),
+            str(head.component),
             head.label,
             f"{head.log_prob_increase:.3f}",
             f"{head.accuracy_drop:+.3f}",

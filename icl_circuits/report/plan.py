@@ -10,13 +10,12 @@ from icl_circuits.errors import InputError
 from icl_circuits.heads import (
     HeadEffects,
     InContextHeads,
-    LogProbIncrease,
-    log_prob_increase,
     select_heads,
     zero_each_head,
 )
-from icl_circuits.models import Head, LensModel, provenance
+from icl_circuits.models import LensModel, provenance
 from icl_circuits.prompts import DEFAULT_SEPARATOR, Prompt, PromptBatch, Rows, encode, sample_prompts
+from icl_circuits.residual import Head, LogProbIncrease, log_prob_increase
 from icl_circuits.viz import MarkedToken
 
 EVALUATION_SEED = 1_000_003

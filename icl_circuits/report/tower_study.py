@@ -10,10 +10,10 @@ import pandas as pd
 
 from icl_circuits.errors import Unfit
 from icl_circuits.heads import random_heads
-from icl_circuits.models import Head, all_heads
 from icl_circuits.prompts import encode, group_by_label
 from icl_circuits.report.folder import Part
 from icl_circuits.report.plan import Start
+from icl_circuits.residual import Head, all_heads
 from icl_circuits.stats import bootstrap_mean
 from icl_circuits.towers import (
     Flow,
@@ -35,7 +35,7 @@ from icl_circuits.towers import (
     tower_tokens,
     two_towers,
 )
-from icl_circuits.towers.reversal import QUANTITIES, Reading
+from icl_circuits.towers.reversed_labels import QUANTITIES, Reading
 from icl_circuits.viz import Section, Table
 
 T = TypeVar("T")
@@ -305,7 +305,7 @@ def _head_table(start: Start, rows: Sequence[Mapping[str, Any]]) -> Table:
         "value change": ("value_change", "+.0%"),
     }
     body = [
-        (str(head.index), head.label, *(_with_interval(row, key, form) for key, form in columns.values()))
+        (str(head.component), head.label, *(_with_interval(row, key, form) for key, form in columns.values()))
         for head, row in zip(start.scores.selected.heads, rows, strict=True)
     ]
     return Table(("head", "label", *columns), tuple(body))
