@@ -14,6 +14,8 @@ from icl_circuits.models import (
     hook_point,
     is_parallel,
     kv_head,
+    mlp_weights,
+    read_block,
     readout,
     require_live_scores,
 )
@@ -124,3 +126,29 @@ def test_missing_places_are_named(gpt2: LensModel) -> None:
         hook_point(gpt2, "blocks.9.hook_resid_pre")
     with pytest.raises(InputError, match="head L0H4 does not exist: .* layers 0..2 with heads 0..3"):
         require_heads(gpt2, (Head(0, 0), Head(0, 4)))
+
+
+def test_neurons_add_up_to_the_mlp(model: LensModel, batch: PromptBatch) -> None:
+    """What goes into each neuron, by its input weights; and their activations times their output directions."""
+    with torch.no_grad():
+        _, cache = model.run_with_cache(batch.tokens)
+        for layer in range(model.cfg.n_layers):
+            weights, norm = mlp_weights(model, layer), read_block(model, layer, batch.tokens.shape[1]).ln2
+            assert norm is not None
+            resid, attn_out = cache[f"blocks.{layer}.hook_resid_pre"], cache[f"blocks.{layer}.hook_attn_out"]
+            normed = norm(resid if is_parallel(model) else resid + attn_out)
+            post = cache[f"blocks.{layer}.mlp.hook_post"]
+            if weights.W_gate is None:
+                torch.testing.assert_close(
+                    normed @ weights.W_in + weights.b_in, cache[f"blocks.{layer}.mlp.hook_pre"], atol=1e-5, rtol=0
+                )
+            else:
+                by_hand = torch.nn.functional.silu(normed @ weights.W_gate) * (normed @ weights.W_in) + weights.b_in
+                torch.testing.assert_close(by_hand, post, atol=1e-5, rtol=0)
+            written = torch.einsum("bpk,km->bpm", post, weights.W_out) + weights.b_out
+            torch.testing.assert_close(written, cache[f"blocks.{layer}.hook_mlp_out"], atol=1e-5, rtol=0)
+
+
+def test_a_model_without_mlps_has_no_neurons(planted: LensModel) -> None:
+    with pytest.raises(InputError, match="layer 1 of 'planted' has no MLP"):
+        mlp_weights(planted, 1)

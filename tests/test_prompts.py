@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -33,6 +34,7 @@ from icl_circuits.prompts import (
     sample_prompts,
     zero_shot,
 )
+from icl_circuits.prompts.rows import _in_memory
 
 WITH_MODEL = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 TEXTS = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=20).filter(lambda text: text.strip())
@@ -332,3 +334,36 @@ def test_hub_data_reads_class_names(tmp_path: Path) -> None:
     table = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]}, features=features)
     table.to_parquet(str(tmp_path / "train.parquet"))
     assert load_rows(f"hf:{tmp_path}").rows == (Row("a", "pos"), Row("b", "neg"))
+
+
+def test_rows_in_memory(words: Rows) -> None:
+    """A data frame, a list of dicts and a `datasets.Dataset` are what the same file would be."""
+    datasets = pytest.importorskip("datasets")
+    dicts = [{"text": row.text, "label": row.label} for row in words.rows]
+    names = sorted({row.label for row in words.rows})
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=names)})
+    numbered = [row | {"label": names.index(row["label"])} for row in dicts]
+    frame = pd.DataFrame(dicts)
+    given = {
+        "list of 560 rows": dicts,
+        "DataFrame of 560 rows": frame,
+        "Dataset of 560 rows": datasets.Dataset.from_list(numbered, features=features),
+    }
+    for name, data in given.items():
+        found = load_rows(data)
+        assert (found.name, found.rows) == (name, words.rows)
+    renamed = load_rows(
+        frame.rename(columns={"text": "word", "label": "kind"}), text_column="word", label_column="kind"
+    )
+    assert renamed.rows == words.rows
+    for wrong, message in (
+        (frame.drop(columns="label"), "has no column 'label'"),
+        ([*dicts, {"text": "x"}], "row 561: empty label"),
+        (frame[:0], "has no rows"),
+        ([{"text": "a", "label": 1}, {"text": "b", "label": 1}], "one class only"),
+    ):
+        with pytest.raises(InputError, match=message):
+            load_rows(wrong)
+    for neither in (3, ["a", "b"]):
+        with pytest.raises(InputError, match="give a name, a data frame, a list of dicts"):
+            _in_memory(neither)

@@ -1,11 +1,5 @@
 """The exact engine: sweeps of patches, path patching, and attribution, which guesses both."""
 
-from icl_circuits.patching.agreement import (
-    Agreement as Agreement,
-)
-from icl_circuits.patching.agreement import (
-    agreement as agreement,
-)
 from icl_circuits.patching.attribution import (
     attribute as attribute,
 )
@@ -44,4 +38,10 @@ from icl_circuits.patching.routes import (
 )
 from icl_circuits.patching.routes import (
     NormKind as NormKind,
+)
+from icl_circuits.patching.trust import (
+    Agreement as Agreement,
+)
+from icl_circuits.patching.trust import (
+    agreement as agreement,
 )

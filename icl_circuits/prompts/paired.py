@@ -15,9 +15,9 @@ from icl_circuits.models import LensModel, device_of
 from icl_circuits.prompts.batch import bos_of, require_context
 from icl_circuits.prompts.tokens import TokenBatch, padded
 
-Texts = Sequence[str] | Sequence[Sequence[int]] | Int[Tensor, "batch pos"]
+Texts = Sequence[str] | Sequence[Sequence[int]] | Int[Tensor, "_ _"]
 """Prompts as strings, or as tokens: a tensor, or a list of ids for each prompt."""
-Answers = Sequence[str] | Sequence[int] | Int[Tensor, " batch"]
+Answers = Sequence[str] | Sequence[int] | Int[Tensor, " _"]
 """An answer for each prompt: a word as it follows the prompt, its leading space included, or a vocabulary id."""
 COLUMNS = {"clean": "clean", "corrupted": "corrupted", "answers": "correct", "foils": "incorrect"}
 """Columns of the field's circuit benchmarks (EAP-IG, MIB)."""

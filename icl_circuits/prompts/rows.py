@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import pandas as pd
 
@@ -55,7 +55,17 @@ class Rows:
         return Rows(self.name, tuple(halves[0])), Rows(self.name, tuple(halves[1]))
 
 
-Data = str | pd.DataFrame | Sequence[Mapping[str, Any]]
+@runtime_checkable
+class HubDataset(Protocol):
+    """A `datasets.Dataset`, known by what it can do: the package is not needed to take one."""
+
+    features: Any
+
+    def to_pandas(self) -> Any:  # noqa: D102
+        ...
+
+
+Data = str | pd.DataFrame | HubDataset | Sequence[Mapping[str, Any]]
 """The name of a data set, or one in memory: a data frame, a list of dicts, or a `datasets.Dataset`."""
 
 
@@ -123,7 +133,7 @@ def _in_memory(data: Any) -> tuple[str, pd.DataFrame]:
     kind = type(data).__name__
     if isinstance(data, pd.DataFrame):
         frame = data
-    elif hasattr(data, "features") and hasattr(data, "to_pandas"):
+    elif isinstance(data, HubDataset):
         frame = _named_classes(data)
     elif isinstance(data, Sequence) and all(isinstance(row, Mapping) for row in data):
         frame = pd.DataFrame(list(data), dtype=object)
@@ -132,7 +142,7 @@ def _in_memory(data: Any) -> tuple[str, pd.DataFrame]:
     return f"{kind} of {len(frame)} rows", frame
 
 
-def _named_classes(dataset: Any) -> pd.DataFrame:
+def _named_classes(dataset: HubDataset) -> pd.DataFrame:
     """The rows of a `datasets.Dataset`, its class numbers as names."""
     from datasets import ClassLabel
 
