@@ -1,6 +1,7 @@
 """What each in-context head does: OV label features, QK two towers, where features flow, label reversal."""
 
 from icl_circuits.towers.flow import Flow, Probe, knock_out_flow, probe_flow
+from icl_circuits.towers.groups import HeadGroup, Measures, head_measures
 from icl_circuits.towers.ov import (
     LabelFeatures,
     OVCircuits,
@@ -21,11 +22,13 @@ from icl_circuits.towers.qk import (
 )
 from icl_circuits.towers.reads import TowerReads, tower_reads
 from icl_circuits.towers.reversal import Reversal, reversal
-from icl_circuits.towers.tokens import tower_tokens
+from icl_circuits.towers.tokens import tower_tokens, value_tokens
 
 __all__ = [
     "Flow",
+    "HeadGroup",
     "LabelFeatures",
+    "Measures",
     "MetricLearning",
     "OVCircuits",
     "Probe",
@@ -34,6 +37,7 @@ __all__ = [
     "TowerReads",
     "TwoTowers",
     "class_auc",
+    "head_measures",
     "knock_out_flow",
     "label_features",
     "metric_learning",
@@ -47,4 +51,5 @@ __all__ = [
     "two_towers",
     "value_output",
     "value_outputs",
+    "value_tokens",
 ]
