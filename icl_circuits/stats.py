@@ -1,6 +1,6 @@
 """Seeded random numbers, and statistics over prompts."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -36,8 +36,8 @@ class Interval(NamedTuple):
         return {name: self.mean, f"{name}_low": self.low, f"{name}_high": self.high}
 
     @classmethod
-    def in_row(cls, row: Mapping[str, Any], name: str) -> "Interval":
-        """The interval that stands in a row's columns `name`, `name_low` and `name_high`."""
+    def in_row(cls, row: Any, name: str) -> "Interval":
+        """The interval in the columns `name`, `name_low` and `name_high` of one row of a data frame."""
         return cls(row[name], row[f"{name}_low"], row[f"{name}_high"])
 
     @property

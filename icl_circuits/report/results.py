@@ -70,12 +70,12 @@ def load_results(path: str | Path, kinds: Iterable[type]) -> Results:
     file = path / FILE if path.is_dir() else path
     if not file.is_file():
         raise InputError(f"no results at {str(path)!r}: give {written}")
-    by_name = {"array": np.ndarray} | {kind.__name__: kind for kind in kinds}
+    by_name: dict[str, Any] = {"array": np.ndarray} | {kind.__name__: kind for kind in kinds}
     try:
         with safe_open(file, framework="numpy") as opened:
             arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a mapping)
             structure = json.loads((opened.metadata() or {})[STRUCTURE])
-        values = {
+        values: dict[str, Any] = {
             name: CONVERTER.structure(_put_arrays(part["value"], arrays), by_name[part["kind"]])
             for name, part in structure["values"].items()
         }

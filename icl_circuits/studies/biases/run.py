@@ -105,9 +105,7 @@ def _recency(begun: Begun, draws: Draws) -> RecencyFindings:
     chosen, paper = sweep.strengths[choose(sweep)], PAPER["recency"]
 
     def over_orders(heads: tuple[Head, ...], *strengths: float) -> RecencyBias:
-        return recency_bias(
-            begun.model, prompts.evaluation, heads, strengths=strengths, seed=seed, separator=separator
-        )
+        return recency_bias(begun.model, prompts.evaluation, heads, strengths=strengths, seed=seed, separator=separator)
 
     found = over_orders(begun.heads, *dict.fromkeys((0.0, paper, chosen)))
     random = tuple(over_orders(draw, chosen or paper) for draw in draws[:RECENCY_DRAWS])

@@ -73,8 +73,7 @@ def run(begun: Begun) -> TowerFindings:
     with begun.timed("two towers"):
         towers, random_towers = (two_towers(model, batch, chosen) for chosen in (heads, random))
         learned, random_learned, grouped = (
-            metric_learning(found, seed=settings.seed)
-            for found in (towers, random_towers, _in_the_papers_order(begun))
+            metric_learning(found, seed=settings.seed) for found in (towers, random_towers, _in_the_papers_order(begun))
         )
         spectrum = qk_spectrum(model, towers)
     refused: list[str] = []
