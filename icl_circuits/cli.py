@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, CycloptsError, Parameter
 
 from icl_circuits.errors import InputError
-from icl_circuits.jobs import DataSpec, Job, ModelSpec, Settings
+from icl_circuits.jobs import DataSpec, Dtype, Job, ModelSpec, Settings
 from icl_circuits.studies import STUDIES, Study
 
 if TYPE_CHECKING:
@@ -53,11 +53,11 @@ def make_app(studies: Sequence[Study] = STUDIES) -> App:
     together = [study for study in studies if study.in_report]
     found = "Find the in-context heads, test what each does, and write results, figures and a page."
     app.command(_writing(together, "icl-report"), name="report", help=found, sort_key=0)
-    for study in studies:
-        app.command(_writing([study], study.out), name=study.command, help=study.help, sort_key=1)
-    app.command(_figures(studies), name="figures", sort_key=2)
-    app.command(heads, sort_key=3)
-    app.command(prompts, sort_key=4)
+    for place, study in enumerate(studies, start=1):
+        app.command(_writing([study], study.out), name=study.command, help=study.help, sort_key=place)
+    others = {"figures": _figures(studies), "heads": heads, "prompts": prompts}
+    for place, (name, command) in enumerate(others.items(), start=len(studies) + 1):
+        app.command(command, name=name, sort_key=place)
     return app
 
 
@@ -130,7 +130,7 @@ def heads(*, job: Job = Job()) -> None:  # noqa: B008
 class Tokenized(ModelSpec):
     """A model of which the tokenizer matters, not the weights."""
 
-    dtype: Annotated[str, Hidden] = "float32"
+    dtype: Annotated[Dtype, Hidden] = "float32"
     device: Annotated[str | None, Hidden] = None
 
 

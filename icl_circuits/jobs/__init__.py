@@ -1,5 +1,5 @@
 """What to run, as plain values."""
 
-from icl_circuits.jobs.job import DataSpec, Job, ModelSpec, Settings
+from icl_circuits.jobs.job import DataSpec, Dtype, Job, ModelSpec, Settings
 
-__all__ = ["DataSpec", "Job", "ModelSpec", "Settings"]
+__all__ = ["DataSpec", "Dtype", "Job", "ModelSpec", "Settings"]

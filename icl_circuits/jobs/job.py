@@ -20,6 +20,7 @@ def _escaped(_: Any, tokens: Sequence[Token]) -> str:
     return tokens[-1].value.replace("\\n", "\n").replace("\\t", "\t")
 
 
+Dtype = Literal["float32", "float64", "bfloat16", "float16"]
 Words = Annotated[tuple[str, ...], Parameter(converter=_words, n_tokens=1, metavar="WORDS", show_default=",".join)]
 Separator = Annotated[
     str,
@@ -38,7 +39,7 @@ class ModelSpec:
     """HookedTransformer or TransformerBridge. Default: hooked where installed."""
     revision: str | None = None
     """Hub branch, tag or commit of the model."""
-    dtype: Literal["float32", "float64", "bfloat16", "float16"] = "float32"
+    dtype: Dtype = "float32"
     """Of the model's weights."""
     device: str | None = None
     """Default: the one TransformerLens chooses."""

@@ -66,6 +66,7 @@ def _share(interval: Interval) -> str:
 
 
 def measured_table(rows: Sequence[Measured]) -> Table:
+    """Every measure under every mitigation."""
     body = [
         (
             row.bias,

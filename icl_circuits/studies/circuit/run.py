@@ -51,8 +51,6 @@ def run(begun: Begun) -> CircuitFindings:
     with begun.timed("prompts to see it on"):
         versions = (("original", batch, circuit), ("labels reversed", twins, reversed_circuit))
         few = range(min(SHOWN, len(batch)))
-        runs = [
-            run for name, part, found in versions for run in shown_runs(model, part.select(few), heads, found, name)
-        ]
-    named = (replace(found, provenance=begun.provenance) for found in (circuit, reversed_circuit))
-    return CircuitFindings(*named, tested, tuple(runs))
+        runs = [shown_runs(model, part.select(few), heads, found, name) for name, part, found in versions]
+    circuit, reversed_circuit = (replace(c, provenance=begun.provenance) for c in (circuit, reversed_circuit))
+    return CircuitFindings(circuit, reversed_circuit, tested, tuple(run for of_version in runs for run in of_version))
