@@ -55,7 +55,7 @@ def make_app(studies: Sequence[Study] = STUDIES) -> App:
     app.command(_writing(together, "icl-report"), name="report", help=found, sort_key=0)
     for place, study in enumerate(studies, start=1):
         app.command(_writing([study], study.out), name=study.command, help=study.help, sort_key=place)
-    others = {"figures": _figures(studies), "heads": heads, "prompts": prompts}
+    others: dict[str, Callable[..., None]] = {"figures": _figures(studies), "heads": heads, "prompts": prompts}
     for place, (name, command) in enumerate(others.items(), start=len(studies) + 1):
         app.command(command, name=name, sort_key=place)
     return app

@@ -69,7 +69,7 @@ class TowerReads:
             values = gaps[side][:, place]
             found = bootstrap_means(values[np.isfinite(values).all(axis=1)].T.astype(np.float64))
             frame = pd.DataFrame({"layer": head.layer, "head": head.head, "side": name, "component": self.components})
-            frame = frame.assign(class_gap=found.mean, class_gap_low=found.low, class_gap_high=found.high)
+            frame = frame.assign(**found.columns("class_gap"))
             frames.append(frame[[_layer_of(component) < head.layer for component in self.components]])
         return pd.concat(frames, ignore_index=True)
 
