@@ -21,7 +21,7 @@ def _escaped(_: Any, tokens: Sequence[Token]) -> str:
 
 
 Dtype = Literal["float32", "float64", "bfloat16", "float16"]
-Words = Annotated[tuple[str, ...], Parameter(converter=_words, n_tokens=1, metavar="WORDS", show_default=",".join)]
+Words = Annotated[tuple[str, ...], Parameter(converter=_words, n_tokens=1, show_default=",".join)]
 Separator = Annotated[
     str,
     Parameter(converter=_escaped, allow_leading_hyphen=True, show_default=lambda _: "one space, as in the paper"),
