@@ -35,7 +35,7 @@ def main(studies: Sequence[Study] = STUDIES) -> None:
     """The console script: bad input gives one line on standard error and exit code 2."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a half-written folder is removed
     with _errors_as_lines():
-        make_app(studies)(exit_on_error=False, print_error=False)
+        make_app(studies)(sys.argv[1:], exit_on_error=False, print_error=False)
 
 
 def make_app(studies: Sequence[Study] = STUDIES) -> App:

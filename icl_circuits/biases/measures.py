@@ -12,6 +12,8 @@ from icl_circuits.biases.majority import MajorityBias
 from icl_circuits.biases.recency import RecencyBias
 
 BiasName = Literal["majority", "recency"]
+How = Literal["chosen", "paper", "random"]
+"""At the strength chosen on other prompts, the paper's, or the chosen one with random heads."""
 PAPER: dict[BiasName, float] = {"majority": 0.03, "recency": 1.0}
 """The strengths of arXiv 2402.02872: the coefficient `a_c`, and no position at all."""
 
@@ -47,8 +49,7 @@ class Measured:
 
     bias: BiasName
     measure: str
-    how: Literal["chosen", "paper", "random"]
-    """The strength chosen on the selection prompts, the paper's, or the chosen one with `random` heads."""
+    how: How
     found: Mitigation
 
 
@@ -67,15 +68,12 @@ def measured(
         chosen: the strength chosen on other prompts.
     """
     n_prompts, paper = base.answers.top1.shape[-1], PAPER[name]
-    runs: list[tuple[Literal["chosen", "paper", "random"], Any, float]]
-    runs = [("chosen", base, chosen), ("paper", base, paper)]
-    random: list[tuple[Literal["chosen", "paper", "random"], Any, float]]
-    random = [("random", control, chosen or paper) for control in controls]
-    return [
-        Measured(
-            name, measure.name, how,
-            mitigation(base, bias, bias.strengths.index(strength), n_prompts, measure.statistic),
-        )
-        for measure in MEASURES[name]
-        for how, bias, strength in (*runs, *(random if measure.of_answers else ()))
-    ]  # fmt: skip
+    own: list[tuple[How, Any, float]] = [("chosen", base, chosen), ("paper", base, paper)]
+    random: list[tuple[How, Any, float]] = [("random", control, chosen or paper) for control in controls]
+    rows = []
+    for measure in MEASURES[name]:
+        for how, bias, strength in (*own, *(random if measure.of_answers else ())):
+            place = bias.strengths.index(strength)
+            found = mitigation(base, bias, place, n_prompts, measure.statistic)
+            rows.append(Measured(name, measure.name, how, found))
+    return rows
