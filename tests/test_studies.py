@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from jaxtyping import Float
 
-from icl_circuits import InputError, cli
+from icl_circuits import Head, InputError, cli
 from icl_circuits.errors import Unfit
 from icl_circuits.heads import attention_from_last, attention_patterns
 from icl_circuits.jobs import Settings
@@ -149,18 +149,12 @@ def test_studies_do_not_get_into_each_others_way() -> None:
 
 
 def test_attention_of_some_heads_and_of_all(model: LensModel, batch: PromptBatch) -> None:
-    heads = ((1, 3), (0, 2))
-    patterns, seen = attention_patterns(model, batch, [*map(tuple_head, heads)]), attention_from_last(model, batch)
+    heads = (Head(1, 3), Head(0, 2))
+    patterns, seen = attention_patterns(model, batch, heads), attention_from_last(model, batch)
     for row, last in enumerate(batch.last.tolist()):
         for place, (layer, head) in enumerate(heads):
             np.testing.assert_allclose(patterns[row, place].sum(axis=-1), 1, atol=1e-5)
             np.testing.assert_allclose(patterns[row, place, last], seen[row, layer, :, head], atol=1e-6)
-
-
-def tuple_head(pair: tuple[int, int]) -> Any:
-    from icl_circuits import Head
-
-    return Head(*pair)
 
 
 def test_intervals_in_results_json() -> None:

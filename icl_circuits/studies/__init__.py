@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from icl_circuits.studies.running import Outcome, load_data, load_spec, run_job, run_studies
 
 STUDIES: tuple[Study, ...] = (IN_CONTEXT, TOWERS, BIASES, CIRCUIT)
+"""Every study, in the order of the commands and of the report."""
 
 _HOMES = {
     "begun": ("Begun", "JobPrompts", "begin", "sample_job"),
