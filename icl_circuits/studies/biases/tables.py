@@ -1,7 +1,6 @@
 """The study's tables: the paper's, the part of `results.json`, and what a reader sees."""
 
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ def summary(findings: BiasFindings) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for row in findings.measured:
-        values = with_ci95({field.name: getattr(row.found, field.name) for field in fields(row.found)})
+        values = with_ci95(vars(row.found))
         bias = found.setdefault(row.bias, {})
         headline = row.measure == MEASURES[row.bias][0].name
         if row.how == "chosen" and headline:
