@@ -235,7 +235,7 @@ class Bench:
         def loop(chosen: Sequence[tuple[int, ...]], metric: PerPrompt) -> None:
             self._generic(chosen, ("layer", "head"), cache, metric, patching.layer_head_vector_patch_setter, "z")
 
-        options: dict[str, Any] = {"positions": "all", "replacement": icl.Run(source)}
+        options: dict[str, Any] = {"positions": "all", "replacement": icl.Interchange(source)}
         run = lambda: icl.sweep(self.model, self.batch, "z", **options)  # noqa: E731
         self.add("patch each head, all positions", run, cells, loop)
 
@@ -248,7 +248,7 @@ class Bench:
         def loop(chosen: Sequence[tuple[int, ...]], metric: PerPrompt) -> None:
             self._generic(chosen, ("layer", "pos"), cache, metric, patching.layer_pos_patch_setter, "resid_pre")
 
-        options: dict[str, Any] = {"positions": "all", "each": True, "replacement": icl.Run(source)}
+        options: dict[str, Any] = {"positions": "all", "each": True, "replacement": icl.Interchange(source)}
         run = lambda: icl.sweep(self.model, self.batch, "resid_pre", **options)  # noqa: E731
         self.add("patch resid_pre, each (layer, position)", run, cells, loop)
 
@@ -274,7 +274,7 @@ class Bench:
 
                 metric(model.run_with_hooks(batch.tokens, fwd_hooks=[(f"blocks.{to_layer}.attn.hook_q", put)]))
 
-        run = lambda: icl.path_patch(model, batch, replacement=icl.Run(source))  # noqa: E731
+        run = lambda: icl.path_patch(model, batch, replacement=icl.Interchange(source))  # noqa: E731
         self.add("all head -> head q edges, last position", run, cells, loop)
 
     def direct_path_of_transformer_lens(self, source: PromptBatch) -> None:

@@ -9,7 +9,7 @@ from tqdm import tqdm
 T = TypeVar("T")
 
 
-def progress(items: Sequence[T], description: str) -> Iterable[T]:
+def tracked(items: Sequence[T], description: str) -> Iterable[T]:
     """Iterate over `items` behind a bar that names the step and goes when it ends; elsewhere name the step once."""
     if sys.stderr.isatty() or "ipykernel" in sys.modules:
         return tqdm(items, desc=description, leave=False)

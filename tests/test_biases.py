@@ -7,13 +7,23 @@ from conftest import require_backend
 from planted import planted_model, planted_rows
 
 from icl_circuits import InputError
-from icl_circuits.biases import add_minority_values, arrangements, choose, majority_bias, mitigation, recency_bias
-from icl_circuits.biases.majority import MajorityBias, imbalances, minority_weights
-from icl_circuits.biases.recency import RecencyBias, arrange
+from icl_circuits.biases import (
+    MajorityBias,
+    RecencyBias,
+    add_minority_values,
+    arrangements,
+    choose,
+    majority_bias,
+    mitigation,
+    recency_bias,
+)
+from icl_circuits.biases.majority import imbalances, minority_weights
+from icl_circuits.biases.recency import arrange
 from icl_circuits.heads import Answers, answer
-from icl_circuits.interventions import WithoutPosition, answer_logits, intervene
-from icl_circuits.models import Head, LensModel
+from icl_circuits.interventions import WithoutPosition, intervene
+from icl_circuits.models import LensModel
 from icl_circuits.prompts import Rows, encode, imbalance, sample_prompts, zero_shot
+from icl_circuits.residual import Head, answer_logits
 
 READER = Head(1, 2)
 """The planted head that reads labels whatever their text."""
@@ -79,7 +89,7 @@ def test_the_sweep_is_the_intervention(model: LensModel, words: Rows) -> None:
         for s, coefficient in enumerate(found.strengths):
             with intervene(model, add_minority_values(batch, heads, coefficient)):
                 logits = model(batch.tokens)[torch.arange(len(batch)), batch.last]
-            expected = logits.log_softmax(-1).gather(1, batch.gold_tokens[:, None])[:, 0]
+            expected = logits.log_softmax(-1).gather(1, batch.target[:, None])[:, 0]
             np.testing.assert_allclose(found.answers.log_prob[c, s], expected.numpy(), atol=1e-4)
     assert np.abs(found.answers.log_prob[1:, 2] - found.answers.log_prob[1:, 0]).max() > 1e-3
     np.testing.assert_array_equal(found.answers.log_prob[0, 0], found.answers.log_prob[0, 2])  # balanced: no minority

@@ -18,7 +18,6 @@ from conftest import require_backend, require_smollm2
 from safetensors.numpy import load_file, save_file
 
 from icl_circuits import cli
-from icl_circuits.circuits import Circuit
 from icl_circuits.jobs import DataSpec, Job, ModelSpec, Settings
 from icl_circuits.models.lens import hooked_transformer_class
 from icl_circuits.report import Results, save_results
@@ -229,7 +228,8 @@ def test_circuit_command(run: Any, folders: dict[str, Path], tmp_path: Path) -> 
     page = (folder / "report.html").read_text()
     assert '<a href="circuit.html">' in page
     assert "Heads alone, and the model without them" in page
-    circuit = Circuit.load(folder / "circuit.json")
+    circuit = load_results(folder).values["circuit"]
+    assert len(json.loads((folder / "circuit.json").read_text())["edges"]) == len(circuit.edges)
     assert len(circuit.heads) >= 2
     assert circuit.provenance["backend"] in ("hooked", "bridge")
     assert len(circuit.base) == 6

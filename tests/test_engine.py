@@ -16,27 +16,33 @@ from torch import Tensor
 
 from icl_circuits.errors import InputError
 from icl_circuits.interventions import (
+    Interchange,
     Mean,
     Patch,
     ReplaceHeads,
     Resample,
-    Run,
     ScaleScores,
     Zero,
     ZeroHeads,
-    answer_logits,
-    engine,
     intervene,
-    run_each,
-    sweep,
+    positions_of,
+    require_metric,
 )
-from icl_circuits.interventions.base_run import run_base
-from icl_circuits.interventions.hooks import HEAD_SITES, LAYER_SITES
-from icl_circuits.interventions.metrics import require_metric
-from icl_circuits.interventions.replacement import positions_of
-from icl_circuits.models import Head, LensModel, NotAlgebraError, is_parallel, load_model, n_kv_heads, read_block
+from icl_circuits.models import (
+    HEAD_SITES,
+    LAYER_SITES,
+    LensModel,
+    NotAlgebraError,
+    is_parallel,
+    load_model,
+    n_kv_heads,
+    read_block,
+)
 from icl_circuits.models.lens import hooked_transformer_class
+from icl_circuits.patching import chunks, engine, run_each, sweep
+from icl_circuits.patching.base_run import run_base
 from icl_circuits.prompts import PromptBatch, Rows, encode, reverse_labels, sample_prompts, zero_shot
+from icl_circuits.residual import Head, answer_logits
 
 SITES = (*LAYER_SITES, *HEAD_SITES)
 
@@ -249,7 +255,7 @@ def test_equations_that_miss_make_it_fall_back(folders: dict[str, Path], words: 
     def wrong(model: LensModel, layer: int, n_pos: int) -> Any:
         return dataclasses.replace(read_block(model, layer, n_pos), scale=1.0)
 
-    monkeypatch.setattr("icl_circuits.interventions.base_run.read_block", wrong)
+    monkeypatch.setattr("icl_circuits.patching.base_run.read_block", wrong)
     with pytest.raises(NotAlgebraError, match=r"miss its blocks\.0\.attn\.hook_z"):
         run_base(model, batch)
     with pytest.warns(UserWarning, match="the engine's equations miss its"):
@@ -265,8 +271,8 @@ def test_verify_finds_a_wrong_variant(gpt2: LensModel, words: Rows, monkeypatch:
     found = run_each(gpt2, batch, variants, verify=3)
     assert found.max_error is not None
     assert found.max_error <= 1e-4 * found.logit_scale
-    measured = engine.measured
-    monkeypatch.setattr(engine, "measured", lambda base, normed, metric: measured(base, 1.1 * normed, metric))
+    measured = chunks.measured
+    monkeypatch.setattr(chunks, "measured", lambda base, normed, metric: measured(base, 1.1 * normed, metric))
     with pytest.raises(InputError, match=r"the logits of variant \d differ from run_with_hooks by"):
         run_each(gpt2, batch, variants, verify=3)
 
@@ -372,7 +378,9 @@ def test_chunks_and_prompt_parts_change_nothing(gpt2: LensModel, words: Rows, mo
     parts = run_each(gpt2, batch, variants, logits_of, budget=1)
     torch.testing.assert_close(parts.values, whole.values, atol=1e-5, rtol=0)
     torch.testing.assert_close(whole.values[12], whole.base, atol=0, rtol=0)
-    sizes = {len(chunk.rows) for chunk in engine.plan(gpt2, batch, [v[0].patches(gpt2) for v in variants[:12]], 1)}
+    sizes = {
+        len(chunk.rows) for chunk in chunks.into_chunks(gpt2, batch, [v[0].patches(gpt2) for v in variants[:12]], 1)
+    }
     assert sizes == {1}
 
 
@@ -380,14 +388,14 @@ def test_a_gpu_out_of_memory_halves_the_chunk(gpt2: LensModel, words: Rows, monk
     batch = encode(gpt2, sample_prompts(words, 3, shots=1))
     variants = [(ZeroHeads((Head(layer, head),)),) for layer in range(3) for head in range(4)]
     expected = run_each(gpt2, batch, variants).values
-    advance, limit = engine.advance, [4]
+    advance, limit = chunks.advance, [4]
 
     def small(base: Any, layer: int, x: Tensor, *rest: Any) -> Tensor:
         if len(x) > limit[0]:
             raise torch.cuda.OutOfMemoryError("pretend")
         return advance(base, layer, x, *rest)
 
-    monkeypatch.setattr(engine, "advance", small)
+    monkeypatch.setattr(chunks, "advance", small)
     torch.testing.assert_close(run_each(gpt2, batch, variants).values, expected, atol=1e-5, rtol=0)
     limit[0] = 0
     with pytest.raises(InputError, match="one variant of 3 prompts does not fit"):
@@ -429,7 +437,7 @@ def test_patching_from_the_label_reversed_twin(
     clean, corrupted = twin_of(model, words)
     if not can(model, site, request.node.name):
         return
-    found = sweep(model, clean, site, positions=positions, replacement=Run(corrupted))
+    found = sweep(model, clean, site, positions=positions, replacement=Interchange(corrupted))
     with torch.no_grad():
         _, cache = model.run_with_cache(corrupted.tokens)
     at = {"last": clean.last[:, None], "labels": clean.label_positions, "all": None}[positions]
@@ -449,13 +457,13 @@ def test_patching_from_the_label_reversed_twin(
 
 def test_positions_one_by_one(gpt2: LensModel, words: Rows) -> None:
     clean, corrupted = twin_of(gpt2, words)
-    each = sweep(gpt2, clean, "resid_pre", positions="all", each=True, replacement=Run(corrupted), verify=8)
+    each = sweep(gpt2, clean, "resid_pre", positions="all", each=True, replacement=Interchange(corrupted), verify=8)
     n_pos = clean.tokens.shape[1]
     assert each.grid().shape == (3, n_pos)
     first = int((clean.tokens != corrupted.tokens).any(0).nonzero()[0])
     np.testing.assert_allclose(each.grid()[:, :first], 0, atol=1e-5)
     assert np.abs(each.grid()[0, first:]).max() > 1e-2
-    labels = sweep(gpt2, clean, "resid_pre", positions="labels", each=True, replacement=Run(corrupted))
+    labels = sweep(gpt2, clean, "resid_pre", positions="labels", each=True, replacement=Interchange(corrupted))
     for i, cell in enumerate(labels.cells):
         for b in range(5):
             j = each.cells.index(cell._replace(position=int(clean.label_positions[b, cell.position])))
@@ -469,7 +477,7 @@ def test_denoising_at_the_last_layer_gives_the_other_run(gpt2: LensModel, words:
     """Patching the whole final state makes the corrupted run the clean one, and the other way round."""
     clean, corrupted = twin_of(gpt2, words)
     for run, source in ((clean, corrupted), (corrupted, clean)):
-        found = sweep(gpt2, run, "resid_post", replacement=Run(source), metric=first_label_logit, layers=[2])
+        found = sweep(gpt2, run, "resid_post", replacement=Interchange(source), metric=first_label_logit, layers=[2])
         expected = first_label_logit(answer_logits(gpt2, source), source)
         np.testing.assert_allclose(found.values[0], expected.numpy(), atol=1e-5)
         assert found.metric == "first_label_logit"
@@ -503,9 +511,9 @@ def test_partners_that_do_not_match_are_named(gpt2: LensModel, words: Rows) -> N
     fewer = encode(gpt2, sample_prompts(words, 2, shots=2, seed=3))
     other = encode(gpt2, sample_prompts(words, 3, shots=2, seed=4))
     with pytest.raises(InputError, match="the second run has 2 prompts of 4 demonstrations, the first 3 of 4"):
-        sweep(gpt2, batch, replacement=Run(fewer))
+        sweep(gpt2, batch, replacement=Interchange(fewer))
     with pytest.raises(InputError, match=r"prompt \d has \d+ tokens and its partner \d+"):
-        sweep(gpt2, batch, positions="all", replacement=Run(other))
+        sweep(gpt2, batch, positions="all", replacement=Interchange(other))
     with pytest.raises(InputError, match="one prompt has no other"):
         sweep(gpt2, batch.select([0]), replacement=Resample())
     with pytest.raises(InputError, match="patterns of different prompts have no mean"):

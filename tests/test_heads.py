@@ -17,25 +17,15 @@ from icl_circuits.heads import (
     answer,
     as_answers,
     group_intervention,
-    log_prob_increase,
-    position_increase,
     random_heads,
     score_answers,
     select_heads,
     zero_each_head,
 )
 from icl_circuits.interventions import ZeroHeads
-from icl_circuits.models import (
-    Head,
-    LensModel,
-    all_heads,
-    attention_weights,
-    is_parallel,
-    kv_head,
-    load_model,
-    readout,
-)
+from icl_circuits.models import LensModel, attention_weights, is_parallel, kv_head, load_model, readout
 from icl_circuits.prompts import PromptBatch, encode, sample_prompts
+from icl_circuits.residual import Head, all_heads, log_prob_increase, position_increase
 from icl_circuits.stats import bootstrap_mean
 
 N_PROMPTS = 12
@@ -135,7 +125,7 @@ def test_planted_selection(
     gold = planted_batch.gold.numpy()
     selected = select_heads(increase, effects, gold, ("foo", "bar"), n_heads=n_heads, combine=combine)
     assert set(selected.of()) == expected
-    labels = {head.index: head.label for head in selected.heads}
+    labels = {head.component: head.label for head in selected.heads}
     assert labels.get(FOOHEAD, "foo") == "foo"
     assert labels.get(BARHEAD, "bar") == "bar"
     assert set(selected.of("foo")) | set(selected.of("bar")) == expected
@@ -214,7 +204,7 @@ def test_increase_equals_the_formula(model: LensModel, batch: PromptBatch) -> No
     _, cache = model.run_with_cache(batch.tokens)
     positions = position_increase(model, batch, [Head(1, 3)])
     for row in range(len(batch)):
-        last, target = int(batch.last[row]), int(batch.gold_tokens[row])
+        last, target = int(batch.last[row]), int(batch.target[row])
         final = cache["blocks.2.hook_resid_post"][row, last]
 
         def log_prob(state: torch.Tensor, final: torch.Tensor = final, target: int = target) -> float:
@@ -262,10 +252,10 @@ def test_zeroing_scores_equal_run_with_hooks(model: LensModel, batch: PromptBatc
         label_logits = at_last[:, batch.label_tokens]
         right = label_logits[torch.arange(len(batch)), batch.gold]
         other = label_logits[torch.arange(len(batch)), 1 - batch.gold]
-        expected = at_last.log_softmax(-1)[torch.arange(len(batch)), batch.gold_tokens]
+        expected = at_last.log_softmax(-1)[torch.arange(len(batch)), batch.target]
         np.testing.assert_allclose(effects.zeroed.log_prob[i], expected.numpy(), atol=1e-4)
         np.testing.assert_allclose(effects.zeroed.logit_diff[i], (right - other).numpy(), atol=1e-4)
-        assert (effects.zeroed.top1[i] == (at_last.argmax(-1) == batch.gold_tokens).numpy()).all()
+        assert (effects.zeroed.top1[i] == (at_last.argmax(-1) == batch.target).numpy()).all()
 
 
 def test_chunks_do_not_change_scores(gpt2: LensModel, words: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,7 +264,7 @@ def test_chunks_do_not_change_scores(gpt2: LensModel, words: Any, monkeypatch: p
     whole = log_prob_increase(gpt2, batch), position_increase(gpt2, batch, heads), answer(gpt2, batch)
     chunks = PromptBatch.chunks
     monkeypatch.setattr(PromptBatch, "chunks", lambda self: chunks(self, max_tokens=1))
-    monkeypatch.setattr("icl_circuits.heads.increase.LOGITS_AT_ONCE", 1000)
+    monkeypatch.setattr("icl_circuits.residual.increase.LOGITS_AT_ONCE", 1000)
     parts = log_prob_increase(gpt2, batch), position_increase(gpt2, batch, heads), answer(gpt2, batch)
     for one, other in zip(whole, parts, strict=True):
         for field, value in vars(one).items():
@@ -324,7 +314,8 @@ def test_positions_to_frame(planted: LensModel, planted_batch: PromptBatch) -> N
 def test_score_answers_by_hand(planted_batch: PromptBatch) -> None:
     logits = torch.log(torch.tensor([[0.5, 0.3, 0.2], [0.2, 0.3, 0.5], [0.4, 0.4, 0.2]]))
     of_three = planted_batch.select([0, 1, 2])
-    of_three = dataclasses.replace(of_three, label_tokens=torch.tensor([0, 1]), gold=torch.tensor([0, 1, 0]))
+    gold = torch.tensor([0, 1, 0])
+    of_three = dataclasses.replace(of_three, label_tokens=torch.tensor([0, 1]), gold=gold, target=gold)
     answers = as_answers(score_answers(logits, of_three))
     assert answers.top1.tolist() == [True, False, False]
     assert answers.between_labels.tolist() == [True, True, False]

@@ -11,19 +11,10 @@ from conftest import BACKENDS, loaded, require_backend, save_model, save_tokeniz
 from torch import Tensor
 
 from icl_circuits.errors import InputError
-from icl_circuits.interventions import (
-    Capture,
-    Patch,
-    ReplaceHeads,
-    ReplaceScores,
-    ScaleScores,
-    ZeroHeads,
-    answer_logits,
-    intervene,
-    mean_z,
-)
-from icl_circuits.models import Head, LensModel, attention_weights, is_parallel
+from icl_circuits.interventions import Patch, ReplaceHeads, ReplaceScores, ScaleScores, ZeroHeads, intervene, mean_z
+from icl_circuits.models import LensModel, attention_weights, is_parallel
 from icl_circuits.prompts import PromptBatch, encode, sample_prompts
+from icl_circuits.residual import Capture, Head, answer_logits
 
 HEADS = (Head(0, 1), Head(1, 0), Head(1, 3), Head(2, 2))
 CLOSE = {"atol": 1e-5, "rtol": 0}
@@ -134,9 +125,9 @@ def test_scores(model: LensModel, batch: PromptBatch, request: pytest.FixtureReq
 def test_scaling_scores_by_zero_attends_evenly(model: LensModel, batch: PromptBatch, request: Any) -> None:
     if "gptj-bridge" in request.node.name:
         pytest.skip("refused by name, see test_scores")
-    capture = Capture(("blocks.1.attn.hook_pattern",))
+    capture = Capture([("pattern", 1)])
     run(model, batch, ScaleScores((Head(1, 2),), 0.0), capture)
-    pattern = capture.found["blocks.1.attn.hook_pattern"][:, 2]
+    pattern = capture.found["pattern", 1][:, 2]
     n_pos = pattern.shape[1]
     even = torch.ones(n_pos, n_pos).tril() / torch.arange(1, n_pos + 1)[:, None]
     torch.testing.assert_close(pattern, even.expand_as(pattern), **CLOSE)
@@ -156,9 +147,9 @@ def test_a_sliding_window_stays(tmp_path: Path, words: Any, backend: str) -> Non
     n_pos = batch.tokens.shape[1]
     seen = torch.ones(n_pos, n_pos).tril().triu(-7)
     for change in (ScaleScores((Head(1, 2),), 0.0), ReplaceScores({Head(1, 2): torch.zeros(3, n_pos, n_pos)})):
-        capture = Capture(("blocks.1.attn.hook_pattern",))
+        capture = Capture([("pattern", 1)])
         run(model, batch, change, capture)
-        pattern = capture.found["blocks.1.attn.hook_pattern"][:, 2]
+        pattern = capture.found["pattern", 1][:, 2]
         torch.testing.assert_close(pattern, (seen / seen.sum(1, keepdim=True)).expand_as(pattern), **CLOSE)
 
 
@@ -209,15 +200,19 @@ def test_interventions_combine(model: LensModel, batch: PromptBatch) -> None:
 
 
 def test_capture_keeps_rows(model: LensModel, batch: PromptBatch) -> None:
-    names = ("blocks.1.hook_resid_pre", "blocks.1.attn.hook_z", "blocks.1.attn.hook_pattern")
-    capture = Capture(names, batch.last)
+    names = {
+        ("resid_pre", 1): "blocks.1.hook_resid_pre",
+        ("z", 1): "blocks.1.attn.hook_z",
+        ("pattern", 1): "blocks.1.attn.hook_pattern",
+    }
+    capture = Capture(list(names), batch.last)
     answer_logits(model, batch, capture)
     _, cache = model.run_with_cache(batch.tokens)
     rows = torch.arange(len(batch))
-    for name in names:
+    for place, name in names.items():
         whole = cache[name]
         expected = whole[rows, :, batch.last] if name.endswith("pattern") else whole[rows, batch.last]
-        torch.testing.assert_close(capture.found[name], expected, **CLOSE)
+        torch.testing.assert_close(capture.found[place], expected, **CLOSE)
 
 
 # --- the model afterwards ---------------------------------------------------------------------------------------------
@@ -278,7 +273,7 @@ def test_resetting_hooks_inside_the_block_is_survived(gpt2: LensModel) -> None:
         (ReplaceScores({Head(1, 0): torch.zeros(5, 2, 2)}), r"scores of L1H0: the value has shape \[5, 2, 2\]"),
         (Patch("resid_pre", 3, torch.zeros(32)), "layer 3 does not exist"),
         (Patch("mlp_out", 1, torch.zeros(5, 2, 32)), r"blocks\.1\.hook_mlp_out: the value has shape \[5, 2, 32\]"),
-        (Capture(("blocks.0.hook_nothing",)), "no hook point 'blocks.0.hook_nothing'"),
+        (Capture([("resid_pre", 7)]), "no hook point 'blocks.7.hook_resid_pre'"),
     ],
 )
 def test_what_does_not_exist_is_named(gpt2: LensModel, words: Any, intervention: Any, message: str) -> None:

@@ -7,9 +7,7 @@ import torch
 from conftest import ARCHITECTURES, loaded, require_backend
 
 from icl_circuits.errors import InputError
-from icl_circuits.heads.increase import _require_close
 from icl_circuits.models import (
-    Head,
     LensModel,
     attention_weights,
     backend_of,
@@ -17,10 +15,11 @@ from icl_circuits.models import (
     is_parallel,
     kv_head,
     readout,
-    require_heads,
     require_live_scores,
 )
 from icl_circuits.prompts import PromptBatch
+from icl_circuits.residual import Head, require_heads
+from icl_circuits.residual.increase import _require_close
 
 
 def test_readout_makes_the_models_own_logits(model: LensModel, batch: PromptBatch) -> None:

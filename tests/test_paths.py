@@ -11,26 +11,11 @@ from test_engine import SPECIAL, special, twin_of
 from torch import Tensor
 
 from icl_circuits.errors import InputError
-from icl_circuits.interventions import (
-    Cell,
-    Embedding,
-    Mlp,
-    Paths,
-    Run,
-    ScaleScores,
-    Sweep,
-    Zero,
-    agreement,
-    attribute,
-    attribute_paths,
-    intervene,
-    path_patch,
-    run_each,
-    sweep,
-)
-from icl_circuits.interventions.routes import Edge
-from icl_circuits.models import Head, LensModel, attention_weights, is_parallel, kv_head, n_kv_heads
+from icl_circuits.interventions import Interchange, ScaleScores, Zero, intervene
+from icl_circuits.models import LensModel, attention_weights, is_parallel, kv_head, n_kv_heads
+from icl_circuits.patching import Cell, Paths, Sweep, agreement, attribute, attribute_paths, path_patch, run_each, sweep
 from icl_circuits.prompts import PromptBatch, Rows, encode, sample_prompts
+from icl_circuits.residual import Edge, Embedding, Head, Logits, Mlp
 
 SENDERS = (Embedding(), Head(0, 1), Mlp(0), Head(1, 3), Mlp(1))
 
@@ -77,7 +62,7 @@ class Plain:
         """The answer logits with the edge patched, and the receiver's z in the third pass."""
         hooks = self.frozen(edge.sender, kind == "through_mlps")
         last = (torch.arange(len(self.batch)), self.batch.last)
-        if edge.receiver is None:
+        if isinstance(edge.receiver, Logits):
             return self.run(hooks)[last], {}
         name = f"blocks.{edge.receiver.layer}.attn.hook_{edge.input}"
         seen: dict[str, Tensor] = {}
@@ -119,7 +104,7 @@ def test_every_edge_equals_three_passes(
         inputs=inputs,
         logits=True,
         positions=positions,
-        replacement=Zero() if source is None else Run(source),
+        replacement=Zero() if source is None else Interchange(source),
         kind=kind,
     )
     at = {"last": clean.last[:, None], "labels": clean.label_positions}.get(
@@ -129,7 +114,7 @@ def test_every_edge_equals_three_passes(
     below = {0: 1, 1: 3, 2: 5}  # senders that reach each layer
     n_heads = {name: model.cfg.n_heads if name == "q" else n_kv_heads(model) for name in inputs}
     assert len(found.edges) == 5 + sum(below[layer] * n_heads[name] for layer in range(3) for name in inputs)
-    chosen = [i for i, edge in enumerate(found.edges) if edge.receiver is None or edge.receiver.head == 1]
+    chosen = [i for i, edge in enumerate(found.edges) if isinstance(edge.receiver, Logits) or edge.receiver.head == 1]
     moved = 0.0
     for i in chosen[::2] + chosen[-1:]:
         logits, seen = plain.edge(found.edges[i], kind)
@@ -147,7 +132,7 @@ def _require_effects_on_the_receiver(
     model: LensModel, batch: PromptBatch, plain: Plain, found: Paths, i: int, seen: dict[str, Tensor]
 ) -> None:
     edge, rows = found.edges[i], torch.arange(len(batch))
-    assert edge.receiver is not None
+    assert isinstance(edge.receiver, Head)
     layer = edge.receiver.layer
     own = [edge.receiver.head] if edge.input == "q" else [
         head for head in range(model.cfg.n_heads) if kv_head(model, head) == edge.receiver.head
@@ -225,9 +210,11 @@ def test_transformer_lens_direct_path_patching(gpt2: LensModel, words: Rows, req
             component=name,
             verbose=False,
         )
-        ours = path_patch(gpt2, corrupted, senders=[Head(0, 1)], inputs=[name], positions="all", replacement=Run(clean))
+        ours = path_patch(
+            gpt2, corrupted, senders=[Head(0, 1)], inputs=[name], positions="all", replacement=Interchange(clean)
+        )
         for edge, value in zip(ours.edges, ours.values, strict=True):
-            assert edge.receiver is not None
+            assert isinstance(edge.receiver, Head)
             assert value.mean() == pytest.approx(float(theirs[edge.receiver]), abs=1e-4)
 
 
@@ -280,7 +267,7 @@ def test_attribution_is_the_derivative_of_the_sweep(
         with pytest.raises(InputError):
             attribute(model, clean, site)
         return
-    options: dict[str, Any] = {"positions": "labels", "replacement": Run(corrupted)}
+    options: dict[str, Any] = {"positions": "labels", "replacement": Interchange(corrupted)}
     guess = attribute(model, clean, site, **options)
     exact = sweep(model, clean, site, **options)
     assert guess.cells == exact.cells
@@ -294,17 +281,17 @@ def test_attribution_is_the_derivative_of_the_sweep(
 
 def _towards(model: LensModel, batch: PromptBatch, site: Any, options: Any, share: float) -> Any:
     """The sweep's patches, moved only `share` of the way."""
-    from icl_circuits.interventions.sweep import grid
+    from icl_circuits.patching.cells import grid
 
     there = grid(model, batch, site, "labels", False, options["replacement"], None)[1]
-    here = grid(model, batch, site, "labels", False, Run(batch), None)[1]
+    here = grid(model, batch, site, "labels", False, Interchange(batch), None)[1]
     return [replace(p, value=q.value + share * (p.value - q.value)) for p, q in zip(there, here, strict=True)]
 
 
 def test_integrated_gradients_add_up(gpt2: LensModel, words: Rows) -> None:
     """Over many steps, the embeddings' attributions add up to the whole change (completeness)."""
     clean, corrupted = twin_of(gpt2, words)
-    options: dict[str, Any] = {"positions": "all", "replacement": Run(corrupted), "layers": [0]}
+    options: dict[str, Any] = {"positions": "all", "replacement": Interchange(corrupted), "layers": [0]}
     whole = sweep(gpt2, clean, "resid_pre", **options).effect[0]
     errors = [
         np.abs(attribute(gpt2, clean, "resid_pre", steps=n, **options).effect[0] - whole).max() for n in (1, 8, 64)
@@ -316,11 +303,11 @@ def test_integrated_gradients_add_up(gpt2: LensModel, words: Rows) -> None:
 def test_attribution_of_paths(model: LensModel, words: Rows) -> None:
     """To the logits, frozen and direct, the metric is linear in a sender's change: attribution is exact."""
     clean, corrupted = twin_of(model, words)
-    options: dict[str, Any] = {"replacement": Run(corrupted), "logits": True, "senders": SENDERS}
+    options: dict[str, Any] = {"replacement": Interchange(corrupted), "logits": True, "senders": SENDERS}
     guess = attribute_paths(model, clean, norm="frozen", **options)
     exact = path_patch(model, clean, norm="frozen", **options)
     assert guess.edges == exact.edges
-    to_logits = [i for i, edge in enumerate(guess.edges) if edge.receiver is None]
+    to_logits = [i for i, edge in enumerate(guess.edges) if isinstance(edge.receiver, Logits)]
     np.testing.assert_allclose(guess.effect[to_logits], exact.effect[to_logits], atol=1e-4)
     report = agreement(guess, exact)
     assert report.cells == len(guess.edges)
@@ -345,13 +332,14 @@ def test_agreement_by_hand() -> None:
 
 def test_attribution_to_the_logits_alone_and_over_padding(gpt2: LensModel, words: Rows) -> None:
     clean, corrupted = twin_of(gpt2, words)
-    guess = attribute_paths(gpt2, clean, receivers=[], logits=True, replacement=Run(corrupted))
+    guess = attribute_paths(gpt2, clean, receivers=[], logits=True, replacement=Interchange(corrupted))
     assert len(guess.edges) == 12
     rows = clean.last.argsort()[:2].tolist()
     short = clean.select(rows), corrupted.select(rows)
     cut = [replace(batch, tokens=batch.tokens[:, : int(batch.last.max()) + 1]) for batch in short]
     found = [
-        attribute(gpt2, base, steps=2, replacement=Run(source)) for base, source in (cut, short, (cut[0], short[1]))
+        attribute(gpt2, base, steps=2, replacement=Interchange(source))
+        for base, source in (cut, short, (cut[0], short[1]))
     ]
     for other in found[1:]:
         np.testing.assert_allclose(other.values, found[0].values, atol=1e-5)

@@ -80,7 +80,7 @@ def test_label_positions_hold_the_labels(gpt2: LensModel, parts: Any, separator:
             before = tokenizer.decode(batch.tokens[row, int(bos) : int(position)])
             assert before.endswith(f"{demo.text} :")
     assert torch.equal(batch.is_text.sum(1), batch.last + 1)
-    assert torch.equal(batch.gold_tokens, batch.label_tokens[batch.gold])
+    assert torch.equal(batch.target, batch.label_tokens[batch.gold])
 
 
 def test_the_papers_template(gpt2: LensModel) -> None:

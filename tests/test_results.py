@@ -11,24 +11,14 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from icl_circuits import InputError
-from icl_circuits.biases import MajorityBias, RecencyBias
+from icl_circuits.biases import MajorityBias, RecencyBias, arrangements
 from icl_circuits.biases.majority import imbalances
-from icl_circuits.biases.recency import arrangements
-from icl_circuits.circuits import Circuit, CircuitTest, Edge, Node
-from icl_circuits.heads import (
-    Answers,
-    Group,
-    GroupEffects,
-    HeadEffects,
-    InContextHead,
-    InContextHeads,
-    LogProbIncrease,
-    PositionIncrease,
-)
-from icl_circuits.interventions import Cell, Sweep
-from icl_circuits.models import Head
+from icl_circuits.circuits import Circuit, CircuitTest
+from icl_circuits.heads import Answers, Group, GroupEffects, HeadEffects, InContextHead, InContextHeads
+from icl_circuits.patching import Cell, Sweep
 from icl_circuits.report import Results, save_results, write_figures
 from icl_circuits.report.results import STRUCTURE
+from icl_circuits.residual import Edge, Head, Label, Logits, LogProbIncrease, PositionIncrease, Text
 from icl_circuits.studies import figures_of, kinds_of, load_results
 from icl_circuits.towers import Flow, LabelFeatures, MetricLearning, Probe, Reversal
 from icl_circuits.viz import style, sweep_map
@@ -122,7 +112,7 @@ def made(
             rng.normal(size=(3, 3, n_prompts)),
         ),
         "circuit": Circuit(
-            (Edge(Node("text", index=0), Node("label", index=0)), Edge(Node("head", 0, 1), Node("logits"))),
+            (Edge(Text(0), Label(0)), Edge(Head(0, 1), Logits())),
             rng.normal(size=(2, n_prompts)), np.full(n_prompts, np.nan), "log_prob", {"n_layers": 2, "wide": False},
             {"name": "x", "nothing": None},
         ),

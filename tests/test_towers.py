@@ -13,10 +13,10 @@ from test_engine import SPECIAL, special
 from torch import Tensor
 
 from icl_circuits import InputError
-from icl_circuits.heads import log_prob_increase
-from icl_circuits.interventions import Capture, KnockOut, WithoutPosition, answer_logits, intervene
-from icl_circuits.models import Head, LensModel, kv_head, readout
+from icl_circuits.interventions import KnockOut, WithoutPosition, intervene
+from icl_circuits.models import LensModel, kv_head, readout
 from icl_circuits.prompts import PromptBatch, Rows, encode, sample_prompts, zero_shot
+from icl_circuits.residual import Capture, Head, answer_logits, log_prob_increase
 from icl_circuits.stats import relative_change
 from icl_circuits.towers import (
     class_auc,
@@ -112,7 +112,7 @@ def test_planted_reads(planted: LensModel, planted_batch: PromptBatch) -> None:
     found = tower_reads(planted, planted_batch, [FOOHEAD])
     match, is_foo = SHARP * found.same_class, SHARP * (planted_batch.demo_labels.numpy() == 0)
     expected = np.zeros_like(found.by_component)
-    names = list(found.components)
+    names = list(map(str, found.components))
     expected[0, :, 0, :, names.index(str(COLLECTS_QUERY))] = match
     expected[0, :, 0, :, names.index("bias")] = is_foo
     expected[1, :, 0, :, names.index(str(COLLECTS_AT_LABELS))] = match
@@ -191,11 +191,11 @@ def test_planted_reversal(planted: LensModel, planted_batch: PromptBatch) -> Non
 def test_value_outputs_add_up_to_the_head(model: LensModel, batch: PromptBatch) -> None:
     head = Head(1, 1)
     raw, weighted = value_output(model, batch, head)
-    seen = Capture([f"blocks.{head.layer}.attn.hook_{site}" for site in ("z", "pattern")], batch.last)
-    final = Capture([f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"], batch.last)
+    seen = Capture([("z", head.layer), ("pattern", head.layer)], batch.last)
+    final = Capture([("resid_post", model.cfg.n_layers - 1)], batch.last)
     answer_logits(model, batch, seen, final)
     W_O = model.blocks[head.layer].attn.W_O[head.head]
-    torch.testing.assert_close(weighted.sum(1), seen.found["blocks.1.attn.hook_z"][:, head.head] @ W_O)
+    torch.testing.assert_close(weighted.sum(1), seen.found["z", 1][:, head.head] @ W_O)
     out, found = readout(model), label_features(model, batch, [head])
     scale = out.norm.scale(next(iter(final.found.values())))[:, None]
     text = batch.is_text.numpy()
@@ -208,11 +208,11 @@ def test_value_outputs_add_up_to_the_head(model: LensModel, batch: PromptBatch) 
 def test_scores_are_the_models_own(model: LensModel, batch: PromptBatch) -> None:
     """The scores, softmaxed with what else there is to see, are the model's attention; the parts add up to them."""
     towers = two_towers(model, batch, HEADS)
-    seen = Capture([f"blocks.{layer}.attn.hook_attn_scores" for layer in (0, 1)], batch.last)
+    seen = Capture([("attn_scores", 0), ("attn_scores", 1)], batch.last)
     if getattr(model, "icl_scores_are_live", True):
         answer_logits(model, batch, seen)
         for place, (layer, head) in enumerate(HEADS):
-            scores = seen.found[f"blocks.{layer}.attn.hook_attn_scores"][:, head].gather(1, batch.label_positions)
+            scores = seen.found["attn_scores", layer][:, head].gather(1, batch.label_positions)
             np.testing.assert_allclose(towers.score[:, place], scores.numpy(), atol=1e-5)
     relative = towers.score - np.log(towers.attention)  # the softmax's normaliser, one for each prompt and head
     np.testing.assert_allclose(relative, relative[..., :1].repeat(relative.shape[2], 2), atol=1e-4)
@@ -228,20 +228,20 @@ def test_what_a_component_adds_is_what_is_lost_without_it(model: LensModel, batc
     """A head's part of the query side: the score that goes when its output is taken off the query's input."""
     head, writer = Head(1, 0), Head(0, 1)
     reads = tower_reads(model, batch, [head])
-    part = reads.by_component[0, :, 0, :, reads.components.index(str(writer))]
-    seen = Capture(["blocks.0.attn.hook_z", "blocks.1.hook_resid_pre"], batch.last)
+    part = reads.by_component[0, :, 0, :, reads.components.index(writer)]
+    seen = Capture([("z", 0), ("resid_pre", 1)], batch.last)
     answer_logits(model, batch, seen)
     from icl_circuits.models import attention_weights, read_block
 
     block, weights = read_block(model, 1, batch.tokens.shape[1]), attention_weights(model, 1)
-    written = seen.found["blocks.0.attn.hook_z"][:, writer.head] @ attention_weights(model, 0).W_O[writer.head]
-    resid = seen.found["blocks.1.hook_resid_pre"]
+    written = seen.found["z", 0][:, writer.head] @ attention_weights(model, 0).W_O[writer.head]
+    resid = seen.found["resid_pre", 1]
     normed = (written - written.mean(-1, keepdim=True) * block.ln1.centred) / block.ln1.scale(resid) * block.ln1.weight
     q = block.rotary(_as_heads(normed @ weights.W_Q[0]), batch.last[:, None]) if block.rotary else None
     q = _as_heads(normed @ weights.W_Q[0]) if q is None else q
-    keys = Capture(["blocks.1.attn.hook_k"], batch.label_positions)
+    keys = Capture([("k", 1)], batch.label_positions)
     answer_logits(model, batch, keys)
-    k = block.turned("k", keys.found["blocks.1.attn.hook_k"], batch.label_positions)[:, :, kv_head(model, 0)]
+    k = block.turned("k", keys.found["k", 1], batch.label_positions)[:, :, kv_head(model, 0)]
     np.testing.assert_allclose(part, ((q[:, 0] * k).sum(-1) / block.scale).numpy(), atol=1e-5)
 
 
@@ -311,14 +311,13 @@ def test_knock_out_is_a_mask(model: LensModel, batch: PromptBatch) -> None:
             knock_out_flow(model, batch)
         return
     edges = route_edges(batch, "labels -> last")
-    names = [f"blocks.{layer}.attn.hook_pattern" for layer in range(model.cfg.n_layers)]
-    capture = Capture(names, batch.last)
+    capture = Capture([("pattern", 0), ("pattern", 1)], batch.last)
     with intervene(model, KnockOut((1,), edges), capture):
         model(batch.tokens)
-    cut = capture.found[names[1]].gather(2, batch.label_positions[:, None].expand(-1, model.cfg.n_heads, -1))
+    cut = capture.found["pattern", 1].gather(2, batch.label_positions[:, None].expand(-1, model.cfg.n_heads, -1))
     assert (cut == 0).all()
-    torch.testing.assert_close(capture.found[names[1]].sum(-1), torch.ones(len(batch), model.cfg.n_heads))
-    kept = capture.found[names[0]].gather(2, batch.label_positions[:, None].expand(-1, model.cfg.n_heads, -1))
+    torch.testing.assert_close(capture.found["pattern", 1].sum(-1), torch.ones(len(batch), model.cfg.n_heads))
+    kept = capture.found["pattern", 0].gather(2, batch.label_positions[:, None].expand(-1, model.cfg.n_heads, -1))
     assert (kept > 0).all()
 
 
@@ -329,10 +328,10 @@ def test_normed_queries_and_capped_scores(tmp_path: Path, words: Rows, name: str
     special_model = loaded(special(tmp_path, config, **more), "bridge")
     batch = encode(special_model, sample_prompts(words, 3, shots=2))
     towers = two_towers(special_model, batch, HEADS)
-    seen = Capture([f"blocks.{layer}.attn.hook_attn_scores" for layer in (0, 1)], batch.last)
+    seen = Capture([("attn_scores", 0), ("attn_scores", 1)], batch.last)
     answer_logits(special_model, batch, seen)
     for place, (layer, head) in enumerate(HEADS):
-        scores = seen.found[f"blocks.{layer}.attn.hook_attn_scores"][:, head].gather(1, batch.label_positions).numpy()
+        scores = seen.found["attn_scores", layer][:, head].gather(1, batch.label_positions).numpy()
         visible = scores > -1e4  # a sliding window hides the first labels
         np.testing.assert_allclose(towers.score[:, place][visible], scores[visible], atol=1e-5)
     assert (

@@ -9,17 +9,8 @@ import numpy as np
 import pytest
 from browser import open_page
 
-from icl_circuits.heads import (
-    Answers,
-    Group,
-    GroupEffects,
-    HeadEffects,
-    InContextHead,
-    InContextHeads,
-    LogProbIncrease,
-    PositionIncrease,
-)
-from icl_circuits.models import Head
+from icl_circuits.heads import Answers, Group, GroupEffects, HeadEffects, InContextHead, InContextHeads
+from icl_circuits.residual import Head, LogProbIncrease, PositionIncrease
 from icl_circuits.viz import (
     MarkedToken,
     Section,

@@ -16,20 +16,10 @@ from torch import Tensor
 
 from icl_circuits.errors import InputError, Unfit
 from icl_circuits.heads import Answers, as_answers, score_answers
-from icl_circuits.interventions import Capture, Hook, answer_logits
-from icl_circuits.models import (
-    Head,
-    LensModel,
-    at_least_float32,
-    attention_weights,
-    kv_head,
-    readout,
-    require_additive_heads,
-    require_heads,
-    require_some_heads,
-)
-from icl_circuits.progress import progress
+from icl_circuits.models import HookPair, LensModel, hook_name, readout
+from icl_circuits.progress import tracked
 from icl_circuits.prompts import DEFAULT_SEPARATOR, Prompt, PromptBatch, encode, imbalance
+from icl_circuits.residual import Capture, Head, Moves, answer_logits, final_state, require_heads, require_some_heads
 from icl_circuits.stats import Counts, bootstrap_mean, each_once, weighted_mean
 
 COEFFICIENTS = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
@@ -48,12 +38,10 @@ class AddWeightedValues:
     last: Int[Tensor, " batch"]
     """The answer positions."""
 
-    def hooks(self, model: LensModel) -> list[tuple[str, Hook]]:
+    def hooks(self, model: LensModel) -> list[HookPair]:
         """The hooks on `model` that do this. Raises `InputError` for a head that does not exist."""
         require_heads(model, self.heads)
-        require_additive_heads(model)
-        reading = Capture(_names(self.heads, "hook_v"))
-        patterns = Capture(_names(self.heads, "hook_pattern"), self.last)
+        moves = Moves(self.heads, self.last)
 
         def add(resid_post: Float[Tensor, "batch pos d_model"], hook: object) -> Float[Tensor, "batch pos d_model"]:
             if resid_post.shape[:2] != self.weights.shape:
@@ -61,34 +49,21 @@ class AddWeightedValues:
                     f"the weights of the added values have shape {list(self.weights.shape)}, but the prompts "
                     f"{list(resid_post.shape[:2])}"
                 )
-            added = weighted_sum(model, self.heads, patterns, reading, self.weights)
             resid_post = resid_post.clone()
             rows = torch.arange(len(self.last), device=resid_post.device)
-            resid_post[rows, self.last] += added.to(resid_post)
+            resid_post[rows, self.last] += weighted_sum(model, self.heads, moves, self.weights).to(resid_post)
             return resid_post
 
-        final = f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"
-        return [*reading.hooks(model), *patterns.hooks(model), (final, add)]
-
-
-def _names(heads: Sequence[Head], site: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(f"blocks.{head.layer}.attn.{site}" for head in heads))
+        return [*moves.hooks(model), (hook_name(*final_state(model)), add)]
 
 
 def weighted_sum(
-    model: LensModel,
-    heads: Sequence[Head],
-    patterns: Capture,
-    values: Capture,
-    weights: Float[Tensor, "batch src_pos"],
+    model: LensModel, heads: Sequence[Head], moves: Moves, weights: Float[Tensor, "batch src_pos"]
 ) -> Float[Tensor, "batch d_model"]:
-    """`sum_p weight_p alpha_p vo_p` over `heads`, from captured patterns at the answer position and values."""
+    """`sum_p weight_p alpha_p vo_p` over `heads`, from what they moved in a run."""
     total = weights.new_zeros(len(weights), model.cfg.d_model)
-    for layer, head in heads:
-        alpha = at_least_float32(patterns.found[f"blocks.{layer}.attn.hook_pattern"][:, head])
-        v = at_least_float32(values.found[f"blocks.{layer}.attn.hook_v"][:, :, kv_head(model, head)])
-        z = torch.einsum("bs,bsk->bk", weights * alpha, v)
-        total = total + z @ at_least_float32(attention_weights(model, layer).W_O[head])
+    for head in heads:
+        total = total + moves.of(model, head).total(weights)
     return total
 
 
@@ -208,7 +183,6 @@ def majority_bias(
     """
     head_sets = [require_some_heads(model, chosen) for chosen in (heads, *controls)]
     every = tuple(dict.fromkeys(head for chosen in head_sets for head in chosen))
-    require_additive_heads(model)
     if not prompts or not coefficients:
         raise InputError("no prompts to answer, or no coefficients to try: give at least one of each")
     labels = prompts[0].labels
@@ -220,17 +194,15 @@ def majority_bias(
             f"have {', '.join(map(str, sorted(counts)))}: sample them with shots of 2 or more"
         )
     keeps, out = imbalances(shots, len(labels)), readout(model)
-    final = f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"
     rows = []
-    for keep in progress(keeps, "majority-label bias"):
+    for keep in tracked(keeps, "majority-label bias"):
         batch = encode(model, [imbalance(prompt, keep) for prompt in prompts], separator=separator)
         parts = []
         for chunk in batch.chunks():
-            at_answer = Capture([final, *_names(every, "hook_pattern")], chunk.last)
-            values = Capture(_names(every, "hook_v"))
-            answer_logits(model, chunk, at_answer, values)
-            weights, resid = minority_weights(chunk), at_least_float32(at_answer.found[final])
-            added = [weighted_sum(model, chosen, at_answer, values, weights) for chosen in head_sets]
+            moves, final = Moves(every, chunk.last), Capture([final_state(model)], chunk.last)
+            answer_logits(model, chunk, moves, final)
+            weights, resid = minority_weights(chunk), final.at(*final_state(model))
+            added = [weighted_sum(model, chosen, moves, weights) for chosen in head_sets]
             states = [resid + c * vector for vector in added for c in coefficients]
             scores = torch.stack([score_answers(out.logits(state), chunk) for state in states])
             parts.append(scores.unflatten(0, (len(head_sets), len(coefficients))))

@@ -16,10 +16,11 @@ from jaxtyping import Bool, Float
 
 from icl_circuits.errors import InputError, Unfit
 from icl_circuits.heads import Answers, as_answers, score_answers
-from icl_circuits.interventions import Capture, WithoutPosition, answer_logits
-from icl_circuits.models import Head, LensModel, at_least_float32, require_some_heads
-from icl_circuits.progress import progress
+from icl_circuits.interventions import WithoutPosition
+from icl_circuits.models import LensModel
+from icl_circuits.progress import tracked
 from icl_circuits.prompts import DEFAULT_SEPARATOR, Prompt, encode, reorder
+from icl_circuits.residual import Capture, Head, answer_logits, require_some_heads
 from icl_circuits.stats import Counts, bootstrap_mean, generator, weighted_mean
 
 STRENGTHS = (0.0, 0.5, 1.0)
@@ -168,18 +169,17 @@ def recency_bias(
         )
     n_demos, n_same = kinds.pop()
     orders = arrangements(n_demos, n_same, n_orders, seed=seed)
-    names = tuple(dict.fromkeys(f"blocks.{head.layer}.attn.hook_pattern" for head in heads))
     rows, attention = [], []
-    for order, strength in progress([(o, s) for o in orders for s in strengths], "recency bias"):
+    for order, strength in tracked([(o, s) for o in orders for s in strengths], "recency bias"):
         batch = encode(model, [arrange(prompt, order) for prompt in prompts], separator=separator)
         scores, found = [], []
         for chunk in batch.chunks():
-            capture = Capture(names, chunk.last)
+            capture = Capture([("pattern", head.layer) for head in heads], chunk.last)
             changes = (WithoutPosition(heads, strength),) if strength else ()
             scores.append(score_answers(answer_logits(model, chunk, *changes, capture), chunk))
-            patterns = torch.stack([capture.found[f"blocks.{h.layer}.attn.hook_pattern"][:, h.head] for h in heads], 1)
+            patterns = torch.stack([capture.of(model, "pattern", head) for head in heads], 1)
             at_labels = chunk.label_positions[:, None].expand(-1, len(heads), -1)
-            found.append(at_least_float32(patterns).gather(2, at_labels))
+            found.append(patterns.gather(2, at_labels))
         rows.append(torch.cat(scores))
         attention.append(torch.cat(found))
     shape = (len(orders), len(strengths))

@@ -12,11 +12,12 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
-from icl_circuits.circuits.circuit import require_distinct_heads
 from icl_circuits.errors import InputError
-from icl_circuits.interventions import Metric, ReplaceHeads, mean_z, metric_name, run_each
-from icl_circuits.models import Head, LensModel, all_heads
-from icl_circuits.prompts import PromptBatch
+from icl_circuits.interventions import Metric, ReplaceHeads, mean_z, metric_name
+from icl_circuits.models import LensModel
+from icl_circuits.patching import run_each
+from icl_circuits.prompts import TokenBatch
+from icl_circuits.residual import Head, all_heads, require_distinct_heads
 from icl_circuits.stats import Interval, Statistic, bootstrap, bootstrap_means, generator, weighted_mean
 
 CURVES = ("circuit", "complement", "random")
@@ -68,8 +69,8 @@ class CircuitTest:
 @torch.no_grad()
 def evaluate_circuit(
     model: LensModel,
-    batch: PromptBatch,
-    reference: PromptBatch,
+    batch: TokenBatch,
+    reference: TokenBatch,
     heads: Sequence[Head],
     *,
     sizes: Sequence[int] | None = None,
@@ -121,8 +122,8 @@ def evaluate_circuit(
 @torch.no_grad()
 def minimality(
     model: LensModel,
-    batch: PromptBatch,
-    reference: PromptBatch,
+    batch: TokenBatch,
+    reference: TokenBatch,
     heads: Sequence[Head],
     *,
     metric: Metric = "logit_diff",

@@ -17,38 +17,37 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from icl_circuits.circuits.circuit import LOGITS, Circuit, Edge, Node, head_node, require_distinct_heads
+from icl_circuits.circuits.circuit import Circuit
 from icl_circuits.errors import InputError, Unfit
-from icl_circuits.interventions import (
-    Capture,
-    Embedding,
-    KnockOut,
-    Mean,
-    Metric,
-    Mlp,
-    Patch,
-    Sender,
-    answer_logits,
-    metric_name,
-    path_patch,
-    plain_metric,
-    run_each,
-    values_at,
-)
+from icl_circuits.interventions import KnockOut, Mean, Metric, Patch, metric_name, values_at
 from icl_circuits.models import (
-    Head,
     LensModel,
-    all_heads,
-    at_least_float32,
+    ReadSite,
     is_parallel,
-    kv_head,
     require_additive_heads,
-    require_some_heads,
     scores_are_live,
     unmasked,
 )
-from icl_circuits.progress import progress
+from icl_circuits.patching import path_patch, plain_metric, run_each
+from icl_circuits.progress import tracked
 from icl_circuits.prompts import PromptBatch
+from icl_circuits.residual import (
+    Capture,
+    Edge,
+    Embedding,
+    Head,
+    Label,
+    Last,
+    Logits,
+    Query,
+    Sender,
+    Text,
+    all_heads,
+    all_mlps,
+    answer_logits,
+    require_distinct_heads,
+    require_some_heads,
+)
 
 Scores = dict[Edge, Float[np.ndarray, " prompt"]]
 
@@ -84,18 +83,17 @@ def find_circuit(
             `path_patch` raise.
     """
     heads = require_distinct_heads(model, heads)
-    if not batch.label_positions.shape[1]:
+    if not batch.n_demos:
         raise Unfit("zero-shot prompts have no label positions to draw a circuit from: use 1 shot or more")
     if n_upstream < 0:
         raise InputError(f"n_upstream is {n_upstream}: give 0 or more")
-    demos = range(batch.label_positions.shape[1])
-    edges = []
+    demos, edges = range(batch.n_demos), list[Edge]()
     if scores_are_live(model):
-        edges += [Edge(Node("text", index=demo), Node("label", index=demo)) for demo in demos]
-        edges.append(Edge(Node("query"), Node("last")))
-    for head in map(head_node, heads):
-        edges += [Edge(Node("label", index=demo), head, name) for name in ("k", "v") for demo in demos]
-        edges += [Edge(Node("last"), head, "q"), Edge(head, LOGITS)]
+        edges += [*(Edge(Text(demo), Label(demo)) for demo in demos), Edge(Query(), Last())]
+    for head in heads:
+        edges += [Edge(Label(demo), head, "k") for demo in demos]
+        edges += [Edge(Label(demo), head, "v") for demo in demos]
+        edges += [Edge(Last(), head, "q"), Edge(head, Logits())]
     if n_upstream:
         edges += _strongest_upstream(
             model, batch if choose_on is None else choose_on, heads, n_upstream, metric, budget
@@ -139,43 +137,41 @@ def score_edges(
 
 def _kind(edge: Edge, batch: PromptBatch) -> str:
     """How an edge is measured; `InputError` for one that cannot be."""
-    sender, receiver, n_demos = edge.sender, edge.receiver, batch.label_positions.shape[1]
-    if sender.kind in ("text", "label") and not 0 <= (-1 if sender.index is None else sender.index) < n_demos:
-        raise InputError(f"edge {edge}: the prompts have demonstrations 0..{n_demos - 1}")
-    ends = sender.kind, receiver.kind, edge.input
-    if ends in (("label", "head", "k"), ("label", "head", "v")):
+    sender, into_head = edge.sender, isinstance(edge.receiver, Head)
+    if isinstance(sender, Text | Label) and not 0 <= sender.demo < batch.n_demos:
+        raise InputError(f"edge {edge}: the prompts have demonstrations 0..{batch.n_demos - 1}")
+    if isinstance(sender, Label) and into_head and edge.input in ("k", "v"):
         return "label"
-    if ends == ("last", "head", "q"):
+    if isinstance(sender, Last) and into_head and edge.input == "q":
         return "query"
-    if sender.kind in ("head", "mlp", "embed") and ends[1:] in (("head", "q"), ("logits", None)):
+    if isinstance(sender, Sender) and ((into_head and edge.input == "q") or edge == Edge(sender, Logits())):
         return "path"
-    if ends == ("query", "last", None) or (ends == ("text", "label", None) and sender.index == receiver.index):
+    if edge == Edge(Query(), Last()) or (isinstance(sender, Text) and edge == Edge(sender, Label(sender.demo))):
         return "text"
     raise InputError(f"edge {edge} is none that a circuit has: see find_circuit for those that are")
 
 
 def _label_edges(model: LensModel, batch: PromptBatch, edges: list[Edge], metric: Metric, budget: int | None) -> Scores:
     """What each head's score and value at each label position contribute, as patches of z at the answer position."""
-    heads = require_some_heads(model, tuple(dict.fromkeys(_head(edge.receiver) for edge in edges)))
+    heads = require_some_heads(model, tuple(dict.fromkeys(_head(edge) for edge in edges)))
     layers = sorted({head.layer for head in heads})
     live = scores_are_live(model)  # where not, a score is known up to what all of its row share, as log attention
-    site = "attn_scores" if live else "pattern"
-    row_names, values = ([f"blocks.{layer}.attn.hook_{name}" for layer in layers] for name in (site, "v"))
+    site: ReadSite = "attn_scores" if live else "pattern"
     changed: dict[Head, list[Float[Tensor, "input batch demo d_head"]]] = {head: [] for head in heads}
     for chunk in batch.chunks():
-        at_answer, everywhere = Capture(row_names, chunk.last), Capture(values)
+        at_answer = Capture([(site, layer) for layer in layers], chunk.last)
+        everywhere = Capture([("v", layer) for layer in layers])
         answer_logits(model, chunk, at_answer, everywhere)
         for head in heads:
-            row = at_least_float32(at_answer.found[f"blocks.{head.layer}.attn.hook_{site}"][:, head.head])
-            scores = row if live else row.log()
-            v = everywhere.found[f"blocks.{head.layer}.attn.hook_v"][:, :, kv_head(model, head.head)]
-            both = like_any_label(scores, at_least_float32(v), chunk.label_positions)
+            row, v = at_answer.of(model, site, head), everywhere.of(model, "v", head)
+            both = like_any_label(row if live else row.log(), v, chunk.label_positions)
             changed[head].append(torch.stack(both))
     z_of = {head: torch.cat(parts, 1) for head, parts in changed.items()}
     at_last, variants = batch.last[:, None], []
     for edge in edges:
-        head = _head(edge.receiver)
-        z = z_of[head][int(edge.input == "v"), :, edge.sender.index]
+        head = _head(edge)
+        assert isinstance(edge.sender, Label)  # `_kind` lets no other node be read there
+        z = z_of[head][int(edge.input == "v"), :, edge.sender.demo]
         variants.append((Patch("z", head.layer, z[:, None], at_last, head=head.head),))
     run = run_each(model, batch, variants, metric, budget=budget, description="label edges")
     return dict(zip(edges, (run.base - run.values).numpy(), strict=True))
@@ -207,7 +203,7 @@ def _query_edges(model: LensModel, batch: PromptBatch, edges: list[Edge], metric
     """What each head's query says of its prompt: it becomes the mean over the prompts."""
     if len(batch) < 2:
         raise Unfit("the mean query of one prompt is its own: give 2 prompts or more")
-    heads = [_head(edge.receiver) for edge in edges]
+    heads = [_head(edge) for edge in edges]
     mean = values_at(model, batch, Mean(batch), [("q", layer) for layer in {head.layer for head in heads}], "last")
     at_last = batch.last[:, None]
     variants = [(Patch("q", layer, mean("q", layer, head), at_last, head=head),) for layer, head in heads]
@@ -217,54 +213,40 @@ def _query_edges(model: LensModel, batch: PromptBatch, edges: list[Edge], metric
 
 def _path_edges(model: LensModel, batch: PromptBatch, edges: list[Edge], metric: Metric, budget: int | None) -> Scores:
     """What the direct paths of heads, MLPs and the embedding contribute to queries and to the logits."""
-    senders = tuple(dict.fromkeys(_sender(edge.sender) for edge in edges))
-    receivers = tuple(dict.fromkeys(_head(edge.receiver) for edge in edges if edge.input))
-    logits = any(edge.input is None for edge in edges)
+    senders = tuple(dict.fromkeys(edge.sender for edge in edges if isinstance(edge.sender, Sender)))
+    receivers = tuple(dict.fromkeys(edge.receiver for edge in edges if isinstance(edge.receiver, Head)))
+    logits = any(isinstance(edge.receiver, Logits) for edge in edges)
     found = path_patch(model, batch, senders=senders, receivers=receivers, logits=logits, metric=metric, budget=budget)
-    effect = {(edge.sender, edge.receiver): effect for edge, effect in zip(found.edges, found.effect, strict=True)}
-    missing = [e for e in edges if (_sender(e.sender), e.receiver.head) not in effect]
-    if missing:
-        raise InputError(f"edge {missing[0]}: its sender does not lie below its receiver")
-    return {edge: -effect[_sender(edge.sender), edge.receiver.head] for edge in edges}
+    effect = dict(zip(found.edges, found.effect, strict=True))
+    missing = next((edge for edge in edges if edge not in effect), None)
+    if missing is not None:
+        raise InputError(f"edge {missing}: its sender does not lie below its receiver")
+    return {edge: -effect[edge] for edge in edges}
 
 
 def _strongest_upstream(
     model: LensModel, batch: PromptBatch, heads: tuple[Head, ...], n_upstream: int, metric: Metric, budget: int | None
 ) -> list[Edge]:
     """The edges from the components whose direct paths to each head's query contribute most."""
-    senders: list[Sender] = [Embedding(), *all_heads(model)]
-    if not getattr(model.cfg, "attn_only", False):
-        senders += [Mlp(layer) for layer in range(model.cfg.n_layers)]
+    senders: list[Sender] = [Embedding(), *all_heads(model), *all_mlps(model)]
     found = path_patch(model, batch, senders=senders, receivers=heads, metric=metric, budget=budget)
-    effect, chosen = np.abs(found.effect.mean(axis=1)), []
+    effect, chosen = np.abs(found.effect.mean(axis=1)), list[Edge]()
     for head in heads:
         into = [i for i, edge in enumerate(found.edges) if edge.receiver == head]
-        for i in sorted(into, key=lambda i: -effect[i])[:n_upstream]:
-            chosen.append(Edge(_sender_node(found.edges[i].sender), head_node(head), "q"))
+        chosen += [found.edges[i] for i in sorted(into, key=lambda i: -effect[i])[:n_upstream]]
     return chosen
 
 
-def _sender_node(sender: Sender) -> Node:
-    if isinstance(sender, Head):
-        return head_node(sender)
-    return Node("mlp", sender.layer) if isinstance(sender, Mlp) else Node("embed")
-
-
-def _sender(node: Node) -> Sender:
-    if node.head is not None:
-        return node.head
-    return Embedding() if node.layer is None else Mlp(node.layer)  # `_kind` lets no other node send
-
-
-def _head(node: Node) -> Head:
-    assert node.head is not None  # `_kind` lets no other node be read by q, k or v
-    return node.head
+def _head(edge: Edge) -> Head:
+    """The head that an edge ends in."""
+    assert isinstance(edge.receiver, Head)  # `_kind` lets no other node be read by q, k or v
+    return edge.receiver
 
 
 def _text_edges(model: LensModel, batch: PromptBatch, edges: list[Edge], metric: Metric, budget: int | None) -> Scores:
     """What attention along text -> label contributes, a demonstration at a time, and along query -> last."""
     layers, rows = tuple(range(model.cfg.n_layers)), []
-    for edge in progress([None, *edges], "text edges"):
+    for edge in tracked([None, *edges], "text edges"):
         values = []
         for chunk in batch.chunks():
             cut = [] if edge is None else [KnockOut(layers, _attention_along(chunk, edge))]
@@ -276,8 +258,9 @@ def _text_edges(model: LensModel, batch: PromptBatch, edges: list[Edge], metric:
 
 def _attention_along(batch: PromptBatch, edge: Edge) -> Bool[Tensor, "batch pos src_pos"]:
     """The attention edges from a text's tokens to its label position, or from the query's to the answer position."""
-    reader = batch.last if edge.sender.index is None else batch.label_positions[:, edge.sender.index]
-    segment = batch.label_positions.shape[1] if edge.sender.index is None else edge.sender.index
+    demo = edge.sender.demo if isinstance(edge.sender, Text) else None
+    reader = batch.last if demo is None else batch.label_positions[:, demo]
+    segment = batch.n_demos if demo is None else demo
     position = torch.arange(batch.tokens.shape[1], device=batch.tokens.device)
     reads = position == reader[:, None]
     read = (batch.segments == segment) & ~reads

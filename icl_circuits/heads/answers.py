@@ -9,9 +9,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from icl_circuits.interventions import Intervention, MetricName, Variant, answer_logits, from_logits, run_each
+from icl_circuits.interventions import Intervention, MetricName, from_logits
 from icl_circuits.models import LensModel
-from icl_circuits.prompts import PromptBatch
+from icl_circuits.patching import Variant, run_each
+from icl_circuits.prompts import TokenBatch
+from icl_circuits.residual import answer_logits
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Answers:
         return Answers(**{name: values[index] for name, values in vars(self).items()})
 
 
-def score_answers(logits: Float[Tensor, "batch d_vocab"], batch: PromptBatch) -> Float[Tensor, "batch 4"]:
+def score_answers(logits: Float[Tensor, "batch d_vocab"], batch: TokenBatch) -> Float[Tensor, "batch 4"]:
     """Score answer-position logits by every rule, in the order of the fields of `Answers`: a metric of the engine."""
     return torch.stack([from_logits(cast(MetricName, field.name), logits, batch) for field in fields(Answers)], -1)
 
@@ -51,7 +53,7 @@ def as_answers(scores: Float[Tensor, "*prompts 4"]) -> Answers:
 
 
 def answer_each(
-    model: LensModel, batch: PromptBatch, variants: Sequence[Variant], description: str
+    model: LensModel, batch: TokenBatch, variants: Sequence[Variant], description: str
 ) -> tuple[Answers, Answers]:
     """The model's answers with nothing changed `[prompt]`, and under each variant `[variant prompt]`."""
     found = run_each(model, batch, variants, score_answers, description=description)
@@ -59,7 +61,7 @@ def answer_each(
 
 
 @torch.no_grad()
-def answer(model: LensModel, batch: PromptBatch, *interventions: Intervention) -> Answers:
+def answer(model: LensModel, batch: TokenBatch, *interventions: Intervention) -> Answers:
     """The model's answers to `batch`, under interventions that hold for any prompt (no positions of their own)."""
     chunks = batch.chunks()
     return as_answers(torch.cat([score_answers(answer_logits(model, c, *interventions), c) for c in chunks]))

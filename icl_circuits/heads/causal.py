@@ -11,8 +11,9 @@ from jaxtyping import Float
 from icl_circuits.errors import require_one_of
 from icl_circuits.heads.answers import Answers, answer_each
 from icl_circuits.interventions import ZeroHeads
-from icl_circuits.models import Head, LensModel, all_heads, require_per_head_z
-from icl_circuits.prompts import PromptBatch
+from icl_circuits.models import LensModel, require_per_head_z
+from icl_circuits.prompts import TokenBatch
+from icl_circuits.residual import Head, all_heads
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class HeadEffects:
 
 def zero_each_head(
     model: LensModel,
-    batch: PromptBatch,
+    batch: TokenBatch,
     heads: Sequence[Head] | None = None,
     *,
     positions: Literal["last", "all"] = "last",

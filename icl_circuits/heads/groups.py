@@ -11,8 +11,9 @@ from icl_circuits.errors import InputError
 from icl_circuits.heads.answers import Answers, answer_each
 from icl_circuits.heads.selection import InContextHeads
 from icl_circuits.interventions import ZeroHeads
-from icl_circuits.models import Head, LensModel, all_heads
+from icl_circuits.models import LensModel
 from icl_circuits.prompts import PromptBatch
+from icl_circuits.residual import Head, all_heads
 from icl_circuits.stats import bootstrap_mean, generator
 
 

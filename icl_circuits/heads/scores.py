@@ -6,10 +6,10 @@ import numpy as np
 
 from icl_circuits.errors import InputError
 from icl_circuits.heads.causal import HeadEffects, zero_each_head
-from icl_circuits.heads.increase import LogProbIncrease, log_prob_increase
 from icl_circuits.heads.selection import InContextHeads, select_heads
-from icl_circuits.models import Head, LensModel
+from icl_circuits.models import LensModel
 from icl_circuits.prompts import PromptBatch
+from icl_circuits.residual import Head, LogProbIncrease, log_prob_increase
 
 
 @dataclass(frozen=True)

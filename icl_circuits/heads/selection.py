@@ -9,8 +9,7 @@ from jaxtyping import Float, Int
 
 from icl_circuits.errors import InputError
 from icl_circuits.heads.causal import HeadEffects
-from icl_circuits.heads.increase import LogProbIncrease
-from icl_circuits.models import Head
+from icl_circuits.residual import Head, LogProbIncrease
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class InContextHead:
     """Causal score, nats: mean log-probability of the right label lost."""
 
     @property
-    def index(self) -> Head:
+    def component(self) -> Head:
         """The head itself."""
         return Head(self.layer, self.head)
 
@@ -43,7 +42,7 @@ class InContextHeads:
 
     def of(self, label: str | None = None) -> tuple[Head, ...]:
         """The heads of one label (its fooheads, say), or all."""
-        return tuple(head.index for head in self.heads if label in (None, head.label))
+        return tuple(head.component for head in self.heads if label in (None, head.label))
 
     def to_frame(self) -> pd.DataFrame:
         """One row a head, best first."""

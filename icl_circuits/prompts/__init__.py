@@ -1,6 +1,6 @@
 """Text to tokens: data sets, the paper's template and its variants, batches with exact label positions."""
 
-from icl_circuits.prompts.batch import DEFAULT_SEPARATOR, PromptBatch, encode
+from icl_circuits.prompts.batch import DEFAULT_SEPARATOR, PromptBatch, encode, label_positions_of
 from icl_circuits.prompts.prompt import (
     Demo,
     Prompt,
@@ -12,6 +12,7 @@ from icl_circuits.prompts.prompt import (
     zero_shot,
 )
 from icl_circuits.prompts.rows import Row, Rows, load_rows
+from icl_circuits.prompts.token_batch import TokenBatch
 
 __all__ = [
     "DEFAULT_SEPARATOR",
@@ -20,9 +21,11 @@ __all__ = [
     "PromptBatch",
     "Row",
     "Rows",
+    "TokenBatch",
     "encode",
     "group_by_label",
     "imbalance",
+    "label_positions_of",
     "load_rows",
     "reorder",
     "reverse_labels",

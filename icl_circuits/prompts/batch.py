@@ -1,31 +1,25 @@
 """Prompts as tokens: exact label positions, right padding, and the position where the answer is read."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from icl_circuits.errors import InputError
 from icl_circuits.models import LensModel, device_of, model_card
 from icl_circuits.prompts.prompt import Prompt
+from icl_circuits.prompts.token_batch import TokenBatch
 
 DEFAULT_SEPARATOR = " "
 
 
-@dataclass(frozen=True)
-class PromptBatch:
-    """Prompts ready for a model.
+@dataclass(frozen=True, kw_only=True)
+class PromptBatch(TokenBatch):
+    """Prompts of demonstrations and a query: `last` holds the final `:`, the target is the right label's token."""
 
-    Right padding (with each prompt's own last token) is exact in a causal model whatever its position embedding:
-    nothing after `last` is read.
-    """
-
-    tokens: Int[Tensor, "batch pos"]
-    last: Int[Tensor, " batch"]
-    """Position of the final `:`, where the answer is predicted."""
     label_positions: Int[Tensor, "batch demo"]
     """Position of each demonstration's label token."""
     demo_labels: Int[Tensor, "batch demo"]
@@ -35,13 +29,9 @@ class PromptBatch:
     label_tokens: Int[Tensor, " label"]
     """Vocabulary id of each label word in its place after a `:`."""
     prompts: tuple[Prompt, ...]
-    texts: tuple[str, ...]
     separator: str
     n_prepended: int
     """How many positions before the text hold a BOS token: 0 or 1."""
-
-    def __len__(self) -> int:
-        return self.tokens.shape[0]
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -49,14 +39,19 @@ class PromptBatch:
         return self.prompts[0].labels
 
     @property
-    def gold_tokens(self) -> Int[Tensor, " batch"]:
-        """Vocabulary id of each prompt's right label."""
-        return self.label_tokens[self.gold]
+    def n_demos(self) -> int:
+        """How many demonstrations each prompt has."""
+        return self.label_positions.shape[1]
 
     @property
-    def is_text(self) -> Bool[Tensor, "batch pos"]:
-        """True at the prompt's own positions, False at the padding after `last`."""
-        return torch.arange(self.tokens.shape[1], device=self.tokens.device) <= self.last[:, None]
+    def answer_tokens(self) -> Int[Tensor, " label"]:
+        """The label words' tokens."""
+        return self.label_tokens
+
+    def margin(self, logits: Float[Tensor, "*rows batch label"]) -> Float[Tensor, "*rows batch"]:
+        """Each prompt's logit of the right label less that of the best other label, from the labels' logits."""
+        gold = self.gold.expand(logits.shape[:-1])[..., None]
+        return logits.gather(-1, gold)[..., 0] - logits.scatter(-1, gold, float("-inf")).amax(-1)
 
     @property
     def segments(self) -> Int[Tensor, "batch pos"]:
@@ -67,33 +62,18 @@ class PromptBatch:
         segment = torch.searchsorted(self.label_positions, position)
         return segment.masked_fill((position < self.n_prepended) | ~self.is_text, -1)
 
-    def chunks(self, max_tokens: int = 4096) -> Iterator["PromptBatch"]:
-        """The batch in parts of at most `max_tokens` tokens (never less than one prompt), each padded no further than
-        its own longest prompt.
-        """
-        for start, stop in self.parts(max_tokens):
-            part = self.select(range(start, stop))
-            yield replace(part, tokens=part.tokens[:, : int(part.last.max()) + 1])
+    def _of_rows(self, rows: list[int]) -> dict[str, Any]:
+        return super()._of_rows(rows) | {
+            "label_positions": self.label_positions[rows],
+            "demo_labels": self.demo_labels[rows],
+            "gold": self.gold[rows],
+            "prompts": tuple(self.prompts[row] for row in rows),
+        }
 
-    def parts(self, max_tokens: int = 4096) -> Iterator[tuple[int, int]]:
-        """The bounds of consecutive parts of at most `max_tokens` tokens, never less than one prompt."""
-        rows = max(1, max_tokens // self.tokens.shape[1])
-        for start in range(0, len(self), rows):
-            yield start, min(start + rows, len(self))
 
-    def select(self, rows: Sequence[int]) -> "PromptBatch":
-        """The prompts `rows`, in that order, padded as they are."""
-        index = torch.tensor(rows, dtype=torch.long, device=self.tokens.device)
-        return replace(
-            self,
-            tokens=self.tokens[index],
-            last=self.last[index],
-            label_positions=self.label_positions[index],
-            demo_labels=self.demo_labels[index],
-            gold=self.gold[index],
-            prompts=tuple(self.prompts[row] for row in rows),
-            texts=tuple(self.texts[row] for row in rows),
-        )
+def label_positions_of(batch: TokenBatch) -> Int[Tensor, "batch demo"]:
+    """The label positions of prompts with demonstrations; none, `[batch 0]`, of others."""
+    return batch.label_positions if isinstance(batch, PromptBatch) else batch.last.new_zeros(len(batch), 0)
 
 
 def encode(
@@ -148,13 +128,15 @@ def encode(
     def integers(values: Any) -> Tensor:
         return torch.tensor(values, dtype=torch.long, device=device)
 
+    gold, labelled = integers([prompt.gold for prompt in prompts]), integers(label_tokens)
     return PromptBatch(
         tokens=integers([row.tokens + row.tokens[-1:] * (width - len(row.tokens)) for row in rows]),
         last=integers([len(row.tokens) - 1 for row in rows]),
         label_positions=integers([row.label_positions for row in rows]).reshape(len(rows), n_demos),
         demo_labels=integers([[demo.label for demo in p.demos] for p in prompts]).reshape(len(rows), n_demos),
-        gold=integers([prompt.gold for prompt in prompts]),
-        label_tokens=integers(label_tokens),
+        gold=gold,
+        label_tokens=labelled,
+        target=labelled[gold],
         prompts=tuple(prompts),
         texts=tuple(row.text for row in rows),
         separator=separator,

@@ -9,9 +9,10 @@ from typing import Any
 from icl_circuits.errors import InputError
 from icl_circuits.heads import Scores, score_heads
 from icl_circuits.jobs import Settings
-from icl_circuits.models import Head, LensModel, provenance
+from icl_circuits.models import LensModel, provenance
 from icl_circuits.prompts import Prompt, PromptBatch, Rows, encode, sample_prompts
 from icl_circuits.report import RunRecord
+from icl_circuits.residual import Head
 
 EVALUATION_SEED = 1_000_003
 """Added to the seed for the evaluation prompts, so that neighbouring seeds share none."""

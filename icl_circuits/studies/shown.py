@@ -19,7 +19,7 @@ def head_table(selected: InContextHeads) -> Table:
     """The selected heads, as text."""
     rows = [
         (
-            str(head.index),
+            str(head.component),
             head.label,
             f"{head.log_prob_increase:.3f}",
             f"{head.accuracy_drop:+.3f}",

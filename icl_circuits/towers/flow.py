@@ -17,10 +17,11 @@ from torch import Tensor
 
 from icl_circuits.errors import InputError, Unfit
 from icl_circuits.heads import Answers, as_answers, score_answers
-from icl_circuits.interventions import Capture, KnockOut, answer_logits
-from icl_circuits.models import LensModel, at_least_float32, require_layer
-from icl_circuits.progress import progress
+from icl_circuits.interventions import KnockOut
+from icl_circuits.models import LensModel, Place, require_layer
+from icl_circuits.progress import tracked
 from icl_circuits.prompts import PromptBatch
+from icl_circuits.residual import Capture, answer_logits, final_state
 from icl_circuits.stats import bootstrap_mean, generator
 
 ROUTES = ("text -> label", "query -> last", "near -> last", "far -> last", "labels -> last")
@@ -109,7 +110,7 @@ def knock_out_flow(model: LensModel, batch: PromptBatch, *, layers: Sequence[int
     chunks = list(batch.chunks())
     base = torch.cat([score_answers(answer_logits(model, chunk), chunk) for chunk in chunks])
     rows = []
-    for route, layer in progress([(route, layer) for route in ROUTES for layer in first], "knocking out attention"):
+    for route, layer in tracked([(route, layer) for route in ROUTES for layer in first], "knocking out attention"):
         cut = tuple(range(layer, n_layers))
         parts = [score_answers(answer_logits(model, c, KnockOut(cut, route_edges(c, route))), c) for c in chunks]
         rows.append(torch.cat(parts))
@@ -187,7 +188,7 @@ def probe_flow(
     known = np.logical_and.reduce([(target >= 0).all(axis=1) for target in targets[1].values()])
     rng = generator(seed)
     found = np.full((2, len(PROBED), len(layers), len(test)), np.nan)
-    for i in progress(range(len(layers)), "probing"):
+    for i in tracked(range(len(layers)), "probing"):
         for p, name in enumerate(PROBED):
             (x, x_test), (y, y_test) = ([_samples(s[:, i], name) for s in states], [t[name] for t in targets])
             for control in range(2):
@@ -203,13 +204,12 @@ def _states(
     model: LensModel, batch: PromptBatch, layers: tuple[int, ...]
 ) -> Float[np.ndarray, "prompt layer place d_model"]:
     """The residual states at the answer position (place 0) and the label positions."""
-    names = [f"blocks.{layer}.hook_resid_pre" for layer in layers[:-1]]
-    names.append(f"blocks.{model.cfg.n_layers - 1}.hook_resid_post")
+    places: list[Place] = [*(("resid_pre", layer) for layer in layers[:-1]), final_state(model)]
     parts = []
     for chunk in batch.chunks():
-        capture = Capture(names, torch.cat([chunk.last[:, None], chunk.label_positions], 1))
+        capture = Capture(places, torch.cat([chunk.last[:, None], chunk.label_positions], 1))
         answer_logits(model, chunk, capture)
-        parts.append(torch.stack([at_least_float32(capture.found[name]) for name in names], 1).cpu())
+        parts.append(torch.stack([capture.at(*place) for place in places], 1).cpu())
     return torch.cat(parts).numpy()
 
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from icl_circuits.models import Head
+from icl_circuits.residual import Head
 from icl_circuits.stats import Interval, bootstrap_mean
 from icl_circuits.towers.ov import LabelFeatures, OVCircuits
 from icl_circuits.towers.qk import MetricLearning
-from icl_circuits.towers.reversal import Reversal
+from icl_circuits.towers.reversed_labels import Reversal
 
 Measures = dict[str, Interval | float | None]
 """By name: means over prompts with their 95 % bootstrap intervals, or numbers without; None: not measured."""

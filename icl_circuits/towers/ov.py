@@ -16,21 +16,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from icl_circuits.interventions import Capture, answer_logits
-from icl_circuits.models import (
-    Head,
-    LensModel,
-    at_least_float32,
-    attention_weights,
-    factored,
-    kv_head,
-    norm_of,
-    readout,
-    require_additive_heads,
-    require_some_heads,
-)
-from icl_circuits.progress import progress
-from icl_circuits.prompts import PromptBatch
+from icl_circuits.models import LensModel, at_least_float32, attention_weights, factored, norm_of, readout
+from icl_circuits.progress import tracked
+from icl_circuits.prompts import PromptBatch, TokenBatch
+from icl_circuits.residual import Capture, Head, Moves, answer_logits, final_state, require_some_heads
 from icl_circuits.stats import bootstrap_mean
 
 
@@ -159,14 +148,17 @@ def label_features(model: LensModel, batch: PromptBatch, heads: Sequence[Head]) 
     logits = np.full((*shape, len(batch.labels)), np.nan, np.float32)
     start = 0
     one = torch.ones(1, device=out.W_U.device)
-    for chunk in progress(list(batch.chunks()), "label features"):
-        final, alpha, v, W_O = _values(model, chunk, heads)
-        scale, text = out.norm.scale(final)[:, None], chunk.is_text.cpu().numpy()
+    for chunk in tracked(list(batch.chunks()), "label features"):
+        moves, final = Moves(heads, chunk.last), Capture([final_state(model)], chunk.last)
+        answer_logits(model, chunk, moves, final)
+        scale = out.norm.scale(final.at(*final_state(model)))[:, None]
+        text = chunk.is_text.cpu().numpy()
         stop, width = start + len(chunk), chunk.tokens.shape[1]
-        for place in range(len(heads)):
-            onto_labels = out.norm.linear(W_O[place], one) @ out.W_U[:, batch.label_tokens]
-            projected = v[place] @ onto_labels / scale
-            attention[start:stop, place, :width] = np.where(text, alpha[place].cpu().numpy(), np.nan)
+        for place, head in enumerate(heads):
+            moved = moves.of(model, head)
+            onto_labels = out.norm.linear(moved.W_O, one) @ out.W_U[:, batch.label_tokens]
+            projected = moved.v @ onto_labels / scale
+            attention[start:stop, place, :width] = np.where(text, moved.alpha.cpu().numpy(), np.nan)
             logits[start:stop, place, :width] = np.where(text[..., None], projected.cpu().numpy(), np.nan)
         start = stop
     return LabelFeatures(
@@ -181,7 +173,7 @@ def label_features(model: LensModel, batch: PromptBatch, heads: Sequence[Head]) 
 
 
 def value_output(
-    model: LensModel, batch: PromptBatch, head: Head
+    model: LensModel, batch: TokenBatch, head: Head
 ) -> tuple[Float[Tensor, "batch src_pos d_model"], Float[Tensor, "batch src_pos d_model"]]:
     """The raw and the weighted value-output vectors of a head: `vo_p` and `alpha_p vo_p` at every source position.
 
@@ -195,34 +187,18 @@ def value_output(
 
 @torch.no_grad()
 def value_outputs(
-    model: LensModel, batch: PromptBatch, heads: Sequence[Head]
+    model: LensModel, batch: TokenBatch, heads: Sequence[Head]
 ) -> list[tuple[Float[Tensor, "batch src_pos d_model"], Float[Tensor, "batch src_pos d_model"]]]:
     """`value_output` of several heads, from one forward pass.
 
     Raises:
         InputError: a head that does not exist.
     """
-    _, alpha, v, W_O = _values(model, batch, require_some_heads(model, heads))
-    raw = [values @ matrix for values, matrix in zip(v, W_O, strict=True)]
-    return [(vectors, row[..., None] * vectors) for vectors, row in zip(raw, alpha, strict=True)]
-
-
-def _values(
-    model: LensModel, batch: PromptBatch, heads: tuple[Head, ...]
-) -> tuple[Float[Tensor, "batch d_model"], list[Tensor], list[Tensor], list[Tensor]]:
-    """The final state at the answer; for each head `alpha [batch src_pos]`, `v [batch src_pos d_head]`, and its W_O."""
-    require_additive_heads(model)
-    layers = sorted({head.layer for head in heads})
-    final = f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"
-    at_answer = Capture([final, *(f"blocks.{layer}.attn.hook_pattern" for layer in layers)], batch.last)
-    everywhere = Capture([f"blocks.{layer}.attn.hook_v" for layer in layers])
-    answer_logits(model, batch, at_answer, everywhere)
-    alpha, v, W_O = [], [], []
-    for layer, head in heads:
-        alpha.append(at_least_float32(at_answer.found[f"blocks.{layer}.attn.hook_pattern"][:, head]))
-        v.append(at_least_float32(everywhere.found[f"blocks.{layer}.attn.hook_v"][:, :, kv_head(model, head)]))
-        W_O.append(at_least_float32(attention_weights(model, layer).W_O[head]))
-    return at_least_float32(at_answer.found[final]), alpha, v, W_O
+    heads = require_some_heads(model, heads)
+    moves = Moves(heads, batch.last)
+    answer_logits(model, batch, moves)
+    moved = [moves.of(model, head) for head in heads]
+    return [(each.vectors(), each.weighted()) for each in moved]
 
 
 # --- the weights alone ------------------------------------------------------------------------------------------------

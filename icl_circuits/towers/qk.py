@@ -6,6 +6,7 @@ score `q_T . k_p / scale`. If attention is metric learning, demonstrations of th
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,18 +15,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from icl_circuits.errors import Unfit
-from icl_circuits.interventions import POS_EMBED, Capture, answer_logits, position_sites, positionless
-from icl_circuits.models import (
-    Head,
-    LensModel,
-    at_least_float32,
-    attention_weights,
-    factored,
-    kv_head,
-    require_some_heads,
-)
-from icl_circuits.progress import progress
+from icl_circuits.interventions import position_places, positionless
+from icl_circuits.models import LensModel, Place, at_least_float32, attention_weights, factored, kv_head
+from icl_circuits.progress import tracked
 from icl_circuits.prompts import PromptBatch
+from icl_circuits.residual import Capture, Head, answer_logits, require_some_heads
 from icl_circuits.stats import Interval, bootstrap_mean, generator
 from icl_circuits.towers.ov import effective_rank
 
@@ -66,7 +60,7 @@ def two_towers(model: LensModel, batch: PromptBatch, heads: Sequence[Head]) -> T
     heads = require_some_heads(model, heads)
     if not batch.label_positions.shape[1]:
         raise Unfit("zero-shot prompts have no demonstrations to compare with: use 1 shot or more")
-    parts = [_two_towers(model, chunk, heads) for chunk in progress(list(batch.chunks()), "two towers")]
+    parts = [_two_towers(model, chunk, heads) for chunk in tracked(list(batch.chunks()), "two towers")]
     query, key, score, content, attention = (torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True))
     demo_labels, gold = batch.demo_labels.cpu().numpy(), batch.gold.cpu().numpy()
     return TwoTowers(heads, batch.labels, query, key, score, content, attention, demo_labels, gold)
@@ -74,32 +68,29 @@ def two_towers(model: LensModel, batch: PromptBatch, heads: Sequence[Head]) -> T
 
 def _two_towers(model: LensModel, batch: PromptBatch, heads: tuple[Head, ...]) -> tuple[Tensor, ...]:
     n_pos, last = batch.tokens.shape[1], batch.last[:, None]
-    layers = {head.layer: position_sites(model, head.layer, n_pos) for head in heads}
-    extra = [site for _, sites in layers.values() for site in sites]
-    patterns = [f"blocks.{layer}.attn.hook_pattern" for layer in layers]
-    names = {n: [*(f"blocks.{layer}.attn.hook_{n}" for layer in layers), *dict.fromkeys(extra)] for n in ("q", "k")}
+    layers = {head.layer: position_places(model, head.layer, n_pos) for head in heads}
+    extra: list[Place] = [place for _, places in layers.values() for place in places]
     captures = {
-        "q": Capture([*names["q"], *patterns], last),
-        "k": Capture(names["k"], batch.label_positions),
+        "q": Capture([*(("q", n) for n in layers), *(("pattern", n) for n in layers), *extra], last),
+        "k": Capture([*(("k", n) for n in layers), *extra], batch.label_positions),
     }
     answer_logits(model, batch, *captures.values())
     towers: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
     for layer, (block, _) in layers.items():
         for name, positions in (("q", last), ("k", batch.label_positions)):
-            found = captures[name].found
-            x = found[f"blocks.{layer}.attn.hook_{name}"]
-            content = positionless(block, name, x, found.get(POS_EMBED), found.get(f"blocks.{layer}.hook_resid_pre"))
+            found: dict[Any, Tensor] = captures[name].found
+            x = found[name, layer]
+            content = positionless(block, name, x, found.get(("pos_embed", 0)), found.get(("resid_pre", layer)))
             towers[name, layer] = block.turned(name, x, positions), content
     columns: list[tuple[Tensor, ...]] = []
-    for layer, head in heads:
-        block = layers[layer][0]
+    for head in heads:
+        block = layers[head.layer][0]
         (q, q_content), (k, k_content) = (
-            tuple(at_least_float32(tower[:, :, place]) for tower in towers[name, layer])
-            for name, place in (("q", head), ("k", kv_head(model, head)))
+            tuple(at_least_float32(tower[:, :, place]) for tower in towers[name, head.layer])
+            for name, place in (("q", head.head), ("k", kv_head(model, head.head)))
         )
         score, content_score = block.scores(q, k)[:, 0], block.scores(q_content, k_content)[:, 0]
-        pattern = captures["q"].found[f"blocks.{layer}.attn.hook_pattern"][:, 0, head]
-        attention = at_least_float32(pattern).gather(1, batch.label_positions)
+        attention = captures["q"].of(model, "pattern", head)[:, 0].gather(1, batch.label_positions)
         columns.append((q_content[:, 0], k_content, score, content_score, attention))
     return tuple(torch.stack(column, 1) for column in zip(*columns, strict=True))
 

@@ -7,7 +7,6 @@ the query's side (the keys held as they are) and, another way to split the same 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,20 +15,18 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from icl_circuits.errors import Unfit
-from icl_circuits.interventions import Capture, answer_logits
 from icl_circuits.models import (
+    AttentionWeights,
     Block,
-    Head,
     LensModel,
     NotAlgebraError,
     at_least_float32,
     attention_weights,
-    kv_head,
     read_block,
-    require_some_heads,
 )
-from icl_circuits.progress import progress
+from icl_circuits.progress import tracked
 from icl_circuits.prompts import PromptBatch
+from icl_circuits.residual import Component, Head, Written, components_below, layer_of, require_some_heads
 from icl_circuits.stats import bootstrap_means
 from icl_circuits.towers.ov import mean_where
 
@@ -41,8 +38,8 @@ class TowerReads:
     """The parts of each head's scores, logits: axis `side` is the query tower, then the key tower."""
 
     heads: tuple[Head, ...]
-    components: tuple[str, ...]
-    """`embed`, `L0H0`, ..., `MLP0`, ..., and `bias`: every bias on the way."""
+    components: tuple[Component, ...]
+    """The embedding, heads, MLPs, and every bias on the way."""
     score: Float[np.ndarray, "prompt selected demo"]
     """What the parts of either side add up to."""
     by_component: Float[np.ndarray, "side prompt selected demo component"]
@@ -61,16 +58,15 @@ class TowerReads:
 
     def to_frame(self) -> pd.DataFrame:
         """One row a head, side and component that can reach it: mean part of the class gap with a 95 % interval."""
-        frames = []
-        gaps = self.class_gap()
+        frames, components, gaps = [], [str(component) for component in self.components], self.class_gap()
         for (side, name), (place, head) in (
             ((s, n), (p, h)) for s, n in enumerate(SIDES) for p, h in enumerate(self.heads)
         ):
             values = gaps[side][:, place]
             found = bootstrap_means(values[np.isfinite(values).all(axis=1)].T.astype(np.float64))
-            frame = pd.DataFrame({"layer": head.layer, "head": head.head, "side": name, "component": self.components})
+            frame = pd.DataFrame({"layer": head.layer, "head": head.head, "side": name, "component": components})
             frame = frame.assign(**found.columns("class_gap"))
-            frames.append(frame[[_layer_of(component) < head.layer for component in self.components]])
+            frames.append(frame[[layer_of(component) < head.layer for component in self.components]])
         return pd.concat(frames, ignore_index=True)
 
 
@@ -83,11 +79,6 @@ def _gap(
         gap = mean_where(rows, same_class) - mean_where(rows, ~same_class)
         sides.append(gap.reshape(len(side), side.shape[1], side.shape[3]))
     return np.stack(sides)
-
-
-def _layer_of(component: str) -> int:
-    """The layer that writes a component; -1 for what is there before the first."""
-    return -1 if component in ("embed", "bias") else int(component.removeprefix("MLP").removeprefix("L").split("H")[0])
 
 
 @torch.no_grad()
@@ -103,25 +94,23 @@ def tower_reads(model: LensModel, batch: PromptBatch, heads: Sequence[Head]) -> 
     heads = require_some_heads(model, heads)
     if not batch.label_positions.shape[1]:
         raise Unfit("zero-shot prompts have no demonstrations to compare with: use 1 shot or more")
-    n_layers, n_heads = max(head.layer for head in heads), model.cfg.n_heads
-    has_mlp = not getattr(model.cfg, "attn_only", False)
-    components = ("embed", *(f"L{layer}H{head}" for layer in range(n_layers) for head in range(n_heads)))
-    components += (*(f"MLP{layer}" for layer in range(n_layers if has_mlp else 0)), "bias")
+    n_layers = max(head.layer for head in heads)
+    components = components_below(model, n_layers)
     n_prompts, n_demos = batch.label_positions.shape
     score = np.zeros((n_prompts, len(heads), n_demos), np.float32)
     by_component = np.zeros((2, n_prompts, len(heads), n_demos, len(components)), np.float32)
     by_source = np.zeros((2, n_prompts, len(heads), n_demos, batch.tokens.shape[1]), np.float32)
     start = 0
-    for chunk in progress(list(batch.chunks(2048)), "what the towers read"):
-        writes = _Writes(model, chunk, n_layers)
+    for chunk in tracked(list(batch.chunks(2048)), "what the towers read"):
+        towers = _Towers(model, chunk, heads)
         rows, width = slice(start, start + len(chunk)), chunk.tokens.shape[1]
         for place, head in enumerate(heads):
-            found, directions, biases = writes.directions(head)
+            found, directions, biases = towers.directions(head)
             score[rows, place] = found.cpu().numpy()
-            for side in range(2):
-                parts, sources = writes.parts(side, head.layer, directions[side])
+            kept = [i for i, component in enumerate(components) if layer_of(component) < head.layer]
+            for side, places in enumerate((slice(0, 1), slice(1, None))):
+                parts, sources = towers.written.along(directions[side], head.layer, places)
                 parts[..., -1] += biases[side]
-                kept = [i for i, name in enumerate(components) if _layer_of(name) < head.layer]
                 by_component[side, rows, place][..., kept] = parts.cpu().numpy()
                 by_source[side, rows, place, :, :width] = sources.cpu().numpy()
         start += len(chunk)
@@ -129,26 +118,21 @@ def tower_reads(model: LensModel, batch: PromptBatch, heads: Sequence[Head]) -> 
     return TowerReads(heads, components, score, by_component, by_source, same, batch.segments.cpu().numpy())
 
 
-class _Writes:
-    """What every component below `n_layers` writes at the answer and at the label positions of some prompts."""
+class _Towers:
+    """The towers of some heads, the answer position first and then the label positions, and what is written there."""
 
-    def __init__(self, model: LensModel, batch: PromptBatch, n_layers: int) -> None:
+    def __init__(self, model: LensModel, batch: PromptBatch, heads: tuple[Head, ...]) -> None:
         self.model, self.batch = model, batch
-        self.at = torch.cat([batch.last[:, None], batch.label_positions], 1)
+        layers = range(max(head.layer for head in heads) + 1)
         try:
-            self.blocks = [read_block(model, layer, batch.tokens.shape[1]) for layer in range(n_layers + 1)]
+            self.blocks = [read_block(model, layer, batch.tokens.shape[1]) for layer in layers]
         except NotAlgebraError as error:
             raise Unfit(f"the scores of {model.cfg.model_name!r} cannot be split: {error}") from None
         for block in self.blocks:
             self._require_linear(block)
-        sites = ["attn.hook_z", "attn.hook_pattern", *([] if self.blocks[0].mlp is None else ["hook_mlp_out"])]
-        names = [f"blocks.{layer}.{site}" for layer in range(n_layers) for site in sites]
-        here = Capture([*names, *(f"blocks.{layer}.hook_resid_pre" for layer in range(n_layers + 1))], self.at)
-        everywhere = Capture([f"blocks.{layer}.attn.hook_v" for layer in range(n_layers)])
-        answer_logits(model, batch, here, everywhere)
-        self.here = {name: at_least_float32(value) for name, value in here.found.items()}
-        self.v = [at_least_float32(everywhere.found[f"blocks.{layer}.attn.hook_v"]) for layer in range(n_layers)]
-        self.weights = [attention_weights(model, layer) for layer in range(n_layers + 1)]
+        at = torch.cat([batch.last[:, None], batch.label_positions], 1)
+        self.written = Written(model, batch, at, layers[-1])
+        self.weights: dict[int, AttentionWeights] = {h.layer: attention_weights(model, h.layer) for h in heads}
 
     def _require_linear(self, block: Block) -> None:
         reasons = {
@@ -165,7 +149,7 @@ class _Writes:
         the tower's position moves them, and what the biases of norm and projection add `[batch demo]`.
         """
         block, weights = self.blocks[head.layer], self.weights[head.layer]
-        resid = self.here[f"blocks.{head.layer}.hook_resid_pre"]
+        resid = self.written.here["resid_pre", head.layer]
         normed, scale = block.ln1(resid), block.ln1.scale(resid)
         labels, last = self.batch.label_positions, self.batch.last[:, None].expand_as(self.batch.label_positions)
         W_Q, W_K = at_least_float32(weights.W_Q[head.head]), at_least_float32(weights.W_K[head.head])
@@ -188,26 +172,3 @@ class _Writes:
             return x
         rotary = block.rotary.inverse if back else block.rotary
         return rotary(x[:, :, None], positions)[:, :, 0]
-
-    def parts(
-        self, side: int, layer: int, along: Float[Tensor, "batch demo d_model"]
-    ) -> tuple[Float[Tensor, "batch demo component"], Float[Tensor, "batch demo src_pos"]]:
-        """What each component below `layer` moves a score by, the biases last, and the same by source position."""
-        places = slice(0, 1) if side == 0 else slice(1, None)
-        own = self.at[:, places].expand(*along.shape[:2])
-        embed = (self.here["blocks.0.hook_resid_pre"][:, places] * along).sum(-1)
-        sources = along.new_zeros(*along.shape[:2], self.batch.tokens.shape[1])
-        by_heads, by_mlps, bias, standing = [], [], torch.zeros_like(embed), embed
-        for below in range(layer):
-            weights, block = self.weights[below], self.blocks[below]
-            onto = torch.einsum("bdm,hkm->bdhk", along, at_least_float32(weights.W_O))
-            by_heads.append((self.here[f"blocks.{below}.attn.hook_z"][:, places] * onto).sum(-1))
-            pattern = self.here[f"blocks.{below}.attn.hook_pattern"][:, places]
-            v = self.v[below][:, :, [kv_head(self.model, head) for head in range(self.model.cfg.n_heads)]]
-            sources = sources + (pattern * torch.einsum("bshk,bdhk->bdhs", v, onto)).sum(2)
-            bias = bias + along @ at_least_float32(weights.b_O)
-            if block.mlp is not None:
-                by_mlps.append((self.here[f"blocks.{below}.hook_mlp_out"][:, places] * along).sum(-1))
-                standing = standing + by_mlps[-1]
-        columns: list[Any] = [embed[..., None], *by_heads, *(column[..., None] for column in by_mlps), bias[..., None]]
-        return torch.cat(columns, -1), sources.scatter_add(2, own[..., None], standing[..., None])

@@ -8,9 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from icl_circuits.errors import InputError
-from icl_circuits.interventions import Capture, answer_logits
-from icl_circuits.models import Head, LensModel, at_least_float32, readout, require_some_heads
+from icl_circuits.models import LensModel, Place, has_mlp, readout
 from icl_circuits.prompts import PromptBatch
+from icl_circuits.residual import Capture, Head, answer_logits, final_state, require_some_heads
 from icl_circuits.towers.ov import value_outputs
 
 
@@ -40,16 +40,14 @@ def tower_tokens(
     if not 0 <= prompt < len(batch):
         raise InputError(f"prompt {prompt} does not exist: there are prompts 0..{len(batch) - 1}")
     one = batch.select([prompt])
-    out, has_mlp = readout(model), not getattr(model.cfg, "attn_only", False)
-    depth, final = max(head.layer for head in heads), f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"
-    names = [f"blocks.{layer}.hook_resid_pre" for layer in range(depth + 1)]
-    names += [f"blocks.{layer}.hook_mlp_out" for layer in range(depth if has_mlp else 0)]
-    names += [f"blocks.{layer}.attn.hook_pattern" for layer in {head.layer for head in heads}]
-    capture = Capture(list(dict.fromkeys([*names, final])))
+    out, depth = readout(model), max(head.layer for head in heads)
+    places: list[Place] = [("resid_pre", layer) for layer in range(depth + 1)]
+    places += [("mlp_out", layer) for layer in range(depth if has_mlp(model) else 0)]
+    places += [*(("pattern", head.layer) for head in heads), final_state(model)]
+    capture = Capture(places)
     answer_logits(model, one, capture)
-    found = {name: at_least_float32(value[0]) for name, value in capture.found.items()}
     last, labels = int(one.last[0]), one.label_positions[0].tolist()
-    scale = out.norm.scale(found[final][last])
+    scale = out.norm.scale(capture.at(*final_state(model))[0, last])
 
     def described(head: Head, kind: str, position: int, vector: Tensor) -> dict[str, object]:
         order = out.project(vector, scale).argsort(descending=True).tolist()
@@ -60,17 +58,17 @@ def tower_tokens(
             "kind": kind,
             "position": position,
             "token": model.tokenizer.decode([int(one.tokens[0, position])]),
-            "attention": float(found[f"blocks.{head.layer}.attn.hook_pattern"][head.head, last, position]),
+            "attention": float(capture.of(model, "pattern", head)[0, last, position]),
             "top": tuple(model.tokenizer.decode([token]) for token in top),
             "bottom": tuple(model.tokenizer.decode([token]) for token in bottom),
         }
 
     rows = []
     for head, (_, of_head) in zip(heads, value_outputs(model, one, heads), strict=True):
-        resid_pre = found[f"blocks.{head.layer}.hook_resid_pre"]
-        moved = resid_pre - found["blocks.0.hook_resid_pre"]
-        if has_mlp:
-            moved = moved - sum(found[f"blocks.{layer}.hook_mlp_out"] for layer in range(head.layer))
+        resid_pre = capture.at("resid_pre", head.layer)[0]
+        moved = resid_pre - capture.at("resid_pre", 0)[0]
+        if has_mlp(model):
+            moved = moved - sum(capture.at("mlp_out", layer)[0] for layer in range(head.layer))
         weighted = of_head[0]
         attended = ("key", moved), ("query", moved)  # nothing in layer 0
         at_labels = [("value", weighted), *attended[: 1 if head.layer else 0]]

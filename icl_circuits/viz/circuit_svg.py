@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
+from icl_circuits.residual import Edge, Embedding, Head, Label, Last, Logits, Mlp, Node, Query, Text
 from icl_circuits.viz.style import COLOURS
 
 if TYPE_CHECKING:
-    from icl_circuits.circuits import Circuit, Edge, Node
+    from icl_circuits.circuits import Circuit
 
 LEFT, LABEL_WIDTH = 64, 44
 NARROWEST, UNIT = 1080, 116
@@ -44,7 +45,7 @@ class Layout:
 
     width: float
     height: float
-    place: Mapping["Node", tuple[float, float]]
+    place: Mapping[Node, tuple[float, float]]
     """The middle of each node."""
     layers: Mapping[int, float]
     """The height of each layer that has a node."""
@@ -65,36 +66,38 @@ class Layout:
 
 def layout(circuit: "Circuit", n_demos: int) -> Layout:
     """Places for the circuit's nodes: layers that have nodes in rows of equal height, columns a demonstration each."""
-    layers = sorted({node.layer for node in circuit.nodes if node.layer is not None})
+    writers = [node for node in circuit.nodes if isinstance(node, Head | Mlp)]
+    layers = sorted({node.layer for node in writers})
     unit = max(UNIT, (NARROWEST - LEFT - 8) / (n_demos + 1))
     width = LEFT + (n_demos + 1) * unit + 8.0
     bottom = TOP + ROW * (len(layers) + 1) + 40.0
     height_of = {layer: TOP + ROW * (len(layers) - row) for row, layer in enumerate(layers)}
     place: dict[Node, tuple[float, float]] = {}
     for row, layer in enumerate(layers):
-        nodes = [node for node in circuit.nodes if node.layer == layer]
-        step = (width - LEFT - 40) / len(nodes)
-        for i, node in enumerate(nodes):
-            shift = (0.5, 0.25, 0.75, 0.4, 0.6)[row % 5] if len(nodes) < 4 else 0.5
-            place[node] = LEFT + 20 + step * (i + shift), height_of[layer]
+        here = [writer for writer in writers if writer.layer == layer]
+        step = (width - LEFT - 40) / len(here)
+        for i, writer in enumerate(here):
+            shift = (0.5, 0.25, 0.75, 0.4, 0.6)[row % 5] if len(here) < 4 else 0.5
+            place[writer] = LEFT + 20 + step * (i + shift), height_of[layer]
     for node in circuit.nodes:
-        at_label = LEFT + unit * ((n_demos if node.index is None else node.index) + 1) - 4 - LABEL_WIDTH / 2
-        if node.kind in ("text", "query"):
+        column = node.demo if isinstance(node, Text | Label) else n_demos
+        at_label = LEFT + unit * (column + 1) - 4 - LABEL_WIDTH / 2
+        if isinstance(node, Text | Query):
             place[node] = at_label - unit / 2, bottom + 11
-        elif node.kind in ("label", "last"):
+        elif isinstance(node, Label | Last):
             place[node] = at_label, bottom + 11
-        elif node.kind == "embed":
+        elif isinstance(node, Embedding):
             place[node] = at_label, bottom - 46
-        elif node.kind == "logits":
+        elif isinstance(node, Logits):
             place[node] = LEFT + (width - LEFT) / 2, 24.0
     return Layout(width, bottom + 30 + LINE_HEIGHT * TEXT_LINES, place, height_of, bottom, unit)
 
 
-def edge_class(edge: "Edge", demo_labels: Sequence[int], head_labels: Mapping[str, int]) -> int:
+def edge_class(edge: Edge, demo_labels: Sequence[int], head_labels: Mapping[str, int]) -> int:
     """The class (label) whose colour an edge has; -1: none."""
-    if edge.sender.kind in ("text", "label") and edge.sender.index is not None:
-        return demo_labels[edge.sender.index]
-    if edge.receiver.kind == "logits":
+    if isinstance(edge.sender, Text | Label):
+        return demo_labels[edge.sender.demo]
+    if isinstance(edge.receiver, Logits):
         return head_labels.get(str(edge.sender), -1)
     return -1
 
@@ -150,7 +153,7 @@ def draw(
         *(
             _node(node, at, labels, head_labels, node in used)
             for node in circuit.nodes
-            if node.kind not in ("text", "query")
+            if not isinstance(node, Text | Query)
         ),
         "</svg>",
     ]
@@ -171,9 +174,9 @@ def _axis(at: Layout) -> str:
     return "\n".join(ticks)
 
 
-def _edge(index: int, edge: "Edge", at: Layout, width: float, value: float, kind: int) -> str:
+def _edge(index: int, edge: Edge, at: Layout, width: float, value: float, kind: int) -> str:
     (x0, y0), (x1, y1) = at.place[edge.sender], at.place[edge.receiver]
-    if edge.receiver.kind in ("label", "last"):  # a bow over the text
+    if isinstance(edge.receiver, Label | Last):  # a bow over the text
         y = at.bottom - 2
         path = f"M{x0:.1f} {y:.1f}C{x0:.1f} {y - 22:.1f} {x1:.1f} {y - 22:.1f} {x1:.1f} {y:.1f}"
     else:
@@ -218,14 +221,14 @@ def _prompt(row: PromptRow, index: int, at: Layout, labels: Sequence[str]) -> st
     return "\n".join([*parts, "</g>"])
 
 
-def _node(node: "Node", at: Layout, labels: Sequence[str], head_labels: Mapping[str, int], used: bool) -> str:
+def _node(node: Node, at: Layout, labels: Sequence[str], head_labels: Mapping[str, int], used: bool) -> str:
     x, y = at.place[node]
     kind = head_labels.get(str(node), -1)
-    name = "answer position" if node.kind == "last" else str(node)
+    name = "answer position" if isinstance(node, Last) else str(node)
     words = str(node)
-    if node.kind in ("label", "last"):
-        words, width = ":" if node.kind == "last" else "", float(LABEL_WIDTH)
-        css, line = ("last", f' stroke="{INK}" stroke-dasharray="3 2"') if node.kind == "last" else ("hit", "")
+    if isinstance(node, Label | Last):
+        words, width = ":" if isinstance(node, Last) else "", float(LABEL_WIDTH)
+        css, line = ("last", f' stroke="{INK}" stroke-dasharray="3 2"') if isinstance(node, Last) else ("hit", "")
         shape = (
             f'<rect class="{css}" x="{x - width / 2:.1f}" y="{y - 11:.1f}" width="{width:.1f}" height="22" rx="3" '
             f'fill="none"{line} pointer-events="all"/>'

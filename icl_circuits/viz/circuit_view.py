@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from icl_circuits.circuits import CURVES
 from icl_circuits.errors import InputError
+from icl_circuits.residual import Label, Text
 from icl_circuits.stats import Interval, bootstrap_means
 from icl_circuits.viz.circuit_figure import circuit_curves
 from icl_circuits.viz.circuit_svg import PromptRow, draw, edge_class, layout, printable
@@ -20,7 +21,7 @@ from icl_circuits.viz.views import circuitsvis_bundle, script_json
 
 if TYPE_CHECKING:
     from icl_circuits.circuits import Circuit, CircuitTest
-    from icl_circuits.models import Head
+    from icl_circuits.residual import Head
 
 EDGES_SHOWN = 40
 PATTERN_CELLS = 600_000
@@ -211,7 +212,7 @@ class CircuitView:
                 "name": str(edge),
                 "kind": {"k": "key", "v": "value"}.get(edge.input or "", "other"),
                 "head": place.get(str(edge.receiver)),
-                "demo": edge.sender.index,
+                "demo": edge.sender.demo if isinstance(edge.sender, Text | Label) else None,
                 "from": str(edge.sender),
                 "to": str(edge.receiver),
             }

@@ -14,7 +14,7 @@ from icl_circuits.biases import (
 )
 from icl_circuits.errors import Unfit
 from icl_circuits.heads import random_heads
-from icl_circuits.models import Head, all_heads
+from icl_circuits.residual import Head, all_heads
 from icl_circuits.studies.begun import Begun
 
 RANDOM_DRAWS = 5

@@ -1,8 +1,11 @@
 """The study's part of a folder: its values and tables, the interactive page, and sections that lead to it."""
 
+import json
 from pathlib import Path
 
+from icl_circuits.circuits import to_json
 from icl_circuits.report import Part
+from icl_circuits.residual import Text
 from icl_circuits.studies.begun import Begun
 from icl_circuits.studies.circuit.run import CircuitFindings
 from icl_circuits.studies.circuit.tables import summary, tables
@@ -29,14 +32,14 @@ def present(begun: Begun, findings: CircuitFindings) -> Part:
         files={
             PAGE: view.save,
             DRAWING: lambda path: _write(path, view.to_svg()),
-            NUMBERS: findings.circuit.save,
+            NUMBERS: lambda path: _write(path, json.dumps(to_json(findings.circuit), indent=1) + "\n"),
         },
     )
 
 
 def circuit_view(begun: Begun, findings: CircuitFindings) -> CircuitView:
     """The interactive circuit, which displays itself in a notebook."""
-    labels = {head.index: head.label for head in begun.scores.selected.heads}
+    labels = {head.component: head.label for head in begun.scores.selected.heads}
     return CircuitView(
         circuit=findings.circuit,
         heads=begun.heads,
@@ -55,7 +58,7 @@ def _write(path: Path, text: str) -> None:
 
 def _headline(begun: Begun, findings: CircuitFindings) -> str:
     circuit = findings.circuit
-    missing = "" if any(edge.sender.kind == "text" for edge in circuit.edges) else (
+    missing = "" if any(isinstance(edge.sender, Text) for edge in circuit.edges) else (
         " Edges from texts are missing: attention of this model cannot be cut."
     )  # fmt: skip
     return (

@@ -5,8 +5,9 @@ import numpy as np
 from icl_circuits.circuits import Circuit
 from icl_circuits.errors import Unfit
 from icl_circuits.heads import attention_patterns
-from icl_circuits.models import Head, LensModel
+from icl_circuits.models import LensModel
 from icl_circuits.prompts import PromptBatch
+from icl_circuits.residual import Head
 from icl_circuits.towers import label_features, two_towers, value_outputs, value_tokens
 from icl_circuits.viz import PromptRow, ShownRun
 

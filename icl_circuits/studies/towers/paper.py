@@ -11,7 +11,7 @@ from icl_circuits.stats import bootstrap_mean
 from icl_circuits.studies.begun import Begun
 from icl_circuits.studies.towers.run import TowerFindings
 from icl_circuits.towers import LabelFeatures, Reversal
-from icl_circuits.towers.reversal import QUANTITIES, Reading
+from icl_circuits.towers.reversed_labels import QUANTITIES, Reading
 
 Places = Mapping[str, Sequence[int]]
 """Groups of heads by name: their places in the results."""

@@ -8,8 +8,8 @@ import pandas as pd
 
 from icl_circuits.errors import Unfit
 from icl_circuits.heads import random_heads
-from icl_circuits.models import Head, all_heads
 from icl_circuits.prompts import encode, group_by_label
+from icl_circuits.residual import Head, all_heads
 from icl_circuits.studies.begun import Begun
 from icl_circuits.towers import (
     Flow,

@@ -49,7 +49,7 @@ def head_table(begun: Begun, rows: Sequence[Measures]) -> Table:
         "value change": ("value_change", "+.0%"),
     }
     body = [
-        (str(head.index), head.label, *(cell(row[key], form) for key, form in columns.values()))
+        (str(head.component), head.label, *(cell(row[key], form) for key, form in columns.values()))
         for head, row in zip(begun.scores.selected.heads, rows, strict=True)
     ]
     return Table(("head", "label", *columns), tuple(body))

@@ -13,14 +13,14 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from icl_circuits.interventions.hooks import Patch, Site
-from icl_circuits.models import Block, Norm, Readout
-from icl_circuits.prompts import PromptBatch
+from icl_circuits.interventions import Patch
+from icl_circuits.models import Block, Norm, Readout, Site
+from icl_circuits.prompts import TokenBatch
 
 RowPatch = tuple[int, Patch]
 """A patch, and the variant it belongs to."""
 
-See = Callable[[Site, Tensor], None]
+SeeSite = Callable[[Site, Tensor], None]
 """Is shown each activation as its hook point would carry it, with a leading variant axis."""
 
 
@@ -53,7 +53,7 @@ class Window:
 class BaseRun:
     """What a sweep needs of the unpatched run: residual states, keys and values, and the answer-position logits."""
 
-    batch: PromptBatch
+    batch: TokenBatch
     blocks: tuple[Block, ...]
     readout: Readout
     logits: Float[Tensor, "batch d_vocab"]
@@ -76,7 +76,7 @@ def advance(
     window: Window,
     out: Window,
     patches: Sequence[RowPatch] = (),
-    see: See | None = None,
+    see: SeeSite | None = None,
 ) -> Float[Tensor, "variant batch out_pos d_model"]:
     """The states after `layer`, from the states `x` before it, under the patches of this layer.
 

@@ -15,15 +15,24 @@ from jaxtyping import Float
 from torch import Tensor
 
 from icl_circuits.errors import InputError
-from icl_circuits.interventions.engine import measured, plan, run_chunk
-from icl_circuits.interventions.hooks import Patch, Positions, Site
-from icl_circuits.interventions.metrics import Metric, from_logits, metric_name, require_metric
-from icl_circuits.interventions.replacement import PositionsName, Replacement, Zero
-from icl_circuits.interventions.routes import Arrival, Edge, EdgeKind, HeadInput, NormKind, Passage, Sender, make_routes
-from icl_circuits.interventions.step import Window
-from icl_circuits.models import Head, LensModel
-from icl_circuits.progress import progress
-from icl_circuits.prompts import PromptBatch
+from icl_circuits.interventions import (
+    Metric,
+    Patch,
+    Positions,
+    PositionsName,
+    Replacement,
+    Zero,
+    from_logits,
+    metric_name,
+    require_metric,
+)
+from icl_circuits.models import LensModel, Site
+from icl_circuits.patching.chunks import into_chunks, measured, run_chunk
+from icl_circuits.patching.routes import Arrival, EdgeKind, NormKind, Passage, make_routes
+from icl_circuits.patching.step import Window
+from icl_circuits.progress import tracked
+from icl_circuits.prompts import TokenBatch, label_positions_of
+from icl_circuits.residual import Edge, Head, HeadInput, Sender
 from icl_circuits.stats import bootstrap_means
 
 
@@ -40,7 +49,7 @@ class Paths:
     """The metric with the edge patched."""
     score: Float[np.ndarray, "edge prompt demo"]
     """Change of the receiver's attention score from the answer position to each label position, before the softmax
-    (mean over the group's heads for a key-value head); NaN for the logits."""
+    (mean over the group's heads for a key-value head); NaN for the logits. Prompts without demonstrations have none."""
     output: Float[np.ndarray, "edge prompt"]
     """Norm of the change of the receiver's output `z W_O` at the answer position; NaN for the logits."""
     logit_scale: float
@@ -56,11 +65,9 @@ class Paths:
         return pd.DataFrame(
             {
                 "sender": [str(edge.sender) for edge in self.edges],
-                "receiver": ["logits" if edge.receiver is None else str(edge.receiver) for edge in self.edges],
+                "receiver": [str(edge.receiver) for edge in self.edges],
                 "input": [edge.input for edge in self.edges],
-                "effect": interval.mean,
-                "effect_low": interval.low,
-                "effect_high": interval.high,
+                **interval.columns("effect"),
                 "score": self.score.mean(axis=(1, 2)) if self.score.size else np.nan,
                 "output": self.output.mean(axis=1),
             }
@@ -70,7 +77,7 @@ class Paths:
 @torch.no_grad()
 def path_patch(
     model: LensModel,
-    batch: PromptBatch,
+    batch: TokenBatch,
     *,
     senders: Sequence[Sender] | None = None,
     receivers: Sequence[Head] | None = None,
@@ -94,7 +101,7 @@ def path_patch(
         logits: also the edges to the logits, at the answer position.
         positions: where the sender's output changes and the receiver reads it: `last`, `labels`, `all` or
             `[batch chosen]`. A path through the residual stream stays at its position.
-        replacement: what the senders' outputs become: `Zero()` (default), `Mean`, `Run` or `Resample`.
+        replacement: what the senders' outputs become: `Zero()` (default), `Mean`, `Interchange` or `Resample`.
         kind: `direct` or `through_mlps`.
         norm: `exact` or `frozen`.
         metric: a name, or a function of answer-position logits and their prompts (which may be a part of the batch)
@@ -123,7 +130,7 @@ def path_patch(
         norm=norm,
     )
     bases, parts, scale = [], [], 0.0
-    for start, stop in progress(list(routes.parts(budget)), "path patching"):
+    for start, stop in tracked(list(routes.parts(budget)), "path patching"):
         passage = Passage(routes, start, stop)
         unchanged = from_logits(metric, passage.base.logits, passage.base.batch).cpu()
         if unchanged.ndim != 1:
@@ -169,7 +176,7 @@ def _patched(
 
     values = from_logits(metric, base.logits, batch).cpu()
     values = values.expand(len(variants), *values.shape).clone()
-    for chunk in plan(passage.routes.model, batch, variants, budget):
+    for chunk in into_chunks(passage.routes.model, batch, variants, budget):
         for rows, found in run_chunk(base, variants, chunk, metric, see):
             values[list(rows)] = found
     score = _score_change(passage, arrival)[:, :, list(heads)].transpose(1, 2).flatten(0, 1)
@@ -179,7 +186,7 @@ def _patched(
 def _score_change(passage: Passage, arrival: Arrival) -> Float[Tensor, "sender batch head demo"]:
     """How the attention scores from the answer position to the label positions change (heads: of the input's kind)."""
     base = passage.base
-    block, labels = base.blocks[arrival.layer], base.batch.label_positions
+    block, labels = base.blocks[arrival.layer], label_positions_of(base.batch)
     last = base.batch.last[:, None]
     rows = torch.arange(len(labels), device=labels.device)[:, None]
     keys = base.keys[arrival.layer][rows, :, labels][None]
@@ -211,5 +218,5 @@ def _at_logits(passage: Passage, arrival: Arrival, metric: Metric) -> tuple[np.n
     """The metric of every edge into the logits."""
     base = passage.base
     values = measured(base, arrival.new, metric).numpy()
-    missing = np.full((len(values), *base.batch.label_positions.shape), np.nan, np.float32)
-    return values, missing, missing[:, :, 0]
+    missing = np.full((len(values), *label_positions_of(base.batch).shape), np.nan, np.float32)
+    return values, missing, np.full(values.shape, np.nan, np.float32)

@@ -7,24 +7,31 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from icl_circuits.interventions.context import Capture, answer_logits, embedding
-from icl_circuits.interventions.hooks import Site, hook_name
-from icl_circuits.interventions.step import BaseRun, Window, advance
-from icl_circuits.models import Block, LensModel, NotAlgebraError, at_least_float32, hook_points, read_block, readout
-from icl_circuits.prompts import PromptBatch
+from icl_circuits.models import (
+    Block,
+    LensModel,
+    NotAlgebraError,
+    Place,
+    Site,
+    at_least_float32,
+    engine_tolerance,
+    hook_name,
+    hook_points,
+    mlp_sites,
+    read_block,
+    readout,
+)
+from icl_circuits.patching.step import BaseRun, Window, advance
+from icl_circuits.prompts import TokenBatch
+from icl_circuits.residual import Capture, answer_logits, embedding, final_state
 
-See = Callable[[int, Site, Tensor], None]
+SeeLayer = Callable[[int, Site, Tensor], None]
 """Is shown each activation `[batch pos ...]` of the base run with its layer and site; in the last layer, q and what
 comes after attention are of the answer position alone."""
 
 
-def tolerance(dtype: torch.dtype) -> float:
-    """How far the engine may be from `run_with_hooks` in `dtype`, relative to the largest value."""
-    return {torch.float64: 1e-9, torch.float32: 1e-4}.get(dtype, 5e-2)
-
-
 @torch.no_grad()
-def run_base(model: LensModel, batch: PromptBatch, see: See | None = None) -> BaseRun:
+def run_base(model: LensModel, batch: TokenBatch, see: SeeLayer | None = None) -> BaseRun:
     """Run `batch` unpatched by the equations, keeping what a sweep needs; `see` is shown every activation.
 
     The first time, and whenever a prompt is longer than before or the model was changed, the equations are checked: the
@@ -53,7 +60,7 @@ def _state(model: LensModel) -> tuple[object, ...]:
     return cast(Any, model).training, model.unembed.W_U.dtype, sum(hooks), repr(vars(model.cfg))
 
 
-def _run(model: LensModel, blocks: tuple[Block, ...], batch: PromptBatch, see: See | None = None) -> BaseRun:
+def _run(model: LensModel, blocks: tuple[Block, ...], batch: TokenBatch, see: SeeLayer | None = None) -> BaseRun:
     """The run itself: `advance` with one variant that changes nothing, over all positions."""
     x = embedding(model, batch.tokens)[None]
     everywhere = Window(torch.zeros_like(batch.last), batch.tokens.shape[1])
@@ -80,26 +87,24 @@ def _run(model: LensModel, blocks: tuple[Block, ...], batch: PromptBatch, see: S
     return replace(base, logits=logits)
 
 
-def _check(model: LensModel, blocks: tuple[Block, ...], batch: PromptBatch) -> None:
+def _check(model: LensModel, blocks: tuple[Block, ...], batch: TokenBatch) -> None:
     """Raise `NotAlgebraError` unless the equations make every activation that the model makes of `batch`."""
-    layers = range(len(blocks))
-    sites = ["q", "k", "v", "z", "resid_pre", "attn_out"] + ([] if blocks[0].mlp is None else ["mlp_out"])
-    names = [hook_name(cast(Site, site), layer) for layer in layers for site in sites]
-    names.append(hook_name("resid_post", layers[-1]))
+    sites: list[Site] = ["q", "k", "v", "z", "resid_pre", "attn_out", *mlp_sites(model)]
+    places: list[Place] = [(site, layer) for layer in range(len(blocks)) for site in sites]
+    places.append(final_state(model))
     points = hook_points(model)
-    missing = next((name for name in names if name not in points), None)
+    missing = next((name for name in (hook_name(*place) for place in places) if name not in points), None)
     if missing is not None:
         raise NotAlgebraError(f"it has no {missing!r} to check the engine's equations against")
-    capture = Capture(names)
+    capture = Capture(places)
     logits = answer_logits(model, batch, capture)
 
     def compare(layer: int, site: Site, activation: Tensor) -> None:
-        name = hook_name(site, layer)
-        if name in capture.found:
-            expected = capture.found[name]
+        if (site, layer) in capture.found:
+            expected = capture.found[site, layer]
             if activation.shape[1] < expected.shape[1]:  # the last layer goes on with the answer position alone
                 expected = expected[torch.arange(len(batch)), batch.last][:, None]
-            _require_equal(activation, expected, name)
+            _require_equal(activation, expected, hook_name(site, layer))
 
     _require_equal(_run(model, blocks, batch, compare).logits, logits, "logits")
 
@@ -108,5 +113,5 @@ def _require_equal(found: Tensor, expected: Tensor, name: str) -> None:
     if found.shape != expected.shape:
         raise NotAlgebraError(f"its {name} has shape {list(expected.shape)}, not {list(found.shape)}")
     error = (at_least_float32(found) - at_least_float32(expected)).abs().max()
-    if not error <= tolerance(expected.dtype) * expected.abs().max():
+    if not error <= engine_tolerance(expected.dtype) * expected.abs().max():
         raise NotAlgebraError(f"the engine's equations miss its {name} by {float(error):.2g}")

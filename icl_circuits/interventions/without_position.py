@@ -13,27 +13,27 @@ from jaxtyping import Float
 from torch import Tensor
 
 from icl_circuits.errors import Unfit
-from icl_circuits.interventions.hooks import Hook, Positions, score_hooks
+from icl_circuits.interventions.positions import Positions
+from icl_circuits.interventions.scores import score_hooks
 from icl_circuits.models import (
     Block,
-    Head,
+    HookPair,
     LensModel,
     NotAlgebraError,
+    Place,
+    hook_name,
     hook_points,
     kv_head,
     read_block,
-    require_heads,
 )
+from icl_circuits.residual import Capture, Head, require_heads
 
-POS_EMBED = "hook_pos_embed"
 
-
-def position_sites(model: LensModel, layer: int, n_pos: int) -> tuple[Block, tuple[str, ...]]:
-    """The equations of `layer` for up to `n_pos` positions, and the hook points that `positionless` needs besides
-    `hook_q` and `hook_k`.
+def position_places(model: LensModel, layer: int, n_pos: int) -> tuple[Block, tuple[Place, ...]]:
+    """The equations of `layer` for up to `n_pos` positions, and the places that `positionless` needs besides q and k.
 
     Raises:
-        InputError: the model has no position term that can be taken off.
+        Unfit: the model has no position term that can be taken off.
     """
     name = model.cfg.model_name
     try:
@@ -42,9 +42,9 @@ def position_sites(model: LensModel, layer: int, n_pos: int) -> tuple[Block, tup
         raise Unfit(f"the position terms of {name!r} cannot be told apart: {error}") from None
     if block.rotary is not None:
         return block, ()
-    if POS_EMBED not in hook_points(model):
+    if hook_name("pos_embed", 0) not in hook_points(model):
         raise Unfit(f"{name!r} has neither rotary nor learned positions, so there is no position to take off")
-    return block, (POS_EMBED, f"blocks.{layer}.hook_resid_pre")
+    return block, (("pos_embed", 0), ("resid_pre", layer))
 
 
 def positionless(
@@ -54,7 +54,7 @@ def positionless(
     pos_embed: Float[Tensor, "#batch pos d_model"] | None,
     resid_pre: Float[Tensor, "batch pos d_model"] | None,
 ) -> Float[Tensor, "batch pos head d_head"]:
-    """Queries or keys (`name` is `q` or `k`) without their position; `x` is what `hook_q` or `hook_k` carries.
+    """Queries or keys (`name` is `q` or `k`) without their position; `x` is what the hook points of q or k carry.
 
     `pos_embed` and `resid_pre`, of the same positions, are needed for learned positions alone.
     """
@@ -77,32 +77,25 @@ class WithoutPosition:
     positions: Positions | None = None
     """Query positions (rows). Default: all."""
 
-    def hooks(self, model: LensModel) -> list[tuple[str, Hook]]:
+    def hooks(self, model: LensModel) -> list[HookPair]:
         """The hooks on `model` that do this.
 
         Raises:
-            InputError: no position to take off, or scores that nothing reads.
+            Unfit: no position to take off, or scores that nothing reads.
         """
         require_heads(model, self.heads)
         blocks: dict[int, Block] = {}
-        seen: dict[str, Tensor] = {}
-        names: dict[str, None] = {}
+        places: list[Place] = []
         for layer in sorted({head.layer for head in self.heads}):
-            blocks[layer], sites = position_sites(model, layer, 1)
-            names |= dict.fromkeys((f"blocks.{layer}.attn.hook_q", f"blocks.{layer}.attn.hook_k", *sites))
-
-        def reader(name: str) -> Hook:
-            def read(activation: Tensor, hook: object) -> None:
-                seen[name] = activation
-
-            return read
+            blocks[layer], more = position_places(model, layer, 1)
+            places += [("q", layer), ("k", layer), *more]
+        seen = Capture(places)
 
         def changed(head: Head, scores: Float[Tensor, "batch pos src_pos"]) -> Float[Tensor, "batch pos src_pos"]:
-            block, at = blocks[head.layer], f"blocks.{head.layer}"
-            pos_embed, resid_pre = seen.get(POS_EMBED), seen.get(f"{at}.hook_resid_pre")
-            q, k = (positionless(block, n, seen[f"{at}.attn.hook_{n}"], pos_embed, resid_pre) for n in ("q", "k"))
+            block, found = blocks[head.layer], seen.found
+            position = found.get(("pos_embed", 0)), found.get(("resid_pre", head.layer))
+            q, k = (positionless(block, name, found[name, head.layer], *position) for name in ("q", "k"))
             content = block.scores(q[:, :, head.head], k[:, :, kv_head(model, head.head)])
             return torch.lerp(scores, content.to(scores), self.strength)
 
-        score = score_hooks(model, self.heads, changed, self.positions, None)
-        return [(name, reader(name)) for name in names] + score
+        return seen.hooks(model) + score_hooks(model, self.heads, changed, self.positions, None)

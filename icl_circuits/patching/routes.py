@@ -13,15 +13,27 @@ from jaxtyping import Float
 from torch import Tensor
 
 from icl_circuits.errors import InputError, Unfit, require_one_of
-from icl_circuits.interventions.base_run import run_base
-from icl_circuits.interventions.engine import PROMPT_TOKENS, free_bytes
-from icl_circuits.interventions.hooks import Positions, Site
-from icl_circuits.interventions.replacement import PositionsName, Replacement, ValueAt, positions_of, values_at
-from icl_circuits.interventions.step import BaseRun
-from icl_circuits.models import Block, Head, LensModel, Norm, NotAlgebraError, all_heads, n_kv_heads, require_heads
-from icl_circuits.prompts import PromptBatch
+from icl_circuits.interventions import Positions, PositionsName, Replacement, ValueAt, positions_of, values_at
+from icl_circuits.models import Block, LensModel, Norm, NotAlgebraError, Site, has_mlp, n_kv_heads
+from icl_circuits.patching.base_run import run_base
+from icl_circuits.patching.chunks import free_bytes
+from icl_circuits.patching.engine import PROMPT_TOKENS
+from icl_circuits.patching.step import BaseRun
+from icl_circuits.prompts import TokenBatch
+from icl_circuits.residual import (
+    Edge,
+    Embedding,
+    Head,
+    HeadInput,
+    Logits,
+    Mlp,
+    Sender,
+    all_heads,
+    layer_of,
+    require_heads,
+    write_order,
+)
 
-HeadInput = Literal["q", "k", "v"]
 EdgeKind = Literal["direct", "through_mlps"]
 """`direct`: everything between sender and receiver stays as in the base run. `through_mlps`: the MLPs between them, at
 the same position, are computed again; attention stays."""
@@ -31,45 +43,11 @@ path linear."""
 
 
 @dataclass(frozen=True)
-class Mlp:
-    """The MLP of a layer, as a sender."""
-
-    layer: int
-
-    def __str__(self) -> str:
-        return f"MLP{self.layer}"
-
-
-@dataclass(frozen=True)
-class Embedding:
-    """The embedding (token and position), as a sender."""
-
-    def __str__(self) -> str:
-        return "embed"
-
-
-Sender = Head | Mlp | Embedding
-
-
-@dataclass(frozen=True)
-class Edge:
-    """From a sender's output to one input of a head, or to the logits."""
-
-    sender: Sender
-    receiver: Head | None
-    """None: the logits. For `k` and `v`, the head counts key-value heads."""
-    input: HeadInput | None
-
-    def __str__(self) -> str:
-        return f"{self.sender} -> " + ("logits" if self.receiver is None else f"{self.receiver}.{self.input}")
-
-
-@dataclass(frozen=True)
 class Routes:
     """The edges asked for, and how they are cut out of the model."""
 
     model: LensModel
-    batch: PromptBatch
+    batch: TokenBatch
     senders: tuple[Sender, ...]
     """In the order in which they write to the residual stream."""
     wanted: dict[int, dict[HeadInput, tuple[int, ...]]]
@@ -82,7 +60,7 @@ class Routes:
 
     def reaching(self, layer: int) -> tuple[Sender, ...]:
         """The senders below `layer`."""
-        return tuple(sender for sender in self.senders if _rank(sender)[0] < layer)
+        return tuple(sender for sender in self.senders if layer_of(sender) < layer)
 
     @property
     def edges(self) -> tuple[Edge, ...]:
@@ -94,7 +72,7 @@ class Routes:
             for sender in self.reaching(layer)
             for head in heads
         ]
-        to_logits = [Edge(sender, None, None) for sender in self.senders if self.logits]
+        to_logits = [Edge(sender, Logits()) for sender in self.senders if self.logits]
         return (*found, *to_logits)
 
     def parts(self, budget: int | None) -> Iterator[tuple[int, int]]:
@@ -107,7 +85,7 @@ class Routes:
 
 def make_routes(
     model: LensModel,
-    batch: PromptBatch,
+    batch: TokenBatch,
     *,
     senders: Sequence[Sender] | None,
     receivers: Sequence[Head] | None,
@@ -127,7 +105,7 @@ def make_routes(
     require_one_of(norm, get_args(NormKind), "norm")
     for name in inputs:
         require_one_of(name, get_args(HeadInput), "input")
-    ordered = sorted(all_heads(model) if senders is None else senders, key=_rank)
+    ordered = sorted(all_heads(model) if senders is None else senders, key=write_order)
     places = dict.fromkeys(_place(model, sender) for sender in ordered)
     routes = Routes(
         model,
@@ -171,7 +149,7 @@ class Passage:
         """Run the prompts `start` to `stop` once.
 
         Raises:
-            InputError: the engine has no equations for the model, or its heads do not write `z W_O` (post-norms).
+            Unfit: the engine has no equations for the model, or its heads do not write `z W_O` (post-norms).
         """
         self.routes, self.rows = routes, slice(start, stop)
         self.at = routes.at[start:stop]
@@ -229,7 +207,7 @@ class Passage:
         """The changes that senders of one sort write in `layer`."""
         found = []
         for sender in self.routes.senders:
-            if isinstance(sender, sort) and _rank(sender)[0] == layer:
+            if isinstance(sender, sort) and layer_of(sender) == layer:
                 site, at_layer = _place(self.routes.model, sender)
                 value = self.routes.value_at(site, at_layer, sender.head if isinstance(sender, Head) else None)
                 old = self.here[site, at_layer]
@@ -256,11 +234,6 @@ class Passage:
         return after - block.mlp(block.ln2(state).to(state.dtype))
 
 
-def _rank(sender: Sender) -> tuple[int, int]:
-    """Where a sender writes to the residual stream: layer, and heads before the MLP."""
-    return (-1, 0) if isinstance(sender, Embedding) else (sender.layer, int(isinstance(sender, Mlp)))
-
-
 def _place(model: LensModel, sender: Sender) -> tuple[Site, int]:
     """The site and layer that a sender's output is replaced at.
 
@@ -270,10 +243,10 @@ def _place(model: LensModel, sender: Sender) -> tuple[Site, int]:
     if isinstance(sender, Embedding):
         return "resid_pre", 0
     if isinstance(sender, Mlp):
-        if not 0 <= sender.layer < model.cfg.n_layers or getattr(model.cfg, "attn_only", False):
+        if not 0 <= sender.layer < model.cfg.n_layers or not has_mlp(model):
             raise InputError(
                 f"sender {sender} does not exist: {model.cfg.model_name!r} has {model.cfg.n_layers} layers"
-                + (" without MLPs" if getattr(model.cfg, "attn_only", False) else "")
+                + ("" if has_mlp(model) else " without MLPs")
             )
         return "mlp_out", sender.layer
     require_heads(model, (sender,))

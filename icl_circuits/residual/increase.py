@@ -21,24 +21,24 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from icl_circuits.errors import Unfit
-from icl_circuits.interventions import Capture, answer_logits
 from icl_circuits.models import (
-    Head,
+    LOGITS_AT_ONCE,
     LensModel,
     Readout,
+    Site,
     at_least_float32,
     attention_weights,
-    kv_head,
+    identity_tolerance,
+    mlp_sites,
     readout,
-    relative_tolerance,
-    require_heads,
     require_per_head_z,
 )
-from icl_circuits.progress import progress
-from icl_circuits.prompts import PromptBatch
-
-LOGITS_AT_ONCE = 2**26
-"""How many logits a chunk of projections may hold: 256 MB in float32."""
+from icl_circuits.progress import tracked
+from icl_circuits.prompts import TokenBatch
+from icl_circuits.residual.capture import Capture, final_state
+from icl_circuits.residual.components import Head, require_heads
+from icl_circuits.residual.moved import Moves
+from icl_circuits.residual.run import answer_logits
 
 
 @dataclass(frozen=True)
@@ -99,66 +99,60 @@ class PositionIncrease:
         )
 
 
-def log_prob_increase(model: LensModel, batch: PromptBatch) -> LogProbIncrease:
+def log_prob_increase(model: LensModel, batch: TokenBatch) -> LogProbIncrease:
     """Score every layer and head by the log-probability it adds to the right label (arXiv 2402.02872).
 
     Args:
         model: any model with per-head z whose layers and heads add up to the residual stream.
-        batch: prompts; `b` is each prompt's gold label token.
+        batch: prompts; `b` is each prompt's target token.
 
     Raises:
-        InputError: the model has no per-head z, or an identity that the scores rest on fails: heads add up to
+        Unfit: the model has no per-head z, or an identity that the scores rest on fails: heads add up to
             `attn_out`, layers to the final state, norm and unembedding make the logits.
     """
     require_per_head_z(model)
-    parts = [_increase_of_chunk(model, chunk) for chunk in progress(list(batch.chunks()), "log-probability increase")]
+    parts = [_increase_of_chunk(model, chunk) for chunk in tracked(list(batch.chunks()), "log-probability increase")]
     return LogProbIncrease(
         *(np.concatenate([getattr(part, name) for part in parts]) for name in ("attn", "mlp", "heads"))
     )
 
 
 @torch.no_grad()
-def _increase_of_chunk(model: LensModel, batch: PromptBatch) -> LogProbIncrease:
-    n_layers = model.cfg.n_layers
-    sites = ["hook_resid_pre", "attn.hook_z", "hook_attn_out"]
-    if not getattr(model.cfg, "attn_only", False):
-        sites.append("hook_mlp_out")
-    final_name = f"blocks.{n_layers - 1}.hook_resid_post"
-    names = [f"blocks.{layer}.{site}" for layer in range(n_layers) for site in sites]
-    capture = Capture([*names, final_name], batch.last)
+def _increase_of_chunk(model: LensModel, batch: TokenBatch) -> LogProbIncrease:
+    n_layers, name = model.cfg.n_layers, repr(model.cfg.model_name)
+    sites: list[Site] = ["resid_pre", "z", "attn_out", *mlp_sites(model)]
+    capture = Capture([*((s, n) for n in range(n_layers) for s in sites), final_state(model)], batch.last)
     logits = answer_logits(model, batch, capture)
-    found = {name: at_least_float32(value) for name, value in capture.found.items()}
-    out, final = readout(model), found[final_name]
+    out, final = readout(model), capture.at(*final_state(model))
     _require_close(
         out.logits(final).log_softmax(-1),
         at_least_float32(logits).log_softmax(-1),
-        f"{model.cfg.model_name!r} does not make its logits from norm and unembedding alone",
+        f"{name} does not make its logits from norm and unembedding alone",
         logits.dtype,
     )
     scale = out.norm.scale(final)
-    target = batch.gold_tokens
     attn, mlp, heads = [], [], []
     for layer in range(n_layers):
-        resid_pre, z, attn_out, *mlp_out = (found[f"blocks.{layer}.{site}"] for site in sites)
+        resid_pre, z, attn_out, *mlp_out = (capture.at(site, layer) for site in sites)
         weights = attention_weights(model, layer)
         head_out = torch.einsum("bhd,hdm->bhm", z, at_least_float32(weights.W_O))
         _require_close(
             head_out.sum(1) + weights.b_O,
             attn_out,
-            f"the heads of layer {layer} of {model.cfg.model_name!r} do not add up to its attn_out (a post-norm?)",
+            f"the heads of layer {layer} of {name} do not add up to its attn_out (a post-norm?)",
             logits.dtype,
         )
         with_attn = resid_pre + attn_out
         resid_post = sum(mlp_out, with_attn)
         _require_close(
             resid_post,
-            final if layer == n_layers - 1 else found[f"blocks.{layer + 1}.hook_resid_pre"],
-            f"layer {layer} of {model.cfg.model_name!r} does not add its attn_out and mlp_out to the residual stream",
+            final if layer == n_layers - 1 else capture.at("resid_pre", layer + 1),
+            f"layer {layer} of {name} does not add its attn_out and mlp_out to the residual stream",
             logits.dtype,
         )
         whole = torch.stack([resid_pre, with_attn, resid_post], 1)
         states = torch.cat([whole, resid_pre[:, None] + head_out], 1)
-        log_probs = target_log_probs(out, states, scale, target)
+        log_probs = target_log_probs(out, states, scale, batch.target)
         attn.append(log_probs[:, 1] - log_probs[:, 0])
         mlp.append(log_probs[:, 2] - log_probs[:, 1])
         heads.append(log_probs[:, 3:] - log_probs[:, :1])
@@ -166,44 +160,35 @@ def _increase_of_chunk(model: LensModel, batch: PromptBatch) -> LogProbIncrease:
 
 
 @torch.no_grad()
-def position_increase(model: LensModel, batch: PromptBatch, heads: Sequence[Head]) -> PositionIncrease:
-    """Score every source position inside each of `heads` by what it adds to log p(gold label).
+def position_increase(model: LensModel, batch: TokenBatch, heads: Sequence[Head]) -> PositionIncrease:
+    """Score every source position inside each of `heads` by what it adds to log p(target).
 
     The head's output is a sum over positions, `o = sum_p alpha_p vo_p` with `vo_p = v_p W_O`; each is scored alone.
 
     Raises:
         InputError: a head that does not exist.
+        Unfit: heads that do not write `z W_O` to the residual stream.
     """
     heads = tuple(heads)
     require_heads(model, heads)
-    n_layers = model.cfg.n_layers
     out = readout(model)
     shape = (len(batch), len(heads), batch.tokens.shape[1])
     increase, attention = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
     start = 0
-    for chunk in progress(list(batch.chunks()), "positions inside heads"):
-        layers = sorted({head.layer for head in heads})
-        rows = Capture(
-            [f"blocks.{layer}.{site}" for layer in layers for site in ("hook_resid_pre", "attn.hook_pattern")]
-            + [f"blocks.{n_layers - 1}.hook_resid_post"],
-            chunk.last,
-        )
-        values = Capture([f"blocks.{layer}.attn.hook_v" for layer in layers])
-        answer_logits(model, chunk, rows, values)
-        scale = out.norm.scale(rows.found[f"blocks.{n_layers - 1}.hook_resid_post"])
+    for chunk in tracked(list(batch.chunks()), "positions inside heads"):
+        states = Capture([*(("resid_pre", n) for n in {h.layer for h in heads}), final_state(model)], chunk.last)
+        moves = Moves(heads, chunk.last)
+        answer_logits(model, chunk, states, moves)
+        scale = out.norm.scale(states.at(*final_state(model)))
         stop, width = start + len(chunk), chunk.tokens.shape[1]
         text = chunk.is_text.cpu().numpy()
         for place, head in enumerate(heads):
-            resid_pre = at_least_float32(rows.found[f"blocks.{head.layer}.hook_resid_pre"])
-            alpha = rows.found[f"blocks.{head.layer}.attn.hook_pattern"][:, head.head]
-            v = values.found[f"blocks.{head.layer}.attn.hook_v"][:, :, kv_head(model, head.head)]
-            W_O = at_least_float32(attention_weights(model, head.layer).W_O[head.head])
-            weighted_vo = alpha[..., None] * (at_least_float32(v) @ W_O)
-            states = torch.cat([resid_pre[:, None], resid_pre[:, None] + weighted_vo], 1)
-            log_probs = target_log_probs(out, states, scale, chunk.gold_tokens)
+            resid_pre, moved = states.at("resid_pre", head.layer), moves.of(model, head)
+            tried = torch.cat([resid_pre[:, None], resid_pre[:, None] + moved.weighted()], 1)
+            log_probs = target_log_probs(out, tried, scale, chunk.target)
             gained = (log_probs[:, 1:] - log_probs[:, :1]).cpu().numpy()
             increase[start:stop, place, :width] = np.where(text, gained, np.nan)
-            attention[start:stop, place, :width] = np.where(text, alpha.float().cpu().numpy(), np.nan)
+            attention[start:stop, place, :width] = np.where(text, moved.alpha.cpu().numpy(), np.nan)
         start = stop
     return PositionIncrease(heads, increase, attention)
 
@@ -225,6 +210,6 @@ def target_log_probs(
 
 
 def _require_close(found: Tensor, expected: Tensor, problem: str, dtype: torch.dtype) -> None:
-    """Raise `InputError` unless an identity that the scores rest on holds for this model, on these very prompts."""
-    if not (found - expected).abs().max() <= relative_tolerance(dtype) * expected.abs().max():
+    """Raise `Unfit` unless an identity that the scores rest on holds for this model, on these very prompts."""
+    if not (found - expected).abs().max() <= identity_tolerance(dtype) * expected.abs().max():
         raise Unfit(f"{problem}, so its layers and heads cannot be scored one by one")

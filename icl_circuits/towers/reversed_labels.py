@@ -14,8 +14,9 @@ from jaxtyping import Bool, Float
 
 from icl_circuits.errors import Unfit
 from icl_circuits.heads import Answers, answer
-from icl_circuits.models import Head, LensModel
+from icl_circuits.models import LensModel
 from icl_circuits.prompts import PromptBatch, encode, reverse_labels
+from icl_circuits.residual import Head
 from icl_circuits.stats import Interval, relative_change
 from icl_circuits.towers.ov import LabelFeatures, label_features, mean_where, split_change
 

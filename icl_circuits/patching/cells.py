@@ -9,20 +9,22 @@ import pandas as pd
 from jaxtyping import Float
 
 from icl_circuits.errors import InputError, require_one_of
-from icl_circuits.interventions.engine import run_each
-from icl_circuits.interventions.hooks import HEAD_SITES, LAYER_SITES, Patch, Positions, Site
-from icl_circuits.interventions.metrics import Metric, metric_name
-from icl_circuits.interventions.replacement import (
+from icl_circuits.interventions import (
+    Interchange,
+    Metric,
+    Patch,
+    Positions,
     PositionsName,
     Replacement,
-    Run,
     Zero,
+    metric_name,
     positions_of,
     source_of,
     values_at,
 )
-from icl_circuits.models import LensModel, n_kv_heads, require_layer
-from icl_circuits.prompts import PromptBatch
+from icl_circuits.models import HEAD_SITES, LAYER_SITES, LensModel, Site, n_kv_heads, require_layer
+from icl_circuits.patching.engine import run_each
+from icl_circuits.prompts import TokenBatch
 from icl_circuits.stats import bootstrap_means
 
 
@@ -66,7 +68,7 @@ class Sweep:
         interval = bootstrap_means(self.effect)
         frame = pd.DataFrame(self.cells, columns=["layer", "head", "position"])
         return frame.astype({"head": "Int64", "position": "Int64"}).assign(
-            value=self.values.mean(axis=1), effect=interval.mean, effect_low=interval.low, effect_high=interval.high
+            value=self.values.mean(axis=1), **interval.columns("effect")
         )
 
     def grid(self) -> Float[np.ndarray, "layer place"]:
@@ -81,7 +83,7 @@ class Sweep:
 
 def sweep(
     model: LensModel,
-    batch: PromptBatch,
+    batch: TokenBatch,
     site: Site = "z",
     *,
     positions: PositionsName | Positions = "last",
@@ -100,7 +102,7 @@ def sweep(
         site: `z q k v pattern` of each head, or `resid_pre resid_mid resid_post attn_out mlp_out` of each layer.
         positions: `last`, `labels`, `all`, or `[batch chosen]`.
         each: patch the chosen positions one by one instead of together.
-        replacement: what to put there: `Zero()` (default), `Mean(prompts)`, `Run(prompts)` or `Resample(seed)`.
+        replacement: what to put there: `Zero()` (default), `Mean(prompts)`, `Interchange(prompts)` or `Resample(seed)`.
         metric: a name, or a function of answer-position logits and their prompts (which may be a part of the batch)
             with one value for each prompt.
         layers: which layers; default all.
@@ -131,7 +133,7 @@ def sweep(
 
 def grid(
     model: LensModel,
-    batch: PromptBatch,
+    batch: TokenBatch,
     site: Site,
     positions: PositionsName | Positions,
     each: bool,
@@ -155,7 +157,7 @@ def grid(
     value_at = values_at(model, batch, replacement, [(site, layer) for layer in layers], positions)
     at = positions_of(batch, positions)
     first = 0
-    if isinstance(replacement, Run) and isinstance(positions, str) and positions == "all":
+    if isinstance(replacement, Interchange) and isinstance(positions, str) and positions == "all":
         first = _first_difference(batch, source_of(batch, replacement, positions))
     columns = [slice(i, i + 1) for i in range(at.shape[1])] if each else [slice(first, None)]
     chosen = [at[:, column] for column in columns]
@@ -170,7 +172,7 @@ def grid(
     return tuple(cells), patches
 
 
-def _first_difference(batch: PromptBatch, source: PromptBatch) -> int:
+def _first_difference(batch: TokenBatch, source: TokenBatch) -> int:
     """The first position at which some prompt differs from its partner: before it, both runs are the same."""
     width = min(batch.tokens.shape[1], source.tokens.shape[1])
     differs = (batch.tokens[:, :width] != source.tokens[:, :width]).any(0)

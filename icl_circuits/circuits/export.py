@@ -1,0 +1,68 @@
+"""A circuit for other programs: its edges as plain JSON, and the graph of the MIB benchmark."""
+
+from typing import Any
+
+import numpy as np
+
+from icl_circuits.circuits.circuit import Circuit
+from icl_circuits.errors import InputError
+from icl_circuits.residual import Embedding, Head, Label, Mlp, Node, Text
+
+FORMAT = "icl_circuits.circuit/1"
+
+
+def to_json(circuit: Circuit) -> dict[str, Any]:
+    """Every edge with its score for every prompt, as plain values: `base`, `edges`, `metric`, `shape`, `provenance`.
+
+    Raises:
+        InputError: a score that is not finite.
+    """
+    if not (np.isfinite(circuit.scores).all() and np.isfinite(circuit.base).all()):
+        raise InputError("the circuit has scores that are not finite: find it with another metric")
+    return {
+        "format": FORMAT,
+        "metric": circuit.metric,
+        "shape": dict(circuit.shape),
+        "provenance": dict(circuit.provenance),
+        "base": circuit.base.tolist(),
+        "edges": [
+            {"sender": _plain(e.sender), "receiver": _plain(e.receiver), "input": e.input}
+            | {"score": float(mean), "scores": scores.tolist()}
+            for e, mean, scores in zip(circuit.edges, circuit.mean, circuit.scores, strict=True)
+        ],
+    }
+
+
+def to_mib(circuit: Circuit) -> dict[str, Any]:
+    """The paths between components as the MIB benchmark writes graphs (arXiv 2504.13151): `cfg`, `nodes`, `edges`.
+
+    Heads are `a0.h1`, MLPs `m0`, the embedding `input`, and edges `a0.h1->a5.h2<q>`. That format knows no positions
+    and only direct paths, so what heads read of texts and label positions is left out.
+    """
+    paths = {
+        f"{_mib_name(edge.sender)}->{_mib_name(edge.receiver)}" + (f"<{edge.input}>" if edge.input else ""): {
+            "score": float(mean),
+            "in_graph": True,
+        }
+        for edge, mean in zip(circuit.edges, circuit.mean, strict=True)
+        if isinstance(edge.sender, Embedding | Head | Mlp)
+    }
+    inside = {name for path in paths for name in path.split("<")[0].split("->")} | {"input", "logits"}
+    names = ["input"]
+    for layer in range(circuit.shape["n_layers"]):
+        names += [*(f"a{layer}.h{head}" for head in range(circuit.shape["n_heads"])), f"m{layer}"]
+    nodes = {name: {"in_graph": name in inside} for name in (*names, "logits")}
+    return {"cfg": dict(circuit.shape), "nodes": nodes, "edges": paths}
+
+
+def _mib_name(node: Node) -> str:
+    if isinstance(node, Head):
+        return f"a{node.layer}.h{node.head}"
+    return f"m{node.layer}" if isinstance(node, Mlp) else "input" if isinstance(node, Embedding) else "logits"
+
+
+def _plain(node: Node) -> dict[str, Any]:
+    """A node's kind, its layer where it has one, and its number among those alike: head, or demonstration."""
+    kind = "embed" if isinstance(node, Embedding) else type(node).__name__.lower()
+    index = node.head if isinstance(node, Head) else node.demo if isinstance(node, Text | Label) else None
+    return {"kind": kind, "layer": node.layer if isinstance(node, Head | Mlp) else None, "index": index}

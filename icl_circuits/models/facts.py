@@ -1,0 +1,137 @@
+"""Facts about a model: its layers, heads and hook points, and which of its hooks act on what it computes."""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from icl_circuits.errors import InputError, Unfit
+from icl_circuits.models.lens import LensModel, device_of
+from icl_circuits.models.sites import Site, hook_name
+
+
+def hook_points(model: LensModel) -> Mapping[str, Any]:
+    """The model's hook points by name.
+
+    No member of `LensModel`: `TransformerBridge` puts the dictionary together each time it is asked for, and a run-time
+    check of the protocol asks for every member.
+    """
+    points: Mapping[str, Any] = cast(Any, model).hook_dict
+    return points
+
+
+def hook_point(model: LensModel, name: str) -> Any:
+    """The hook point `name`. Raises `Unfit` where the model has none of that name."""
+    try:
+        return hook_points(model)[name]
+    except KeyError:
+        why = ""
+        if name.endswith("resid_mid") and is_parallel(model):
+            why = ": its blocks compute attention and MLP in parallel, so there is no state between them"
+        raise Unfit(f"model {model.cfg.model_name!r} has no hook point {name!r}{why}") from None
+
+
+def require_per_head_z(model: LensModel) -> None:
+    """Raise `Unfit` unless every layer of `model` has attention heads whose z can be read."""
+    points = hook_points(model)
+    for layer in range(model.cfg.n_layers):
+        name = hook_name("z", layer)
+        if name not in points:
+            raise Unfit(
+                f"model {model.cfg.model_name!r} has no per-head z in layer {layer} (no {name!r}): head analyses need "
+                "a transformer with attention in every layer"
+            )
+
+
+def require_additive_heads(model: LensModel) -> None:
+    """Raise `Unfit` where a norm lies between the heads and the residual stream (Gemma 2's post-norms)."""
+    if getattr(model.blocks[0], "ln1_post", None) is not None:
+        raise Unfit(
+            f"{model.cfg.model_name!r} norms what its heads write (a post-norm), so value-output vectors do not add "
+            "up to what it computes"
+        )
+
+
+def require_layer(model: LensModel, layer: int) -> None:
+    """Raise `InputError` unless `model` has the layer."""
+    if not 0 <= layer < model.cfg.n_layers:
+        raise InputError(
+            f"layer {layer} does not exist: {model.cfg.model_name!r} has layers 0..{model.cfg.n_layers - 1}"
+        )
+
+
+def has_mlp(model: LensModel) -> bool:
+    """Whether layers have an MLP behind their attention."""
+    return not getattr(model.cfg, "attn_only", False)
+
+
+def mlp_sites(model: LensModel) -> tuple[Site, ...]:
+    """The site of what MLPs write, where layers have one."""
+    return ("mlp_out",) if has_mlp(model) else ()
+
+
+def is_parallel(model: LensModel) -> bool:
+    """Whether blocks add attention and MLP to the same input (GPT-J, GPT-NeoX), so that no resid_mid exists."""
+    return bool(model.cfg.parallel_attn_mlp)
+
+
+def kv_head(model: LensModel, head: int) -> int:
+    """The key-value head that query head `head` reads: itself, or its group's under grouped-query attention."""
+    return head // (model.cfg.n_heads // n_kv_heads(model))
+
+
+def n_kv_heads(model: LensModel) -> int:
+    """How many key-value heads a layer has: as many as heads, or fewer under grouped-query attention."""
+    return int(getattr(model.cfg, "n_key_value_heads", None) or model.cfg.n_heads)
+
+
+def unmasked(scores: Float[Tensor, "*rows src_pos"]) -> Bool[Tensor, "*rows src_pos"]:
+    """Where attention scores are not masked: masked ones are minus infinity, or near the least number."""
+    return scores > torch.finfo(scores.dtype).min / 2
+
+
+def scores_are_live(model: LensModel) -> bool:
+    """Whether the model computes with the attention scores that its hooks show.
+
+    Some `TransformerBridge` attentions (GPT-J's) compute z apart from them. `load_model` tries it; a model that came
+    another way is tried when first asked.
+    """
+    if not hasattr(model, "icl_scores_are_live"):
+        note_live_scores(model)
+    return bool(cast(Any, model).icl_scores_are_live)
+
+
+def require_live_scores(model: LensModel) -> None:
+    """Raise `Unfit` where hooks on attention scores would change nothing."""
+    if not scores_are_live(model):
+        raise Unfit(
+            f"{type(model).__name__} of {model.cfg.model_name!r} does not compute with the attention scores that its "
+            "hooks show, so an intervention on them would change nothing: load the model with backend='hooked'"
+        )
+
+
+def note_live_scores(model: LensModel) -> None:
+    """Try on a few tokens whether z moves when layer 0 attends evenly instead, and note it on the model."""
+    z_name, scores_name = hook_name("z", 0), hook_name("attn_scores", 0)
+    if scores_name not in hook_points(model):
+        cast(Any, model).icl_scores_are_live = False
+        return
+    tokens: Int[Tensor, "batch pos"] = torch.linspace(
+        0, model.cfg.d_vocab - 1, min(8, model.cfg.n_ctx), device=device_of(model)
+    ).long()[None]
+    seen: list[Tensor] = []
+
+    def record(z: Tensor, hook: object) -> None:
+        seen.append(z.detach().clone())
+
+    def attend_evenly(scores: Tensor, hook: object) -> Tensor:
+        return torch.where(unmasked(scores), 0.0, scores)
+
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # TransformerLens 4 warns where the change is lost
+        model.run_with_hooks(tokens, fwd_hooks=[(z_name, record)])
+        model.run_with_hooks(tokens, fwd_hooks=[(z_name, record), (scores_name, attend_evenly)])
+    cast(Any, model).icl_scores_are_live = not torch.equal(seen[0], seen[1])

@@ -1,0 +1,19 @@
+"""What numbers are widened to, and how far two computations of one thing may differ in a dtype."""
+
+import torch
+from torch import Tensor
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precision widened to float32, for sums over a vocabulary; float64 stays."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def identity_tolerance(dtype: torch.dtype) -> float:
+    """How far both sides of an identity, summed in other orders, may differ, relative to the largest value."""
+    return 5e-2 if dtype in (torch.float16, torch.bfloat16) else 1e-3
+
+
+def engine_tolerance(dtype: torch.dtype) -> float:
+    """How far the sweep engine may be from `run_with_hooks`, relative to the largest value."""
+    return {torch.float64: 1e-9, torch.float32: 1e-4}.get(dtype, 5e-2)

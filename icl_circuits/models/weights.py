@@ -1,0 +1,106 @@
+"""A layer's weights with the same shapes from both classes: of attention head by head, of the MLP neuron by neuron."""
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+from jaxtyping import Float
+from torch import Tensor
+
+from icl_circuits.errors import Unfit
+from icl_circuits.models.facts import kv_head
+from icl_circuits.models.lens import LensModel
+from icl_circuits.models.precision import at_least_float32
+
+
+@dataclass(frozen=True)
+class AttentionWeights:
+    """One layer's attention weights, a matrix for each query head (key-value heads repeated over their group).
+
+    Row convention: `q = x @ W_Q + b_Q`, `head output = z @ W_O`; absent biases are zero.
+    """
+
+    W_Q: Float[Tensor, "head d_model d_head"]
+    W_K: Float[Tensor, "head d_model d_head"]
+    W_V: Float[Tensor, "head d_model d_head"]
+    W_O: Float[Tensor, "head d_head d_model"]
+    b_Q: Float[Tensor, "head d_head"]
+    b_K: Float[Tensor, "head d_head"]
+    b_V: Float[Tensor, "head d_head"]
+    b_O: Float[Tensor, " d_model"]
+
+
+def attention_weights(model: LensModel, layer: int) -> AttentionWeights:
+    """The weights of layer `layer`'s attention, with the same shapes from both classes."""
+    attn = model.blocks[layer].attn
+    n_heads, d_head, d_model = model.cfg.n_heads, model.cfg.d_head, model.cfg.d_model
+    W_O = attn.W_O
+
+    def per_query_head(value: Tensor | None, shape: tuple[int, ...]) -> Tensor:
+        if value is None:
+            return W_O.new_zeros(shape)
+        if value.shape[0] == shape[0]:
+            return value
+        return value[[kv_head(model, head) for head in range(n_heads)]]  # the Bridge keeps key-value heads
+
+    def bias(name: str) -> Tensor | None:
+        return cast("Tensor | None", getattr(attn, name, None))
+
+    matrix, vector = (n_heads, d_model, d_head), (n_heads, d_head)
+    b_O = bias("b_O")
+    return AttentionWeights(
+        W_Q=per_query_head(attn.W_Q, matrix),
+        W_K=per_query_head(attn.W_K, matrix),
+        W_V=per_query_head(attn.W_V, matrix),
+        W_O=W_O,
+        b_Q=per_query_head(bias("b_Q"), vector),
+        b_K=per_query_head(bias("b_K"), vector),
+        b_V=per_query_head(bias("b_V"), vector),
+        b_O=W_O.new_zeros(d_model) if b_O is None else b_O,
+    )
+
+
+@dataclass(frozen=True)
+class MlpWeights:
+    """One layer's MLP weights: row k of `W_out` is neuron k's output direction, its subvalue (arXiv 2312.12141).
+
+    `post = act(x @ W_in + b_in)`, or `act(x @ W_gate) * (x @ W_in) + b_in` where gated; `mlp_out = post @ W_out +
+    b_out`. Absent biases are zero.
+    """
+
+    W_in: Float[Tensor, "d_model d_mlp"]
+    W_gate: Float[Tensor, "d_model d_mlp"] | None
+    """None: a plain MLP."""
+    W_out: Float[Tensor, "d_mlp d_model"]
+    b_in: Float[Tensor, " d_mlp"]
+    b_out: Float[Tensor, " d_model"]
+
+
+def mlp_weights(model: LensModel, layer: int) -> MlpWeights:
+    """The weights of layer `layer`'s MLP, with the same shapes from both classes.
+
+    Raises:
+        Unfit: the layer has no MLP, or one that is no pair (or, gated, triple) of matrices: a mixture of experts.
+    """
+    mlp = getattr(model.blocks[layer], "mlp", None)
+    W_in, W_gate, W_out, b_in, b_out = (_tensor(mlp, name) for name in ("W_in", "W_gate", "W_out", "b_in", "b_out"))
+    if W_in is None or W_out is None or W_in.ndim != 2:
+        raise Unfit(f"layer {layer} of {model.cfg.model_name!r} has no MLP whose neurons could be read one by one")
+    return MlpWeights(
+        W_in,
+        W_gate,
+        W_out,
+        W_in.new_zeros(W_in.shape[1]) if b_in is None else b_in,
+        W_out.new_zeros(W_out.shape[1]) if b_out is None else b_out,
+    )
+
+
+def _tensor(module: Any, name: str) -> Tensor | None:
+    value = getattr(module, name, None)
+    return value if isinstance(value, Tensor) else None
+
+
+def factored(A: Float[Tensor, "rows rank"], B: Float[Tensor, "rank columns"]) -> Any:
+    """The product `A @ B` as TransformerLens's `FactoredMatrix`, which has its spectrum without multiplying it out."""
+    from transformer_lens import FactoredMatrix
+
+    return FactoredMatrix(at_least_float32(A), at_least_float32(B))

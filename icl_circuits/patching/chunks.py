@@ -1,0 +1,151 @@
+"""Variants that run together: which, in what windows, and one pass of them through the layers."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import psutil
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from icl_circuits.errors import InputError
+from icl_circuits.interventions import FROM_ANSWERS, Metric, Patch, from_answer_logits, from_logits
+from icl_circuits.models import LOGITS_AT_ONCE, LensModel, Site
+from icl_circuits.patching.step import BaseRun, Window, advance
+from icl_circuits.prompts import TokenBatch
+
+CPU_POSITIONS = 2048
+"""How many rows times positions a CPU takes at once: more only miss its caches."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Variants that run together, lowest first layer first, in windows of one width that end at the answer position."""
+
+    rows: tuple[int, ...]
+    first_layers: tuple[int, ...]
+    width: int
+
+
+def into_chunks(
+    model: LensModel, batch: TokenBatch, variants: Sequence[tuple[Patch, ...]], budget: int | None = None
+) -> list[Chunk]:
+    """Which variants to run together: of like width, as many as the budget allows. Empty ones are left out."""
+    budget = free_bytes(batch.tokens.device) // 4 if budget is None else budget
+    widths: dict[int, int] = {}  # of each tensor of positions: patches share few
+
+    def width_of(patch: Patch) -> int:
+        if id(patch.positions) not in widths:
+            first = 0 if patch.positions is None else patch.positions.amin(1).to(batch.last.device)
+            widths[id(patch.positions)] = max(int((batch.last - first).max()), 0) + 1
+        return widths[id(patch.positions)]
+
+    todo = sorted(
+        (max(width_of(patch) for patch in variant), min(patch.layer for patch in variant), row)
+        for row, variant in enumerate(variants)
+        if variant
+    )
+    chunks: list[list[tuple[int, int, int]]] = []
+    for item in todo:
+        width = item[0]
+        fits = max(1, budget // _row_bytes(model, batch, width))
+        if batch.tokens.device.type == "cpu":
+            fits = min(fits, max(1, CPU_POSITIONS // (len(batch) * width)))
+        if chunks and len(chunks[-1]) < fits and (width <= 1.25 * chunks[-1][0][0] or len(chunks[-1]) < fits // 4):
+            chunks[-1].append(item)
+        else:
+            chunks.append([item])
+    return [_chunk(items) for items in chunks]
+
+
+def _chunk(items: Sequence[tuple[int, int, int]]) -> Chunk:
+    ordered = sorted(items, key=lambda item: item[1])
+    return Chunk(
+        tuple(row for _, _, row in ordered),
+        tuple(layer for _, layer, _ in ordered),
+        max(width for width, _, _ in items),
+    )
+
+
+def _row_bytes(model: LensModel, batch: TokenBatch, width: int) -> int:
+    """About how many bytes one variant takes while it passes a layer."""
+    cfg, itemsize = model.cfg, model.unembed.W_U.element_size()
+    per_position = 8 * cfg.d_model + 3 * (cfg.d_mlp or 0) + 4 * cfg.n_heads * cfg.d_head
+    attention = 3 * cfg.n_heads * batch.tokens.shape[1]
+    return int(itemsize * len(batch) * width * (per_position + attention))
+
+
+def free_bytes(device: torch.device) -> int:
+    """How much memory is free."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
+
+
+SeeRows = Callable[[int, Site, Tensor, Sequence[int], Window], None]
+"""Is shown each activation: its layer and site, itself, which variants its rows are, and its positions."""
+
+
+def run_chunk(
+    base: BaseRun, variants: Sequence[tuple[Patch, ...]], chunk: Chunk, metric: Metric, see: SeeRows | None = None
+) -> list[tuple[tuple[int, ...], Float[Tensor, "variant prompt *value"]]]:
+    """The metric of the chunk's variants: all of them, or in halves where a GPU runs out of memory."""
+    try:
+        return [(chunk.rows, measured(base, base.readout.norm(_final_states(base, variants, chunk, see)), metric))]
+    except torch.cuda.OutOfMemoryError as error:
+        if len(chunk.rows) == 1:
+            raise InputError(
+                f"one variant of {len(base.batch)} prompts does not fit into the GPU's memory: use fewer prompts"
+            ) from error
+    torch.cuda.empty_cache()
+    middle = len(chunk.rows) // 2
+    halves = [
+        Chunk(chunk.rows[part], chunk.first_layers[part], chunk.width) for part in (slice(middle), slice(middle, None))
+    ]
+    return [found for half in halves for found in run_chunk(base, variants, half, metric, see)]
+
+
+def _final_states(
+    base: BaseRun, variants: Sequence[tuple[Patch, ...]], chunk: Chunk, see: SeeRows | None
+) -> Float[Tensor, "variant prompt d_model"]:
+    """The final residual state at the answer position under each variant of the chunk."""
+    answer = base.at_answer
+    window = answer if chunk.width == 1 else Window((base.batch.last - chunk.width + 1).clamp(min=0), chunk.width)
+    x = window.of(base.resid_pre[0])[None][:0]
+    for layer in range(chunk.first_layers[0], len(base.blocks)):
+        joining = chunk.first_layers.count(layer)
+        if joining:
+            entering = window.of(base.resid_pre[layer])
+            x = torch.cat([x, entering.expand(joining, *entering.shape)])
+        rows = chunk.rows[: len(x)]
+        patches = [(i, patch) for i, row in enumerate(rows) for patch in variants[row] if patch.layer == layer]
+        out = answer if layer == len(base.blocks) - 1 else window
+
+        show = None if see is None else partial(_shown, see, layer, rows, out)
+        x = advance(base, layer, x, window, out, patches, show)
+    return x[:, :, -1]
+
+
+def _shown(see: SeeRows, layer: int, rows: Sequence[int], out: Window, site: Site, activation: Tensor) -> None:
+    see(layer, site, activation, rows, out)
+
+
+def measured(
+    base: BaseRun, normed: Float[Tensor, "variant prompt d_model"], metric: Metric
+) -> Float[Tensor, "variant prompt *value"]:
+    """The metric of final normed states at the answer position, on the CPU."""
+    batch, unembed = base.batch, base.readout.unembed
+    if torch.isnan(normed).any():
+        raise InputError(
+            "a variant gives NaN states: its values hold NaN, or the dtype is too narrow (try torch.float32)"
+        )
+    if metric in FROM_ANSWERS:
+        return from_answer_logits(metric, unembed(normed, batch.answer_tokens), batch).cpu()
+    step = max(1, LOGITS_AT_ONCE // (len(batch) * base.readout.W_U.shape[1]))
+    values = [
+        from_logits(metric, logits, batch).cpu()
+        for start in range(0, len(normed), step)
+        for logits in unembed(normed[start : start + step])
+    ]
+    return torch.stack(values)

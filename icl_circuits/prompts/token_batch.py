@@ -1,0 +1,87 @@
+"""The batch that every task shares: tokens, where the answer is read, and which tokens answer."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from icl_circuits.errors import InputError
+
+Batch = TypeVar("Batch", bound="TokenBatch")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenBatch:
+    """Prompts ready for a model, with the tokens that answer them.
+
+    Right padding (with each prompt's own last token) is exact in a causal model whatever its position embedding:
+    nothing after `last` is read.
+    """
+
+    tokens: Int[Tensor, "batch pos"]
+    last: Int[Tensor, " batch"]
+    """Position where the answer is predicted: the last of the prompt."""
+    target: Int[Tensor, " batch"]
+    """Vocabulary id of each prompt's right answer."""
+    foil: Int[Tensor, " batch"] | None = None
+    """Vocabulary id of the wrong answer that the right one is compared with; None: none is given."""
+    texts: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return self.tokens.shape[0]
+
+    @property
+    def is_text(self) -> Bool[Tensor, "batch pos"]:
+        """True at the prompt's own positions, False at the padding after `last`."""
+        return torch.arange(self.tokens.shape[1], device=self.tokens.device) <= self.last[:, None]
+
+    @property
+    def answer_tokens(self) -> Int[Tensor, " answer"]:
+        """The vocabulary ids that `margin` compares: every target and foil, each once.
+
+        Raises:
+            InputError: the batch has no foils.
+        """
+        if self.foil is None:
+            raise InputError("a logit difference needs a wrong answer for each prompt: give foils, or another metric")
+        return torch.cat([self.target, self.foil]).unique()
+
+    def margin(self, logits: Float[Tensor, "*rows batch answer"]) -> Float[Tensor, "*rows batch"]:
+        """Each prompt's logit of the right answer less that of the wrong one, from the logits of `answer_tokens`."""
+        assert self.foil is not None  # `answer_tokens` has raised otherwise
+        right, wrong = (
+            torch.searchsorted(self.answer_tokens, tokens).expand(logits.shape[:-1])[..., None]
+            for tokens in (self.target, self.foil)
+        )
+        return (logits.gather(-1, right) - logits.gather(-1, wrong))[..., 0]
+
+    def chunks(self: Batch, max_tokens: int = 4096) -> Iterator[Batch]:
+        """The batch in parts of at most `max_tokens` tokens (never less than one prompt), each padded no further than
+        its own longest prompt.
+        """
+        for start, stop in self.parts(max_tokens):
+            part = self.select(range(start, stop))
+            yield replace(part, tokens=part.tokens[:, : int(part.last.max()) + 1])
+
+    def parts(self, max_tokens: int = 4096) -> Iterator[tuple[int, int]]:
+        """The bounds of consecutive parts of at most `max_tokens` tokens, never less than one prompt."""
+        rows = max(1, max_tokens // self.tokens.shape[1])
+        for start in range(0, len(self), rows):
+            yield start, min(start + rows, len(self))
+
+    def select(self: Batch, rows: Sequence[int]) -> Batch:
+        """The prompts `rows`, in that order, padded as they are."""
+        return replace(self, **self._of_rows(list(rows)))
+
+    def _of_rows(self, rows: list[int]) -> dict[str, Any]:
+        """The fields that have a row a prompt, of some prompts."""
+        return {
+            "tokens": self.tokens[rows],
+            "last": self.last[rows],
+            "target": self.target[rows],
+            "foil": None if self.foil is None else self.foil[rows],
+            "texts": tuple(self.texts[row] for row in rows),
+        }

@@ -1,0 +1,55 @@
+"""What heads move to the answer position, source position by source position.
+
+At source position p a head has the value-output vector `vo_p = v_p W_O`. It adds `alpha_p vo_p` to the answer position.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from icl_circuits.models import HookPair, LensModel, at_least_float32, attention_weights, require_additive_heads
+from icl_circuits.residual.capture import Capture
+from icl_circuits.residual.components import Head
+
+
+@dataclass(frozen=True)
+class Moved:
+    """One head's attention from the answer position, its values, and the matrix that writes them."""
+
+    alpha: Float[Tensor, "batch src_pos"]
+    v: Float[Tensor, "batch src_pos d_head"]
+    W_O: Float[Tensor, "d_head d_model"]
+
+    def vectors(self) -> Float[Tensor, "batch src_pos d_model"]:
+        """The raw value-output vectors `vo_p`."""
+        return self.v @ self.W_O
+
+    def weighted(self) -> Float[Tensor, "batch src_pos d_model"]:
+        """`alpha_p vo_p`, which add up to the head's output at the answer position."""
+        return self.alpha[..., None] * self.vectors()
+
+    def total(self, weights: Float[Tensor, "batch src_pos"]) -> Float[Tensor, "batch d_model"]:
+        """`sum_p weight_p alpha_p vo_p`."""
+        return torch.einsum("bs,bsk->bk", weights * self.alpha, self.v) @ self.W_O
+
+
+class Moves:
+    """Read what `heads` move to the answer positions `last`, while the model runs; changes nothing."""
+
+    def __init__(self, heads: Sequence[Head], last: Int[Tensor, " batch"]) -> None:
+        layers = sorted({head.layer for head in heads})
+        self._rows = Capture([("pattern", layer) for layer in layers], last)
+        self._values = Capture([("v", layer) for layer in layers])
+
+    def hooks(self, model: LensModel) -> list[HookPair]:
+        """The hooks on `model` that do this. Raises `Unfit` where heads do not write `z W_O` (post-norms)."""
+        require_additive_heads(model)
+        return [*self._values.hooks(model), *self._rows.hooks(model)]
+
+    def of(self, model: LensModel, head: Head) -> Moved:
+        """What one of the heads moved in the run, in float32 or wider."""
+        W_O = at_least_float32(attention_weights(model, head.layer).W_O[head.head])
+        return Moved(self._rows.of(model, "pattern", head), self._values.of(model, "v", head), W_O)
