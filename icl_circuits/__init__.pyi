@@ -118,7 +118,13 @@ from .prompts import (
     load_rows as load_rows,
 )
 from .prompts import (
+    pairs as pairs,
+)
+from .prompts import (
     sample_prompts as sample_prompts,
+)
+from .prompts import (
+    token_batch as token_batch,
 )
 from .residual import (
     Edge as Edge,

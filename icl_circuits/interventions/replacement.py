@@ -62,11 +62,11 @@ def source_of(
     """
     if isinstance(replacement, Interchange):
         source = replacement.source
-        ours, theirs = (label_positions_of(part).shape for part in (batch, source))
-        if ours != theirs:
+        shapes = [label_positions_of(part).shape for part in (batch, source)]
+        if shapes[0] != shapes[1]:
             raise InputError(
-                f"the second run has {theirs[0]} prompts of {theirs[1]} demonstrations, the first {ours[0]} of "
-                f"{ours[1]}: give it a partner for each prompt"
+                f"the second run has {shapes[1][0]} prompts of {shapes[1][1]} demonstrations, the first {shapes[0][0]} "
+                f"of {shapes[0][1]}: give it a partner for each prompt"
             )
     else:
         if len(batch) < 2:
@@ -75,12 +75,19 @@ def source_of(
         partner = dict(zip(order.tolist(), [*order[1:].tolist(), int(order[0])], strict=True))
         source = batch.select([partner[row] for row in range(len(batch))])
     if positions not in ("last", "labels") and not torch.equal(source.last, batch.last):
-        row = int((source.last != batch.last).nonzero()[0])
+        rows = (source.last != batch.last).nonzero()[:, 0].tolist()
+        ours, theirs = (int(part.last[rows[0]]) + 1 for part in (batch, source))
+        several = f" ({len(rows)} rows differ in length: {_some(rows)})" if len(rows) > 1 else ""
         raise InputError(
-            f"prompt {row} has {int(batch.last[row]) + 1} tokens and its partner {int(source.last[row]) + 1}, so their "
-            "positions cannot be matched one by one: patch 'last' or 'labels', or use prompts of equal lengths"
+            f"prompt {rows[0]} has {ours} tokens and its partner {theirs}{several}, so their positions cannot be "
+            "matched one by one: patch 'last' or 'labels', or use prompts of equal lengths"
         )
     return source
+
+
+def _some(rows: Sequence[int]) -> str:
+    """The first few of some rows."""
+    return ", ".join(map(str, rows[:10])) + (", ..." if len(rows) > 10 else "")
 
 
 def values_at(

@@ -11,7 +11,7 @@ from torch import Tensor
 from icl_circuits.errors import InputError
 from icl_circuits.models import LensModel, device_of, model_card
 from icl_circuits.prompts.prompt import Prompt
-from icl_circuits.prompts.token_batch import TokenBatch
+from icl_circuits.prompts.tokens import TokenBatch, padded
 
 DEFAULT_SEPARATOR = " "
 
@@ -106,32 +106,19 @@ def encode(
                 f"prompt {i} has labels {prompt.labels} and {len(prompt.demos)} demonstrations, prompt 0 has "
                 f"{labels} and {n_demos}: encode them apart"
             )
-    tokenizer = model.tokenizer
-    if tokenizer is None:
-        raise InputError(f"model {model.cfg.model_name!r} has no tokenizer: set one with model.set_tokenizer")
-    bos = [tokenizer.bos_token_id] if (model_card(model).prepend_bos if prepend_bos is None else prepend_bos) else []
-    if bos == [None]:
-        raise InputError(
-            f"the tokenizer of {model.cfg.model_name!r} has no BOS token to prepend: use prepend_bos=False"
-        )
+    bos, tokenizer = bos_of(model, prepend_bos), model.tokenizer
     label_tokens = _label_tokens(tokenizer, labels, separator)
     rows = [_encode_one(tokenizer, bos, prompt, separator, label_tokens, i) for i, prompt in enumerate(prompts)]
-    for i, row in enumerate(rows):
-        if len(row.tokens) > model.cfg.n_ctx:
-            raise InputError(
-                f"prompt {i} has {len(row.tokens)} tokens, but {model.cfg.model_name!r} reads at most "
-                f"{model.cfg.n_ctx}: use fewer shots or shorter texts"
-            )
-    device = device_of(model)
-    width = max(len(row.tokens) for row in rows)
+    require_context(model, [row.tokens for row in rows], "prompt")
+    tokens, last = padded([row.tokens for row in rows], device_of(model))
 
     def integers(values: Any) -> Tensor:
-        return torch.tensor(values, dtype=torch.long, device=device)
+        return torch.tensor(values, dtype=torch.long, device=tokens.device)
 
     gold, labelled = integers([prompt.gold for prompt in prompts]), integers(label_tokens)
     return PromptBatch(
-        tokens=integers([row.tokens + row.tokens[-1:] * (width - len(row.tokens)) for row in rows]),
-        last=integers([len(row.tokens) - 1 for row in rows]),
+        tokens=tokens,
+        last=last,
         label_positions=integers([row.label_positions for row in rows]).reshape(len(rows), n_demos),
         demo_labels=integers([[demo.label for demo in p.demos] for p in prompts]).reshape(len(rows), n_demos),
         gold=gold,
@@ -142,6 +129,32 @@ def encode(
         separator=separator,
         n_prepended=len(bos),
     )
+
+
+def bos_of(model: LensModel, prepend_bos: bool | None) -> list[int]:
+    """The BOS token that prompts start with, or none; by default as the model's own tokenizer does.
+
+    Raises:
+        InputError: the model has no tokenizer, or its tokenizer no BOS token to prepend.
+    """
+    name, tokenizer = model.cfg.model_name, model.tokenizer
+    if tokenizer is None:
+        raise InputError(f"model {name!r} has no tokenizer: set one with model.set_tokenizer")
+    if not (model_card(model).prepend_bos if prepend_bos is None else prepend_bos):
+        return []
+    if tokenizer.bos_token_id is None:
+        raise InputError(f"the tokenizer of {name!r} has no BOS token to prepend: use prepend_bos=False")
+    return [tokenizer.bos_token_id]
+
+
+def require_context(model: LensModel, rows: Sequence[Sequence[int]], what: str) -> None:
+    """Raise `InputError` naming the first row of tokens that is longer than the model reads."""
+    for i, row in enumerate(rows):
+        if len(row) > model.cfg.n_ctx:
+            raise InputError(
+                f"{what} {i} has {len(row)} tokens, but {model.cfg.model_name!r} reads at most {model.cfg.n_ctx}: use "
+                "fewer shots or shorter texts"
+            )
 
 
 @dataclass(frozen=True)

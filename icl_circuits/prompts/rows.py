@@ -4,9 +4,10 @@ import importlib.resources
 import importlib.util
 import json
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -54,19 +55,24 @@ class Rows:
         return Rows(self.name, tuple(halves[0])), Rows(self.name, tuple(halves[1]))
 
 
-def load_rows(name: str, *, text_column: str = "text", label_column: str = "label") -> Rows:
+Data = str | pd.DataFrame | Sequence[Mapping[str, Any]]
+"""The name of a data set, or one in memory: a data frame, a list of dicts, or a `datasets.Dataset`."""
+
+
+def load_rows(data: Data, *, text_column: str = "text", label_column: str = "label") -> Rows:
     """Load a data set for classification in context.
 
     Args:
-        name: `word-categories` (built in: 14 categories of 40 common words), the path of a `.csv` or `.jsonl` file, or
-            `hf:NAME` for a Hub data set's train split (needs the `data` extra).
+        data: `word-categories` (built in: 14 categories of 40 common words), the path of a `.csv` or `.jsonl` file, or
+            `hf:NAME` for a Hub data set's train split (needs the `data` extra); or a data frame, a list of dicts, or a
+            `datasets.Dataset` in memory.
         text_column: the column with the text to classify.
         label_column: the column with the class: a name, or a whole number.
 
     Raises:
         InputError: no such data set or column, an empty text or label, no rows, or a single class.
     """
-    frame = _read_frame(name)
+    name, frame = (data, _read_frame(data)) if isinstance(data, str) else _in_memory(data)
     for column in (text_column, label_column):
         if column not in frame.columns:
             raise InputError(f"data {name!r} has no column {column!r}: its columns are {', '.join(map(str, frame))}")
@@ -112,10 +118,36 @@ def _read_frame(name: str) -> pd.DataFrame:
         raise InputError(f"data file {name!r} cannot be read as {path.suffix[1:].upper()}: {error}") from error
 
 
+def _in_memory(data: Any) -> tuple[str, pd.DataFrame]:
+    """What a data set in memory is called, and its rows."""
+    kind = type(data).__name__
+    if isinstance(data, pd.DataFrame):
+        frame = data
+    elif hasattr(data, "features") and hasattr(data, "to_pandas"):
+        frame = _named_classes(data)
+    elif isinstance(data, Sequence) and all(isinstance(row, Mapping) for row in data):
+        frame = pd.DataFrame(list(data), dtype=object)
+    else:
+        raise InputError(f"data is a {kind}: give a name, a data frame, a list of dicts, or a datasets.Dataset")
+    return f"{kind} of {len(frame)} rows", frame
+
+
+def _named_classes(dataset: Any) -> pd.DataFrame:
+    """The rows of a `datasets.Dataset`, its class numbers as names."""
+    from datasets import ClassLabel
+
+    frame: pd.DataFrame = dataset.to_pandas()
+    for column, feature in dataset.features.items():
+        if isinstance(feature, ClassLabel):
+            names = dict(enumerate(feature.names))
+            frame[column] = [names.get(value) for value in frame[column]]  # -1 stands for no label
+    return frame
+
+
 def _read_hub(name: str) -> pd.DataFrame:
     if importlib.util.find_spec("datasets") is None:
         raise InputError(f"data 'hf:{name}' needs the datasets package: run `pip install 'icl_circuits[data]'`")
-    from datasets import ClassLabel, load_dataset
+    from datasets import load_dataset
 
     try:
         dataset = load_dataset(name, split="train")
@@ -123,9 +155,4 @@ def _read_hub(name: str) -> pd.DataFrame:
         raise InputError(
             f"data 'hf:{name}' cannot be loaded from the Hub ({type(error).__name__}): check the name and the network"
         ) from error
-    frame: pd.DataFrame = dataset.to_pandas()
-    for column, feature in dataset.features.items():
-        if isinstance(feature, ClassLabel):
-            names = dict(enumerate(feature.names))
-            frame[column] = [names.get(value) for value in frame[column]]  # -1 stands for no label
-    return frame
+    return _named_classes(dataset)

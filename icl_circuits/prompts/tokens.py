@@ -85,3 +85,10 @@ class TokenBatch:
             "foil": None if self.foil is None else self.foil[rows],
             "texts": tuple(self.texts[row] for row in rows),
         }
+
+
+def padded(rows: Sequence[list[int]], device: torch.device) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, " batch"]]:
+    """Rows of token ids as one tensor, each padded on the right with its own last token, and their last positions."""
+    width = max(len(row) for row in rows)
+    tokens = [[*row, *row[-1:] * (width - len(row))] for row in rows]
+    return torch.tensor(tokens, device=device), torch.tensor([len(row) - 1 for row in rows], device=device)

@@ -1,0 +1,397 @@
+"""One batch for every task: clean and corrupted prompts, on any TransformerLens model, ours or the user's own."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import transformers
+from conftest import require_backend
+from ioi import greater_than, ioi
+from torch import Tensor
+
+import icl_circuits as icl
+from icl_circuits.errors import InputError
+from icl_circuits.models import LensModel, backend_of, is_parallel, require_live_scores
+from icl_circuits.prompts import TokenBatch, pairs, token_batch
+
+CLOSE: Any = {"atol": 2e-5, "rtol": 0}
+SHARED = Path(__file__).parent.parent.parent / "shared" / "data" / "pairs"
+
+
+def plain(model: LensModel, batch: TokenBatch, *hooks: Any) -> Tensor:
+    """The answer-position logits by TransformerLens alone."""
+    with torch.no_grad():
+        logits = model.run_with_hooks(batch.tokens, fwd_hooks=list(hooks))
+    return logits[torch.arange(len(batch)), batch.last]
+
+
+def difference(logits: Tensor, batch: TokenBatch) -> Tensor:
+    """Right answer less wrong one, by hand."""
+    rows = torch.arange(len(batch))
+    assert batch.foil is not None
+    return logits[rows, batch.target] - logits[rows, batch.foil]
+
+
+def put(model: LensModel, site: str, layer: int, head: int | None, at: Tensor, source: Tensor) -> tuple[str, Any]:
+    """A hook that writes another run's activation at the positions `at`, by hand."""
+    name = f"blocks.{layer}.attn.hook_{site}" if head is not None else f"blocks.{layer}.hook_{site}"
+    with torch.no_grad():
+        other = model.run_with_cache(source)[1][name]
+    rows = torch.arange(len(at))[:, None]
+
+    def write(x: Tensor, hook: object) -> Tensor:
+        x = x.clone()
+        if head is None:
+            x[rows, at] = other[rows, at]
+        else:
+            x[rows, at, head] = other[rows, at, head]
+        return x
+
+    return name, write
+
+
+def ids_of(model: LensModel, text: str) -> list[int]:
+    ids: list[int] = model.tokenizer(text, add_special_tokens=False).input_ids
+    return ids
+
+
+# --- what a batch holds ----------------------------------------------------------------------------------------------
+
+
+def test_strings_become_batches(gpt2: LensModel) -> None:
+    given = ioi(5)
+    clean, corrupted = pairs(gpt2, **given)
+    space = ids_of(gpt2, " ")  # this tokenizer has no word that begins with a space: answers share it
+    for batch, texts in ((clean, given["clean"]), (corrupted, given["corrupted"])):
+        assert batch.texts == tuple(texts)
+        for row, text in enumerate(texts):
+            ids = ids_of(gpt2, text) + space
+            assert batch.tokens[row, : batch.last[row] + 1].tolist() == ids
+            assert (batch.tokens[row, batch.last[row] :] == ids[-1]).all()
+    assert clean.foil is not None
+    for row in range(5):
+        for words, ids in ((given["answers"], clean.target), (given["foils"], clean.foil)):
+            whole = ids_of(gpt2, given["clean"][row] + words[row])
+            assert int(ids[row]) == whole[int(clean.last[row]) + 1]
+    torch.testing.assert_close(corrupted.target, clean.target)
+    some = clean.select([3, 1])
+    assert (some.texts, len(some)) == ((clean.texts[3], clean.texts[1]), 2)
+    assert some.foil is not None
+    torch.testing.assert_close(some.foil, clean.foil[[3, 1]])
+    with_bos = pairs(gpt2, **given, prepend_bos=True).clean
+    assert (with_bos.tokens[:, 0] == gpt2.tokenizer.bos_token_id).all()
+    assert int(with_bos.last[0]) == int(clean.last[0]) + 1
+
+
+def test_tokens_words_ids_and_files_are_the_same(gpt2: LensModel, tmp_path: Path) -> None:
+    given = ioi(4)
+    given |= {name: [f"{text} " for text in given[name]] for name in ("clean", "corrupted")}
+    given |= {name: [word.strip() for word in given[name]] for name in ("answers", "foils")}
+    expected = pairs(gpt2, **given)
+    assert expected.clean.foil is not None
+    ids = {"answers": expected.clean.target, "foils": expected.clean.foil.tolist()}
+    same = {
+        "ids for answers": pairs(gpt2, clean=given["clean"], corrupted=given["corrupted"], **ids),
+        "lists of tokens": pairs(
+            gpt2,
+            **{name: [ids_of(gpt2, text) for text in given[name]] for name in ("clean", "corrupted")},
+            **ids,
+        ),
+    }
+    frame = pd.DataFrame(given).rename(columns={"answers": "correct", "foils": "incorrect"})
+    frame.to_csv(tmp_path / "pairs.csv", index=False)
+    same["a file"] = pairs(gpt2, tmp_path / "pairs.csv")
+    same["a data frame"] = pairs(gpt2, frame)
+    same["other columns"] = pairs(gpt2, pd.DataFrame(given), answers="answers", foils="foils")
+    indices = frame.assign(correct_idx=ids["answers"].tolist(), incorrect_idx=ids["foils"])
+    indices.drop(columns=["correct", "incorrect"]).to_csv(tmp_path / "ids.csv", index=False)
+    same["a file of ids"] = pairs(gpt2, str(tmp_path / "ids.csv"))
+    for name, found in same.items():
+        for batch, other in zip(found, expected, strict=True):
+            for part in ("tokens", "last", "target", "foil"):
+                torch.testing.assert_close(getattr(batch, part), getattr(other, part), msg=f"{name}: {part}")
+    width = int(expected.clean.last.min()) + 1
+    of_tensors = pairs(gpt2, clean=expected.clean.tokens[:, :width], corrupted=expected.clean.tokens[:, 1:width], **ids)
+    assert of_tensors.clean.last.tolist() == [width - 1] * 4
+    assert of_tensors.clean.texts[0] == gpt2.tokenizer.decode(expected.clean.tokens[0, :width])
+
+
+def test_an_answer_is_what_its_prompt_goes_on_with(gpt2: LensModel) -> None:
+    """Behind its prompt, its first token; where prompt and answer would run together, that of the answer alone."""
+    found = token_batch(gpt2, ["a cat", "a ca"], [" dog", "t"])
+    assert found.target.tolist() == [ids_of(gpt2, " dog")[0], ids_of(gpt2, "t")[0]]
+    assert ids_of(gpt2, "a cat")[:2] != ids_of(gpt2, "a ca")[:2]  # they do run together
+    assert found.foil is None
+    with pytest.raises(InputError, match="give foils, or another metric"):
+        icl.sweep(gpt2, found)
+    assert icl.sweep(gpt2, found, metric="log_prob").values.shape == (12, 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"clean": []}, "one of each for every prompt"),
+        ({"clean": [], "corrupted": [], "answers": [], "foils": []}, "0 clean, 0 corrupted"),
+        ({"corrupted": ["a"]}, "3 clean, 1 corrupted, 3 answers, 3 foils"),
+        ({"answers": None}, "pairs need answers"),
+        ({"clean": ["x"] * 2 + [""]}, "prompt 2 is empty"),
+        ({"corrupted": [""] + ["x"] * 2}, "corrupted prompt 0 is empty"),
+        ({"answers": [" Mary", "", " Tom"]}, "prompt 1: answer '' is empty"),
+        (
+            {"foils": [" cat"] * 3, "answers": [" dog", " cat", " dog"]},
+            "prompt 1: no token tells the answer ' cat' from",
+        ),
+        ({"answers": [1, 2, 10_000]}, "answer 2: id 10000 is not in the vocabulary"),
+        ({"clean": ["x" * 300] * 3}, "reads at most 256"),
+    ],
+)
+def test_bad_pairs_are_named(gpt2: LensModel, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        pairs(gpt2, **(ioi(3) | change))
+
+
+def test_bad_files_are_named(gpt2: LensModel, tmp_path: Path) -> None:
+    (tmp_path / "empty.csv").touch()
+    (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00clean")
+    (tmp_path / "other.csv").write_text("clean,corrupted,label\na,b,c\n")
+    (tmp_path / "ids.csv").write_text("clean,corrupted,correct_idx\na,b,c\n")
+    for name, message in (
+        ("none.csv", "does not exist"),
+        ("empty.csv", "cannot be read as CSV"),
+        ("binary.csv", "cannot be read as CSV"),
+        ("other.csv", "no column 'correct' for answers: theirs are clean, corrupted, label"),
+        ("ids.csv", "row 1: 'c' is no vocabulary id"),
+    ):
+        with pytest.raises(InputError, match=message):
+            pairs(gpt2, tmp_path / name)
+    with pytest.raises(InputError, match="name its column"):
+        pairs(gpt2, tmp_path / "other.csv", answers=["c"])
+
+
+def test_partners_of_other_lengths(gpt2: LensModel) -> None:
+    """The last positions match; others do not, and the message says which rows differ."""
+    given = ioi(5) | {"corrupted": ["x y z", "x", *ioi(5)["clean"][2:]]}
+    clean, corrupted = pairs(gpt2, **given)
+    found = icl.sweep(gpt2, clean, "z", replacement=icl.Interchange(corrupted))
+    other = gpt2.run_with_cache(corrupted.tokens)[1]["blocks.1.attn.hook_z"]
+    rows = torch.arange(5)
+
+    def write(z: Tensor, hook: object) -> Tensor:
+        z = z.clone()
+        z[rows, clean.last, 2] = other[rows, corrupted.last, 2]
+        return z
+
+    by_hand = difference(plain(gpt2, clean, ("blocks.1.attn.hook_z", write)), clean)
+    np.testing.assert_allclose(found.values[6], by_hand.numpy(), atol=2e-5)
+    with pytest.raises(InputError, match=r"prompt 0 has \d+ tokens .*\(2 rows differ in length: 0, 1\)"):
+        icl.sweep(gpt2, clean, "z", positions="all", replacement=icl.Interchange(corrupted))
+    with pytest.raises(InputError, match="no label positions"):
+        icl.sweep(gpt2, clean, "z", positions="labels")
+
+
+# --- every analysis of the engine, on every architecture --------------------------------------------------------------
+
+
+def test_ioi_against_hooks_by_hand(model: LensModel) -> None:
+    clean, corrupted = pairs(model, **ioi(4))
+    metric = difference(plain(model, clean), clean)
+    everywhere = torch.arange(int(clean.last.max()) + 1).repeat(4, 1)
+    for site, positions, at, cells in (
+        ("z", "last", clean.last[:, None], {(0, 1): 1, (2, 3): 11}),
+        ("z", "all", everywhere, {(1, 0): 4}),
+        ("resid_pre", "all", everywhere, {(1, None): 1}),
+        ("attn_out", "last", clean.last[:, None], {(2, None): 2}),
+    ):
+        swept = icl.sweep(model, clean, site, positions=positions, replacement=icl.Interchange(corrupted), verify=1)
+        np.testing.assert_allclose(swept.base, metric.numpy(), atol=2e-5)
+        for (layer, head), row in cells.items():
+            hook = put(model, site, layer, head, at, corrupted.tokens)
+            by_hand = difference(plain(model, clean, hook), clean)
+            np.testing.assert_allclose(swept.values[row], by_hand.numpy(), atol=5e-5, err_msg=str(swept.cells[row]))
+    paths = icl.path_patch(model, clean, senders=[icl.Head(0, 1), icl.Mlp(1)], receivers=[icl.Head(2, 1)], logits=True)
+    guess = icl.attribute_paths(
+        model, clean, senders=[icl.Head(0, 1), icl.Mlp(1)], receivers=[icl.Head(2, 1)], logits=True
+    )
+    assert paths.edges == guess.edges
+    assert paths.score.shape == (4, 4, 0)  # no label positions
+    direct = paths.edges.index(icl.Edge(icl.Head(0, 1), type(paths.edges[-1].receiver)()))
+    np.testing.assert_allclose(paths.effect[direct], direct_effect(model, clean, 0, 1), atol=5e-5)
+    assert np.isfinite(paths.to_frame()["effect"]).all()
+    if not is_parallel(model):
+        guessed = icl.attribute(model, clean, "z", replacement=icl.Interchange(corrupted))
+        agrees = icl.agreement(guessed, icl.sweep(model, clean, "z", replacement=icl.Interchange(corrupted)))
+        assert agrees.rank_correlation > 0.8
+    increase = icl.log_prob_increase(model, clean)
+    assert increase.heads.shape == (4, 3, 4)
+
+
+def direct_effect(model: LensModel, batch: TokenBatch, layer: int, head: int) -> np.ndarray:
+    """What zeroing a head's direct path to the logits changes, by hand: its output taken off the final state."""
+    with torch.no_grad():
+        logits, cache = model.run_with_cache(batch.tokens)
+        rows, final = torch.arange(len(batch)), cache["blocks.2.hook_resid_post"].clone()
+        written = cache[f"blocks.{layer}.attn.hook_z"][:, :, head] @ model.blocks[layer].attn.W_O[head]
+        final[rows, batch.last] -= written[rows, batch.last]
+        normed = model.ln_final(final) if hasattr(model, "ln_final") else final
+        changed = model.unembed(normed)
+    before, after = (difference(x[rows, batch.last], batch) for x in (logits, changed))
+    return (after - before).numpy()
+
+
+def test_greater_than_with_a_metric_of_ones_own(model: LensModel) -> None:
+    """Probability of later years less that of earlier ones, at the first digit: a function of logits and a batch."""
+    clean, corrupted = pairs(model, **greater_than(5))
+    digits = torch.tensor([model.tokenizer(str(d), add_special_tokens=False).input_ids[0] for d in range(10)])
+
+    def later(logits: Tensor, batch: TokenBatch) -> Tensor:
+        first = torch.tensor([int(text.split()[6][2]) for text in batch.texts])
+        probs = logits.softmax(-1)[:, digits]
+        above = torch.arange(10) > first[:, None]
+        return (probs * above).sum(1) - (probs * ~above).sum(1)
+
+    found = icl.sweep(model, clean, "z", metric=later, replacement=icl.Interchange(corrupted), verify=2)
+    hook = put(model, "z", 1, 2, clean.last[:, None], corrupted.tokens)
+    np.testing.assert_allclose(found.base, later(plain(model, clean), clean).numpy(), atol=1e-6)
+    np.testing.assert_allclose(found.values[6], later(plain(model, clean, hook), clean).numpy(), atol=1e-6)
+
+
+# --- models that came another way -------------------------------------------------------------------------------------
+
+
+def own_models(folder: Path) -> dict[str, Any]:
+    """What users have: each class as TransformerLens builds it, nothing of ours touching it."""
+    from transformer_lens.model_bridge import TransformerBridge
+
+    hf_model = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+
+    def bridge(**options: Any) -> Any:
+        return TransformerBridge.boot_transformers(
+            str(folder), hf_model=hf_model, tokenizer=tokenizer, device="cpu", **options
+        )
+
+    def compatible() -> Any:
+        model = bridge()
+        model.enable_compatibility_mode(disable_warnings=True)  # folds and centres
+        return model
+
+    found: dict[str, Any] = {"bridge": bridge, "compatible bridge": compatible}
+    try:
+        from transformer_lens import HookedTransformer, HookedTransformerConfig
+    except ImportError:
+        return found
+
+    def from_config() -> Any:
+        config = HookedTransformerConfig(
+            n_layers=3, d_model=32, n_ctx=64, d_head=8, n_heads=4, d_mlp=64, d_vocab=50, act_fn="gelu", seed=0,
+            positional_embedding_type="rotary", normalization_type="RMS", gated_mlp=True, device="cpu",
+        )  # fmt: skip
+        return HookedTransformer(config)
+
+    def from_pretrained() -> Any:
+        return HookedTransformer.from_pretrained(  # as a user calls it, but for the Hub
+            "gpt2", hf_model=hf_model, tokenizer=tokenizer, device="cpu"
+        )
+
+    return found | {"a config": from_config}
+
+
+@pytest.mark.parametrize("kind", ["bridge", "compatible bridge", "a config"])
+def test_a_model_the_user_has(folders: dict[str, Path], kind: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TransformerLens says that HookedTransformer will go, and more
+        made = own_models(folders["gpt2"])
+        if kind not in made:
+            require_backend("hooked")
+        model = made[kind]()
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(0, 50, (2, 3, 9), generator=generator)
+    answers, foils = torch.randperm(50, generator=generator)[:6].view(2, 3)
+    clean, corrupted = pairs(model, clean=tokens[0], corrupted=tokens[1], answers=answers, foils=foils)
+    assert backend_of(model) == ("hooked" if kind == "a config" else "bridge")
+    found = icl.sweep(model, clean, "z", replacement=icl.Interchange(corrupted), verify=3)
+    assert found.fallback is None
+    hook = put(model, "z", 1, 2, clean.last[:, None], corrupted.tokens)
+    np.testing.assert_allclose(found.values[6], difference(plain(model, clean, hook), clean).numpy(), atol=2e-5)
+    states = icl.sweep(model, clean, "resid_pre", positions="all", each=True, replacement=icl.Interchange(corrupted))
+    hook = put(model, "resid_pre", 2, None, torch.full((3, 1), 4), corrupted.tokens)
+    by_hand = difference(plain(model, clean, hook), clean).numpy()
+    np.testing.assert_allclose(states.values[2 * 9 + 4], by_hand, atol=2e-5)
+    paths = icl.path_patch(model, clean, senders=[icl.Head(0, 1)], receivers=[], logits=True)
+    np.testing.assert_allclose(paths.effect[0], direct_effect(model, clean, 0, 1), atol=5e-5)
+    with icl.intervene(model, icl.ZeroHeads((icl.Head(1, 2),))):
+        zeroed = plain(model, clean)
+    assert (zeroed - plain(model, clean)).abs().max() > 1e-3
+    increase = icl.log_prob_increase(model, clean)
+    logits = icl.answer_logits(model, clean)
+    assert np.isfinite(increase.heads).all()
+    torch.testing.assert_close(logits, plain(model, clean), **CLOSE)
+    require_live_scores(model)
+
+
+# --- the real model, beside TransformerLens's own functions -----------------------------------------------------------
+
+
+def test_ioi_on_smollm2_beside_transformer_lens(smollm2: LensModel) -> None:
+    """The logit difference clean and corrupted, the heads that move it, and a path, beside TransformerLens's own."""
+    from transformer_lens import patching
+
+    clean, corrupted = pairs(smollm2, **ioi(12))
+    same = (clean.last == corrupted.last).nonzero()[:, 0].tolist()
+    clean, corrupted = clean.select(same), corrupted.select(same)
+    width = int(clean.last.max()) + 1
+    cut = slice(0, width)
+    with torch.no_grad():
+        clean_logits, clean_cache = smollm2.run_with_cache(
+            clean.tokens[:, cut], names_filter=lambda n: n.endswith("hook_z")
+        )
+    rows = torch.arange(len(clean))
+    before = difference(clean_logits[rows, clean.last], clean).mean()
+    after = difference(plain(smollm2, corrupted), corrupted).mean()
+    assert before > after + 1  # the model does the task, and the corrupted prompts leave it nothing to go by
+    swept = icl.sweep(
+        smollm2, corrupted, "z", positions="all", replacement=icl.Interchange(clean), layers=range(15, 30)
+    )
+    assert swept.base.mean() == pytest.approx(float(after), abs=1e-3)
+    best = swept.to_frame().nlargest(4, "effect")
+    assert best["effect_low"].min() > 0
+    if not hasattr(patching, "generic_activation_patch"):
+        pytest.skip("this TransformerLens has no patching functions")
+
+    def setter(activation: Tensor, index: Any, cache: Tensor) -> Tensor:
+        head = int(index[1])
+        activation[:, :, head] = cache[:, :, head]
+        return activation
+
+    theirs = patching.generic_activation_patch(
+        smollm2,
+        corrupted.tokens[:, cut],
+        clean_cache,
+        lambda logits: difference(logits[rows, corrupted.last], corrupted).mean(),
+        setter,
+        "z",
+        index_df=best[["layer", "head"]].astype(int),
+    )
+    np.testing.assert_allclose(best["value"], theirs.numpy(), atol=2e-3)
+    top = icl.Head(int(best.iloc[0]["layer"]), int(best.iloc[0]["head"]))
+    paths = icl.path_patch(
+        smollm2, corrupted, senders=[top], receivers=[], logits=True, replacement=icl.Interchange(clean)
+    )
+    assert paths.effect.mean() > 0
+
+
+def test_the_fields_files(smollm2: LensModel) -> None:
+    if not SHARED.is_dir():
+        pytest.skip("the circuit benchmarks' files are not on this machine")
+    clean, corrupted = pairs(smollm2, SHARED / "ioi.csv")
+    assert (len(clean), len(corrupted)) == (253, 253)
+    some = [part.select(range(16)) for part in (clean, corrupted)]
+    right, wrong = (difference(plain(smollm2, part), part).mean() for part in some)
+    assert right > wrong + 2
+    years = pairs(smollm2, SHARED / "greater_than.csv", answers="label").clean
+    assert years.foil is None
+    assert [smollm2.tokenizer.decode([t]) for t in years.target[:3].tolist()] == ["5", "4", "5"]  # a token a digit
