@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -34,6 +34,11 @@ class Interval(NamedTuple):
     def columns(self, name: str) -> dict[str, float]:
         """A table's columns `name`, `name_low` and `name_high`."""
         return {name: self.mean, f"{name}_low": self.low, f"{name}_high": self.high}
+
+    @classmethod
+    def in_row(cls, row: Any, name: str) -> "Interval":
+        """The interval in the columns `name`, `name_low` and `name_high` of one row of a data frame."""
+        return cls(row[name], row[f"{name}_low"], row[f"{name}_high"])
 
     @property
     def ends(self) -> list[float]:

@@ -18,9 +18,10 @@ from conftest import require_backend, require_smollm2
 from safetensors.numpy import load_file, save_file
 
 from icl_circuits import cli
-from icl_circuits.circuits import Circuit
+from icl_circuits.jobs import DataSpec, Job, ModelSpec, Settings
 from icl_circuits.models.lens import hooked_transformer_class
-from icl_circuits.report import Results, load_results, save_results
+from icl_circuits.report import Results, save_results
+from icl_circuits.studies import Outcome, load_results
 
 TOWER_KEYS = {
     "qk_auc", "qk_auc_shuffled", "qk_auc_without_position", "qk_auc_grouped_order", "ov_logit_minus",
@@ -215,30 +216,47 @@ def test_a_report_leaves_out_what_cannot_be_measured(run: Any, folders: dict[str
 
 def test_circuit_command(run: Any, folders: dict[str, Path], tmp_path: Path) -> None:
     options = ("circuit", "--model", str(folders["llama"]), "--data", str(hostile_csv(tmp_path)), *SMALL)
-    code, out, err = run(*options, "--out", "new/c.html")
+    code, out, err = run(*options, "--out", "new/c")
     assert code == 0, err
-    assert "Circuit: new/c.html" in out
-    files = sorted(file.name for file in (tmp_path / "new").iterdir())
-    assert files == [f"c.{kind}" for kind in ("html", "json", "safetensors", "svg")]
-    circuit = Circuit.load(tmp_path / "new" / "c.json")
+    assert "Also: new/c/circuit.html" in out
+    assert "Report: new/c/report.html" in out
+    folder = tmp_path / "new" / "c"
+    assert {file.name for file in folder.iterdir()} == {
+        "circuit.html", "circuit.json", "circuit.svg", "figures", "report.html", "results.json", "results.safetensors",
+        "tables",
+    }  # fmt: skip
+    page = (folder / "report.html").read_text()
+    assert '<a href="circuit.html">' in page
+    assert "Heads alone, and the model without them" in page
+    circuit = load_results(folder).values["circuit"]
+    assert len(json.loads((folder / "circuit.json").read_text())["edges"]) == len(circuit.edges)
     assert len(circuit.heads) >= 2
     assert circuit.provenance["backend"] in ("hooked", "bridge")
     assert len(circuit.base) == 6
-    before = (tmp_path / "new" / "c.json").read_bytes()
-    for refused, why in (("new/c.html", "give --force"), ("c.pdf", "must end in .html")):
+    edges = pd.read_csv(folder / "tables" / "edges.csv")
+    assert len(edges) == len(circuit.edges)
+    assert edges["score"].tolist() == pytest.approx(circuit.to_frame()["score"].tolist(), abs=1e-6)
+    assert edges["reversed"].notna().all()
+    numbers = json.loads((folder / "results.json").read_text())["circuit"]
+    assert numbers["n_edges"] == len(circuit.edges)
+    assert len(numbers["heads_alone"]) == 3 * len({row["size"] for row in numbers["heads_alone"]})
+    before = (folder / "circuit.json").read_bytes()
+    for refused, why in (("new/c", "give --force"), ("c.html", "this command writes a folder")):
         code, _, err = run(*options, "--out", refused)
         assert (code, err.count("\n")) == (2, 1)
         assert why in err
-    assert run(*options, "--out", "new/c.html", "--force")[0] == 0
-    assert (tmp_path / "new" / "c.json").read_bytes() == before
-    assert run("figures", "new/c.safetensors", "--out", "f")[0] == 0
+    assert run(*options, "--out", "new/c", "--force")[0] == 0
+    assert (folder / "circuit.json").read_bytes() == before
+    assert run("figures", "new/c", "--out", "f")[0] == 0
     assert sorted(file.name for file in (tmp_path / "f").iterdir()) == [
         f"circuit_curves.{kind}" for kind in ("pdf", "png", "svg", "txt")
     ]
-    found = load_results(tmp_path / "new" / "c.safetensors").values
+    for name in ("circuit_curves.svg", "circuit_curves.txt"):
+        assert (tmp_path / "f" / name).read_bytes() == (folder / "figures" / name).read_bytes()
+    found = load_results(folder / "results.safetensors").values
     np.testing.assert_array_equal(found["circuit"].scores, circuit.scores)
     assert found["circuit_reversed"].edges == circuit.edges
-    code, _, err = run(*options[:-2], "--shots", "0", "--out", "zero/c.html")
+    code, _, err = run(*options[:-2], "--shots", "0", "--out", "zero/c")
     assert code == 2
     assert {file.name for file in tmp_path.iterdir()} == {"new", "f", "hostile.csv"}
 
@@ -267,8 +285,16 @@ def test_help_and_version(run: Any) -> None:
     assert run("--version")[1].startswith("icl-circuits 0.")
     code, out, _ = run("--help")
     assert code == 0
-    assert all(command in out for command in ("report", "heads", "prompts"))
-    assert "--shots" in run("report", "--help")[1]
+    commands = ("report", "in-context", "towers", "biases", "circuit", "figures", "heads", "prompts")
+    assert [line.split()[1] for line in out.splitlines() if re.match(r"│ [a-z]", line)] == list(commands)
+    assert run()[1] == out  # no arguments
+    for command in commands:
+        shown = run(command, "--help")[1]
+        options = re.findall(r"│ +(--[a-z-]+)", shown)
+        assert len(options) == len(set(options))
+        assert not {"--no-force", "--empty-labels"} & set(options)
+        if command != "figures":
+            assert {"--model", "--shots", "--separator"} <= set(options)
 
 
 def run_python(script: str) -> str:
@@ -279,7 +305,13 @@ def run_python(script: str) -> str:
 
 def test_the_command_line_imports_nothing_heavy() -> None:
     heavy = "{'torch', 'transformers', 'matplotlib', 'pandas'}"
-    assert run_python(f"import sys, icl_circuits.cli; print({heavy} & set(sys.modules))") == "set()\n"
+    shown = run_python(
+        "import sys, icl_circuits.cli as c\n"
+        "app = c.make_app()\n"
+        "app(['report', '--help'], result_action='return_value')\n"
+        f"print({heavy} & set(sys.modules))"
+    )
+    assert shown.endswith("set()\n")
 
 
 def test_using_the_package_warns_of_nothing_and_draws_nothing() -> None:
@@ -335,10 +367,43 @@ def test_bad_input_is_one_line_and_writes_nothing(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_an_unknown_option_exits_with_two(run: Any) -> None:
-    code, _, err = run("report", "--no-such-option")
-    assert code == 2
-    assert "no-such-option" in err
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("report", "--no-such-option"), "--no-such-option"),
+        (("report", "--model.model", "x"), "--model.model"),
+        (("report", "word"), "word"),
+        (("report", "--shots", "few"), "--shots"),
+        (("report", "--backend", "other"), "--backend"),
+        (("report", "--model"), "--model"),
+        (("prompts", "--heads", "3"), "--heads"),
+        (("figures",), "RESULTS"),
+        (("no-such-command",), "no-such-command"),
+    ],
+)
+def test_a_wrong_option_is_named(run: Any, arguments: tuple[str, ...], named: str) -> None:
+    code, out, err = run(*arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("icl-circuits: error: ")
+    assert named in err
+
+
+def test_options_become_a_job(run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[Any] = []
+
+    def no_run(job: Job, studies: Any, out: Path, *, force: bool) -> Outcome:
+        asked.append((job, out, force))
+        return Outcome((), ())
+
+    monkeypatch.setattr("icl_circuits.studies.running.run_job", no_run)
+    assert run("report")[0] == 0
+    options = ("--labels", "foo, bar,baz", "--separator", r"-\n\t", "--shots", "2", "--shots", "3", "--force")
+    assert run("towers", *options, "--dtype", "float64", "--data", "x.csv", "--out", "r", "--seed", "-1")[0] == 0
+    settings = Settings(("foo", "bar", "baz"), shots=3, seed=-1, separator="-\n\t")
+    assert asked == [
+        (Job(), Path("icl-report"), False),
+        (Job(ModelSpec(dtype="float64"), DataSpec("x.csv"), settings), Path("r"), True),
+    ]
 
 
 def test_the_hooked_backend_on_new_transformer_lens(run: Any, folders: dict[str, Path]) -> None:
@@ -353,7 +418,7 @@ def test_figures_of_what_holds_no_results(run: Any, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("no results")
     save_file({"x": np.zeros(2)}, tmp_path / "other.safetensors")
-    save_results(Results({"described": ""}, {"x": np.zeros(2)}), tmp_path / "bare.safetensors")
+    save_results(Results({"described": ""}, {"x": np.zeros(2)}), tmp_path / "bare.safetensors", ())
     for given, message in (
         ("nothing", "no results at 'nothing'"),
         ("folder", "no results at 'folder'"),
@@ -366,17 +431,17 @@ def test_figures_of_what_holds_no_results(run: Any, tmp_path: Path) -> None:
         assert message in err
         assert not (tmp_path / "f").exists()
     with pytest.raises(TypeError, match="x is a str"):
-        save_results(Results({}, {"x": "text"}), tmp_path / "no.safetensors")
+        save_results(Results({}, {"x": "text"}), tmp_path / "no.safetensors", ())
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_report_leaves_nothing(folders: dict[str, Path], tmp_path: Path, stop: signal.Signals) -> None:
     """Stopped while it writes: a slow page holds the temporary folder open."""
     script = (
-        "import signal, time, icl_circuits.report.folder as folder, icl_circuits.cli as c\n"
+        "import signal, time, icl_circuits.report.writing as writing, icl_circuits.cli as c\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)  # which jobs in the background lack\n"
         "def slow(*_): print('writing', flush=True); time.sleep(60)\n"
-        "folder.render_page = slow\n"
+        "writing.render_page = slow\n"
         "c.main()\n"
     )
     command = [

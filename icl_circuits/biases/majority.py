@@ -142,9 +142,7 @@ class MajorityBias:
                 row: dict[str, object] = {f"n_{label}": n for label, n in zip(self.labels, keep, strict=True)}
                 row |= {"coefficient": strength, "gold": None if gold is None else self.labels[gold]}
                 for rule in ("top1", "between_labels"):
-                    right = getattr(self.answers, rule)[c, s][chosen].astype(float)
-                    mean = bootstrap_mean(right)
-                    row |= {rule: mean.mean, f"{rule}_low": mean.low, f"{rule}_high": mean.high}
+                    row |= bootstrap_mean(getattr(self.answers, rule)[c, s][chosen].astype(float)).columns(rule)
                 rows.append(row)
         return pd.DataFrame(rows).assign(gold=pd.Series([row["gold"] for row in rows], dtype=object))
 

@@ -93,8 +93,7 @@ class RecencyBias:
                 row: dict[str, object] = {"order": "".join("S" if same else "o" for same in order)}
                 row |= {"strength": strength}
                 for rule in ("top1", "between_labels"):
-                    mean = bootstrap_mean(getattr(self.answers, rule)[o, s].astype(float))
-                    row |= {rule: mean.mean, f"{rule}_low": mean.low, f"{rule}_high": mean.high}
+                    row |= bootstrap_mean(getattr(self.answers, rule)[o, s].astype(float)).columns(rule)
                 rows.append(row)
         return pd.DataFrame(rows)
 

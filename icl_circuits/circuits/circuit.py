@@ -48,15 +48,12 @@ class Circuit:
 
     def to_frame(self) -> pd.DataFrame:
         """One row an edge, strongest first: its ends, mean score and its 95 % bootstrap interval over prompts."""
-        interval = bootstrap_means(self.scores)
         frame = pd.DataFrame(
             {
                 "sender": [str(edge.sender) for edge in self.edges],
                 "receiver": [str(edge.receiver) for edge in self.edges],
                 "input": [edge.input for edge in self.edges],
-                "score": interval.mean,
-                "score_low": interval.low,
-                "score_high": interval.high,
+                **bootstrap_means(self.scores).columns("score"),
             }
         )
         return frame.sort_values("score", key=np.abs, ascending=False, kind="stable").reset_index(drop=True)

@@ -18,7 +18,7 @@ from icl_circuits.models import LensModel
 from icl_circuits.patching import run_each
 from icl_circuits.prompts import TokenBatch
 from icl_circuits.residual import Head, all_heads, require_distinct_heads
-from icl_circuits.stats import Statistic, bootstrap, bootstrap_means, generator, weighted_mean
+from icl_circuits.stats import Interval, Statistic, bootstrap, bootstrap_means, generator, weighted_mean
 
 CURVES = ("circuit", "complement", "random")
 """The first heads alone, all others alone, and as many random heads alone, mean over draws."""
@@ -51,11 +51,10 @@ class CircuitTest:
         known = gap.low[0] * gap.high[0] > 0
         rows = []
         for i, (curve, size) in enumerate((curve, size) for curve in CURVES for size in self.sizes):
-            row: dict[str, object] = {"curve": curve, "size": size, self.metric: means.mean[i]}
-            row |= {f"{self.metric}_low": means.low[i], f"{self.metric}_high": means.high[i]}
             values = self.values.reshape(-1, len(self.whole))[i]
-            share = bootstrap(self._share(values), len(self.whole)) if known else (np.nan,) * 3
-            rows.append(row | dict(zip(("share", "share_low", "share_high"), share, strict=True)))
+            share = bootstrap(self._share(values), len(self.whole)) if known else Interval(np.nan, np.nan, np.nan)
+            row: dict[str, object] = {"curve": curve, "size": size}
+            rows.append(row | means.of(i).columns(self.metric) | share.columns("share"))
         return pd.DataFrame(rows)
 
     def _share(self, values: Float[np.ndarray, " prompt"]) -> Statistic:
@@ -152,9 +151,8 @@ def minimality(
     whole, *without = run_each(
         model, batch, variants, metric, budget=budget, description="heads left out"
     ).values.numpy()
-    loss = bootstrap_means(whole - np.stack(without))
     frame = pd.DataFrame(heads, columns=["layer", "head"])
-    return frame.assign(loss=loss.mean, loss_low=loss.low, loss_high=loss.high)
+    return frame.assign(**bootstrap_means(whole - np.stack(without)).columns("loss"))
 
 
 def _others(heads: Sequence[Head], out: Sequence[Head]) -> tuple[Head, ...]:

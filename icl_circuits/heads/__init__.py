@@ -12,6 +12,12 @@ from icl_circuits.heads.answers import (
 from icl_circuits.heads.answers import (
     score_answers as score_answers,
 )
+from icl_circuits.heads.attention import (
+    attention_from_last as attention_from_last,
+)
+from icl_circuits.heads.attention import (
+    attention_patterns as attention_patterns,
+)
 from icl_circuits.heads.causal import (
     HeadEffects as HeadEffects,
 )
@@ -29,6 +35,12 @@ from icl_circuits.heads.groups import (
 )
 from icl_circuits.heads.groups import (
     random_heads as random_heads,
+)
+from icl_circuits.heads.scores import (
+    Scores as Scores,
+)
+from icl_circuits.heads.scores import (
+    score_heads as score_heads,
 )
 from icl_circuits.heads.selection import (
     InContextHead as InContextHead,

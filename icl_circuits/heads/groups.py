@@ -71,8 +71,7 @@ class GroupEffects:
                 for rule in ("top1", "between_labels"):
                     right = getattr(group.answers, rule).astype(float)
                     per_prompt = right if right.ndim == 1 else right.mean(axis=0)
-                    interval = bootstrap_mean(per_prompt[chosen])
-                    row |= {rule: interval.mean, f"{rule}_low": interval.low, f"{rule}_high": interval.high}
+                    row |= bootstrap_mean(per_prompt[chosen]).columns(rule)
                 rows.append(row)
         words = {column: pd.Series([row[column] for row in rows], dtype=object) for column in ("label", "gold")}
         return pd.DataFrame(rows).assign(**words)  # object columns keep None

@@ -1,35 +1,23 @@
-"""The studies that the command line runs, and the folders they write."""
+"""How any study's results become a folder: numbers, result objects, figures, tables and a page."""
 
-from icl_circuits.report.bias_study import bias_study
-from icl_circuits.report.circuit_study import circuit_study
-from icl_circuits.report.figures import are_figures, write_figures
-from icl_circuits.report.folder import Part, new_files, new_folder, run_studies, write
-from icl_circuits.report.in_context import head_table, in_context_study
-from icl_circuits.report.plan import Plan, Settings, Start, marked_tokens, plan, score_heads, start
+from icl_circuits.report.figures import INTERVALS, PaperFigure, Values, are_figures, write_figures
+from icl_circuits.report.folder import new_folder
+from icl_circuits.report.part import Part, RunRecord, with_ci95
 from icl_circuits.report.results import Results, load_results, save_results
-from icl_circuits.report.tower_study import tower_study
+from icl_circuits.report.writing import write_report
 
 __all__ = [
+    "INTERVALS",
+    "PaperFigure",
     "Part",
-    "Plan",
     "Results",
-    "Settings",
-    "Start",
+    "RunRecord",
+    "Values",
     "are_figures",
-    "bias_study",
-    "circuit_study",
-    "head_table",
-    "in_context_study",
     "load_results",
-    "marked_tokens",
-    "new_files",
     "new_folder",
-    "plan",
-    "run_studies",
     "save_results",
-    "score_heads",
-    "start",
-    "tower_study",
-    "write",
+    "with_ci95",
     "write_figures",
+    "write_report",
 ]

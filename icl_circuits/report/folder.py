@@ -1,60 +1,16 @@
-"""What is written: a folder of results that appears whole or not at all."""
+"""A folder that appears whole or not at all."""
 
-import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import pandas as pd
-
-from icl_circuits.errors import InputError, Unfit
-from icl_circuits.report.figures import write_figures
-from icl_circuits.report.plan import Start
-from icl_circuits.report.results import FILE, Results, load_results, save_results
-from icl_circuits.viz import Section, Table, render_page
-
-
-@dataclass(frozen=True)
-class Part:
-    """One study, as it is written."""
-
-    headline: str
-    """What it found, in a few sentences."""
-    summary: Mapping[str, Any]
-    """Its part of `results.json`."""
-    values: Mapping[str, Any]
-    """Result objects and arrays for `results.safetensors`, by name; None: not measured. Figures are drawn from them."""
-    tables: Mapping[str, pd.DataFrame]
-    """The paper's tables, by file name."""
-    sections: Callable[[Path], Sequence[Section]]
-    """Sections of the page, given the folder of the figures."""
-    shown: Sequence[tuple[str, Table]] = field(default=())
-    """What a terminal prints, with titles."""
-
-
-def run_studies(start: Start, studies: Sequence[Callable[[Start], Part]]) -> tuple[list[Part], list[str]]:
-    """Run the studies; one that the model or the prompts are not fit for is left out, and why is said.
-
-    Raises:
-        Unfit: the first study cannot be done.
-        InputError: a mistake in what was asked for.
-    """
-    parts, left_out = [studies[0](start)], []
-    for study in studies[1:]:
-        try:
-            parts.append(study(start))
-        except Unfit as error:
-            left_out.append(str(error))
-    return parts, left_out
+from icl_circuits.errors import InputError
 
 
 def is_report(folder: Path) -> bool:
-    """Whether `folder` was written by `write`."""
+    """Whether `folder` was written by `write_report`."""
     return (folder / "results.json").is_file()
 
 
@@ -64,8 +20,10 @@ def new_folder(out: Path, *, force: bool, ours: Callable[[Path], bool] = is_repo
 
     Raises:
         InputError: `out` exists and `force` is not set, `out` is neither empty nor `ours` (by default: a report), or
-            its parent cannot be written.
+            its parent cannot be written; `out` is named like a page.
     """
+    if out.suffix == ".html":
+        raise InputError(f"--out {str(out)!r} names a page, but this command writes a folder: leave out .html")
     out = out.resolve()
     if out.exists():
         if not out.is_dir():
@@ -88,24 +46,6 @@ def new_folder(out: Path, *, force: bool, ours: Callable[[Path], bool] = is_repo
 
 
 @contextmanager
-def new_files(out: Path, others: Sequence[str], *, force: bool) -> Iterator[tuple[Path, ...]]:
-    """Temporary files that become `out` and its namesakes with `others` as suffixes when the block ends well.
-
-    Raises:
-        InputError: one of the files exists and `force` is not set, or the folder cannot be written.
-    """
-    out = out.resolve()
-    finals = (out, *(out.with_suffix(other) for other in others))
-    exists = next((final for final in finals if final.exists()), None)
-    if exists is not None and (exists.is_dir() or not force):
-        raise InputError(f"--out: {str(exists)!r} exists already: give --force to replace it, or name another file")
-    with _workplace(out) as work:
-        yield tuple(work / final.name for final in finals)
-        for final in finals:
-            (work / final.name).replace(final)
-
-
-@contextmanager
 def _workplace(out: Path) -> Iterator[Path]:
     """A temporary folder beside `out`, removed at the end; so are folders made for it, where `out` did not come about.
 
@@ -125,44 +65,3 @@ def _workplace(out: Path) -> Iterator[Path]:
         if not out.exists():
             for folder in made:
                 folder.rmdir()
-
-
-def write(start: Start, parts: Sequence[Part], folder: Path, *, title: str) -> None:
-    """Write `results.json`, `results.safetensors`, `figures/`, `tables/` and `report.html` into `folder`."""
-    results = dict(start.summary)
-    for part in parts:
-        for key, value in part.summary.items():
-            old = results.get(key)
-            results[key] = [a | b for a, b in zip(old, value, strict=True)] if isinstance(old, list) else value
-    text = json.dumps(_finite(results), indent=2, allow_nan=False)
-    (folder / "results.json").write_text(text + "\n", encoding="utf-8")
-    values = {name: value for part in parts for name, value in part.values.items() if value is not None}
-    save_results(Results(start.about, {"selected": start.scores.selected} | values), folder / FILE)
-    figures, tables = folder / "figures", folder / "tables"
-    figures.mkdir()
-    tables.mkdir()
-    write_figures(load_results(folder), figures)
-    for part in parts:
-        for name, frame in part.tables.items():
-            frame.to_csv(tables / f"{name}.csv", index=False)
-            latex = frame.to_latex(index=False, escape=True, float_format="%.3f", na_rep="--")
-            (tables / f"{name}.tex").write_text(latex, encoding="utf-8")
-    where = Section(
-        "Provenance",
-        "What produced these numbers.",
-        Table(("what", "value"), tuple((key, json.dumps(value)) for key, value in start.provenance.items())),
-    )
-    summary = " ".join([*(part.headline for part in parts), start.described])
-    sections = [section for part in parts for section in part.sections(figures)]
-    (folder / "report.html").write_text(render_page(title, summary, [*sections, where]), encoding="utf-8")
-
-
-def _finite(value: Any) -> Any:
-    """JSON's version of results: numbers that are not finite become null."""
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, float | np.floating):
-        return float(value) if np.isfinite(value) else None
-    return value

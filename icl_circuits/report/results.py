@@ -5,7 +5,7 @@ The file is safetensors. Arrays are named by the path to them (`groups.random.an
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -16,20 +16,9 @@ from jaxtyping import AbstractArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
 
-from icl_circuits.biases import MajorityBias, RecencyBias
-from icl_circuits.circuits import Circuit, CircuitTest
 from icl_circuits.errors import InputError
-from icl_circuits.heads import GroupEffects, HeadEffects, InContextHeads
-from icl_circuits.residual import Edge, Head, LogProbIncrease, Node, PositionIncrease
-from icl_circuits.towers import Flow, LabelFeatures, MetricLearning, OVCircuits, Probe, QKSpectrum, Reversal
+from icl_circuits.residual import Edge, Head, Node
 
-KINDS = {
-    kind.__name__: kind
-    for kind in (
-        LogProbIncrease, HeadEffects, InContextHeads, GroupEffects, PositionIncrease, LabelFeatures, OVCircuits,
-        MetricLearning, QKSpectrum, Flow, Probe, Reversal, MajorityBias, RecencyBias, CircuitTest, Circuit,
-    )
-}  # fmt: skip
 FILE = "results.safetensors"
 """Its name in a folder of results."""
 STRUCTURE = "icl_circuits"
@@ -49,44 +38,46 @@ class Results:
     """Result objects, and plain arrays, by name."""
 
 
-def save_results(results: Results, path: Path) -> None:
+def save_results(results: Results, path: Path, kinds: Iterable[type]) -> None:
     """Write `results`. Equal results are equal files.
 
     Raises:
-        TypeError: a value that is neither an array nor of one of `KINDS`.
+        TypeError: a value that is neither an array nor of one of `kinds`.
     """
-    arrays: dict[str, np.ndarray] = {}
+    known, arrays = {np.ndarray, *kinds}, dict[str, np.ndarray]()
     parts = {}
     for name, value in results.values.items():
-        kind = "array" if isinstance(value, np.ndarray) else type(value).__name__
-        if kind != "array" and kind not in KINDS:
-            raise TypeError(f"{name} is a {kind}, which files do not hold")
-        parts[name] = {"kind": kind, "value": _take_arrays(CONVERTER.unstructure(value), name, arrays)}
-    structure = json.dumps({"about": results.about, "values": parts}, default=_plain)
-    path.write_bytes(to_safetensors(arrays, metadata={STRUCTURE: structure}))
+        kind = type(value)
+        if kind not in known:
+            raise TypeError(f"{name} is a {kind.__name__}, which files do not hold")
+        structure = _take_arrays(CONVERTER.unstructure(value), name, arrays)
+        parts[name] = {"kind": "array" if kind is np.ndarray else kind.__name__, "value": structure}
+    text = json.dumps({"about": results.about, "values": parts}, default=_plain)
+    path.write_bytes(to_safetensors(arrays, metadata={STRUCTURE: text}))
 
 
-def load_results(path: str | Path) -> Results:
+def load_results(path: str | Path, kinds: Iterable[type]) -> Results:
     """Read results back.
 
     Args:
-        path: a folder that `icl-circuits report`, `towers` or `biases` wrote, or a file of results.
+        path: a folder of results, or the file of results in one.
+        kinds: the classes that result objects may be of.
 
     Raises:
         InputError: nothing there, or no results of this version.
     """
-    written = "what `icl-circuits report`, `towers`, `biases` or `circuit` wrote: a folder, or a .safetensors file"
+    written = "a folder that a study of `icl-circuits` wrote, or its .safetensors file"
     path = Path(path)
     file = path / FILE if path.is_dir() else path
     if not file.is_file():
         raise InputError(f"no results at {str(path)!r}: give {written}")
+    by_name: dict[str, Any] = {"array": np.ndarray} | {kind.__name__: kind for kind in kinds}
     try:
         with safe_open(file, framework="numpy") as opened:
             arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a mapping)
             structure = json.loads((opened.metadata() or {})[STRUCTURE])
-        kinds = {"array": np.ndarray} | KINDS
-        values = {
-            name: CONVERTER.structure(_put_arrays(part["value"], arrays), kinds[part["kind"]])
+        values: dict[str, Any] = {
+            name: CONVERTER.structure(_put_arrays(part["value"], arrays), by_name[part["kind"]])
             for name, part in structure["values"].items()
         }
         return Results(structure["about"], values)

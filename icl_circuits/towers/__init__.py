@@ -12,6 +12,15 @@ from icl_circuits.towers.flow import (
 from icl_circuits.towers.flow import (
     probe_flow as probe_flow,
 )
+from icl_circuits.towers.groups import (
+    HeadGroup as HeadGroup,
+)
+from icl_circuits.towers.groups import (
+    Measures as Measures,
+)
+from icl_circuits.towers.groups import (
+    head_measures as head_measures,
+)
 from icl_circuits.towers.ov import (
     LabelFeatures as LabelFeatures,
 )
@@ -68,4 +77,7 @@ from icl_circuits.towers.reversed_labels import (
 )
 from icl_circuits.towers.tokens import (
     tower_tokens as tower_tokens,
+)
+from icl_circuits.towers.tokens import (
+    value_tokens as value_tokens,
 )

@@ -53,8 +53,7 @@ class Flow:
                 values = {name: getattr(self.cut, name)[i, j] for name in ("top1", "between_labels", "logit_diff")}
                 values["logit_diff_change"] = self.cut.logit_diff[i, j] - self.base.logit_diff
                 for name, of_prompts in values.items():
-                    mean = bootstrap_mean(of_prompts.astype(float))
-                    row |= {name: mean.mean, f"{name}_low": mean.low, f"{name}_high": mean.high}
+                    row |= bootstrap_mean(of_prompts.astype(float)).columns(name)
                 rows.append(row)
         return pd.DataFrame(rows)
 
@@ -152,10 +151,9 @@ class Probe:
         for p, name in enumerate(self.probed):
             for i, layer in enumerate(self.layers):
                 known = np.isfinite(self.right[p, i])
-                mean = bootstrap_mean(self.right[p, i][known])
-                row: dict[str, object] = {"probe": name, "layer": layer, "accuracy": mean.mean}
-                row |= {"low": mean.low, "high": mean.high, "shuffled": bootstrap_mean(self.shuffled[p, i][known]).mean}
-                rows.append(row)
+                mean, low, high = bootstrap_mean(self.right[p, i][known])
+                row: dict[str, object] = {"probe": name, "layer": layer, "accuracy": mean, "low": low, "high": high}
+                rows.append(row | {"shuffled": bootstrap_mean(self.shuffled[p, i][known]).mean})
         return pd.DataFrame(rows)
 
 

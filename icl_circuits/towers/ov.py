@@ -104,8 +104,7 @@ class LabelFeatures:
                     row: dict[str, object] = {"layer": head.layer, "head": head.head}
                     row |= {"pair": f"{self.labels[a]}-{self.labels[b]}", "positions": self.labels[held]}
                     for kind, values in groups.items():
-                        mean = bootstrap_mean(values[:, place][np.isfinite(values[:, place])])
-                        row |= {kind: mean.mean, f"{kind}_low": mean.low, f"{kind}_high": mean.high}
+                        row |= bootstrap_mean(values[:, place][np.isfinite(values[:, place])]).columns(kind)
                     rows.append(row)
         return pd.DataFrame(rows)
 

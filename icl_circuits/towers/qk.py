@@ -20,7 +20,7 @@ from icl_circuits.models import LensModel, Place, at_least_float32, attention_we
 from icl_circuits.progress import tracked
 from icl_circuits.prompts import PromptBatch
 from icl_circuits.residual import Capture, Head, answer_logits, require_some_heads
-from icl_circuits.stats import bootstrap_mean, generator
+from icl_circuits.stats import Interval, bootstrap_mean, generator
 from icl_circuits.towers.ov import effective_rank
 
 
@@ -130,11 +130,9 @@ class MetricLearning:
         for place, head in enumerate(self.heads):
             row: dict[str, object] = {"layer": head.layer, "head": head.head}
             for name, values in (("auc", self.auc), ("auc_content", self.auc_content)):
-                mean = bootstrap_mean(values[:, place][np.isfinite(values[:, place])])
-                row |= {name: mean.mean, f"{name}_low": mean.low, f"{name}_high": mean.high}
-            low, high = np.quantile(shuffled[:, place], [0.025, 0.975])
-            row |= {"auc_shuffled": shuffled[:, place].mean(), "auc_shuffled_low": low, "auc_shuffled_high": high}
-            rows.append(row)
+                row |= bootstrap_mean(values[:, place][np.isfinite(values[:, place])]).columns(name)
+            chance = Interval(shuffled[:, place].mean(), *np.quantile(shuffled[:, place], [0.025, 0.975]))
+            rows.append(row | chance.columns("auc_shuffled"))
         return pd.DataFrame(rows)
 
 

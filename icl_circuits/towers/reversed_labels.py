@@ -85,8 +85,7 @@ class Reversal:
                         change = relative_change(before[:, place].astype(float), after[:, place].astype(float))
                         means = (column[:, place].mean() if len(column) else np.nan for column in (before, after))
                         row |= dict(zip((quantity, f"{quantity}_reversed"), means, strict=True))
-                        row |= {f"{quantity}_change": change.mean}
-                        row |= {f"{quantity}_change_low": change.low, f"{quantity}_change_high": change.high}
+                        row |= change.columns(f"{quantity}_change")
                     row |= {
                         f"{part}_part": float(value[:, place].mean()) if len(value) else np.nan
                         for part, value in zip(("attention", "value"), parts, strict=True)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from icl_circuits.errors import InputError
@@ -75,3 +76,23 @@ def tower_tokens(
         at_last = [*attended[1 if head.layer else 2 :], ("input", resid_pre)]
         rows += [described(head, kind, last, v[last]) for kind, v in at_last]
     return pd.DataFrame(rows)
+
+
+@torch.no_grad()
+def value_tokens(
+    model: LensModel, batch: PromptBatch, values: Float[Tensor, "batch src_pos d_model"], *, n_tokens: int = 6
+) -> list[tuple[tuple[str, ...], ...]]:
+    """For each prompt and label position, the tokens that a head's value-output vector there raises most.
+
+    Their order does not depend on the final norm's scale, but a norm that centres takes the mean off.
+
+    Args:
+        model: the model.
+        batch: the prompts.
+        values: the head's raw value-output vectors (`value_output`).
+        n_tokens: how many tokens to give.
+    """
+    at_labels = values[torch.arange(len(batch), device=values.device)[:, None], batch.label_positions]
+    logits = readout(model).project(at_labels, torch.ones_like(at_labels[..., :1]))
+    best = logits.topk(min(n_tokens, logits.shape[-1])).indices.tolist()
+    return [tuple(tuple(model.tokenizer.decode([token]) for token in tokens) for tokens in demos) for demos in best]

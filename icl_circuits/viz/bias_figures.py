@@ -36,9 +36,10 @@ def majority_figure(bias: MajorityBias, sweep: MajorityBias, chosen: float) -> "
             for strength, (ls, marker) in styles.items():
                 rows = frame[(frame["gold"] == label) & (frame["coefficient"] == strength)]
                 name = None if strength else f"answer {label}"
-                above.plot(names, rows["top1"], ls=ls, marker=marker, color=colour, label=name)
+                mean, low, high = interval_of(rows, "top1")
+                above.plot(names, mean, ls=ls, marker=marker, color=colour, label=name)
                 if not strength:
-                    above.fill_between(names, rows["top1_low"], rows["top1_high"], color=colour, alpha=0.12, lw=0)
+                    above.fill_between(names, low, high, color=colour, alpha=0.12, lw=0)
         if chosen:
             above.plot([], [], ls="--", marker="s", color="0.3", label=f"mitigated, a_c = {chosen:g}")
         above.set_ylim(0, 1)

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from icl_circuits.circuits import CURVES
 from icl_circuits.errors import InputError
 from icl_circuits.residual import Label, Text
-from icl_circuits.stats import bootstrap_means
+from icl_circuits.stats import Interval, bootstrap_means
 from icl_circuits.viz.circuit_figure import circuit_curves
 from icl_circuits.viz.circuit_svg import PromptRow, draw, edge_class, layout, printable
 from icl_circuits.viz.page import Table, svg_uri, template
@@ -118,7 +118,7 @@ class CircuitView:
             cut=cut,
             tests=self.test_table(),
             curves=svg_uri(svg(circuit_curves(self.test, len(self.heads)))),
-            table=self._table(),
+            table=self.edge_rows(),
             width=round(0.9 * layout(self.circuit, len(self.runs[0].row.labels)).width),
         )
         return page.encode("utf-8", "replace").decode("utf-8")  # lone surrogates have no UTF-8
@@ -133,12 +133,24 @@ class CircuitView:
         body = []
         for size in self.test.sizes:
             rows = frame[frame["size"] == size].set_index("curve")
-            cells = [
-                f"{row[metric]:+.2f} [{row[f'{metric}_low']:+.2f}, {row[f'{metric}_high']:+.2f}]"
-                for row in (rows.loc[curve] for curve in CURVES)
-            ]
+            cells = [f"{Interval.in_row(rows.loc[curve], metric):+.2f}" for curve in CURVES]
             body.append((f"{size} (in-context heads)" if size == len(self.heads) else str(size), *cells))
         return Table(("heads", "these alone", "the model without them", "random heads alone"), tuple(body))
+
+    def edge_rows(self) -> list[tuple[int, tuple[str, ...]]]:
+        """Every edge, strongest mean first: its number, and its cells."""
+        interval, mean, twin = bootstrap_means(self.circuit.scores), self.circuit.mean, self.reversed.mean
+        return [
+            (
+                int(i),
+                (
+                    str(self.circuit.edges[i]),
+                    f"{interval.of(int(i)):+.3f}",
+                    f"{twin[i]:+.3f}",
+                ),
+            )
+            for i in np.argsort(-np.abs(mean), kind="stable")
+        ]
 
     def _repr_html_(self) -> str:
         page = html.escape(self.to_html(), quote=True)
@@ -159,21 +171,6 @@ class CircuitView:
         rows, first = [run.row for run in runs], runs[0]
         title = f"{first.title}, {first.version}: {len(self.circuit.nodes)} nodes, the {n_edges} strongest edges"
         return draw(self.circuit, rows, first.scores, self.labels, self._head_classes, shown=n_edges, title=title)
-
-    def _table(self) -> list[tuple[int, tuple[str, ...]]]:
-        """Every edge, strongest mean first: its number, and its cells."""
-        interval, mean, twin = bootstrap_means(self.circuit.scores), self.circuit.mean, self.reversed.mean
-        return [
-            (
-                int(i),
-                (
-                    str(self.circuit.edges[i]),
-                    f"{mean[i]:+.3f} [{interval.low[i]:+.3f}, {interval.high[i]:+.3f}]",
-                    f"{twin[i]:+.3f}",
-                ),
-            )
-            for i in np.argsort(-np.abs(mean), kind="stable")
-        ]
 
     def _patterns(self) -> tuple[list[list[list[list[float]]] | None], int]:
         """Lower triangles of the attention patterns, run by run while there is room; and how many runs lack."""

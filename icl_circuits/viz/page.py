@@ -43,6 +43,8 @@ class Section:
     """Captions and the HTML of `viz.views`."""
     marked: tuple[MarkedToken, ...] = ()
     """A prompt's tokens."""
+    link: str = ""
+    """A file beside the page, to open from it."""
 
 
 def render_page(title: str, summary: str, sections: Sequence[Section]) -> str:

@@ -61,11 +61,11 @@ def auc_dots(learned: MetricLearning, random: MetricLearning) -> "matplotlib.fig
             (-0.12, "auc", "o", "score"),
             (0.12, "auc_content", "s", "without position"),
         ):
-            mean = frame[name].to_numpy()
-            errors = np.stack([mean - frame[f"{name}_low"], frame[f"{name}_high"] - mean])
+            mean, low, high = (column.to_numpy() for column in interval_of(frame, name))
+            errors = np.stack([mean - low, high - mean])
             colour = COLOURS[0] if name == "auc" else COLOURS[1]
             axes.errorbar(at + shift, mean, yerr=errors, fmt=marker, color=colour, capsize=1.5, lw=0.8, label=label)
-        low, high = frame["auc_shuffled_low"], frame["auc_shuffled_high"]
+        _, low, high = interval_of(frame, "auc_shuffled")
         axes.bar(at, high - low, bottom=low, width=0.7, color="0.88", zorder=0, label="shuffled classes (95 %)")
         others = float(np.nanmean(random.auc))
         axes.axhline(others, color="0.2", ls=":", lw=1, label=f"random heads, mean {others:.2f}")

@@ -1,0 +1,48 @@
+"""Both scores of every head on the same prompts, and the in-context heads that they select."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from icl_circuits.errors import InputError
+from icl_circuits.heads.causal import HeadEffects, zero_each_head
+from icl_circuits.heads.selection import InContextHeads, select_heads
+from icl_circuits.models import LensModel
+from icl_circuits.prompts import PromptBatch
+from icl_circuits.residual import Head, LogProbIncrease, log_prob_increase
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Both scores of the heads on the selection prompts, and the heads they select."""
+
+    batch: PromptBatch
+    """The selection prompts."""
+    increase: LogProbIncrease
+    effects: HeadEffects
+    selected: InContextHeads
+
+    @property
+    def ranked(self) -> tuple[Head, ...]:
+        """The selected heads, then all others by the logit difference lost when each is zeroed, most first."""
+        selected, effects = self.selected.of(), self.effects
+        order = np.argsort(-effects.logit_diff_drop.mean(axis=1), kind="stable")
+        return (*selected, *(effects.heads[i] for i in order if effects.heads[i] not in selected))
+
+
+def score_heads(model: LensModel, batch: PromptBatch, *, n_heads: int = 12) -> Scores:
+    """Score every head statically and causally on `batch`, and select `n_heads` (arXiv 2402.02872).
+
+    Raises:
+        InputError: more heads asked for than half of the model's, and whatever scoring and selecting raise.
+    """
+    in_model = model.cfg.n_layers * model.cfg.n_heads
+    if n_heads > in_model // 2:
+        raise InputError(
+            f"cannot select {n_heads} heads: {model.cfg.model_name!r} has {in_model}, and as many others are "
+            f"needed for the random control, so select at most {in_model // 2}"
+        )
+    increase = log_prob_increase(model, batch)
+    effects = zero_each_head(model, batch)
+    selected = select_heads(increase, effects, batch.gold.cpu().numpy(), batch.labels, n_heads=n_heads)
+    return Scores(batch, increase, effects, selected)

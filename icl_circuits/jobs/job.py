@@ -1,0 +1,87 @@
+"""A job: the model, the data and the settings of a run, as plain values.
+
+The command line takes its options from these fields: their names, defaults and docstrings stand here and nowhere else.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter, Token
+
+
+def _words(_: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
+    """`foo, bar` in one option."""
+    return tuple(word.strip() for word in tokens[-1].value.split(","))
+
+
+def _escaped(_: Any, tokens: Sequence[Token]) -> str:
+    r"""Text in which `\n` stands for a new line and `\t` for a tab."""
+    return tokens[-1].value.replace("\\n", "\n").replace("\\t", "\t")
+
+
+Dtype = Literal["float32", "float64", "bfloat16", "float16"]
+Words = Annotated[tuple[str, ...], Parameter(converter=_words, n_tokens=1, show_default=",".join)]
+Separator = Annotated[
+    str,
+    Parameter(converter=_escaped, allow_leading_hyphen=True, show_default=lambda _: "one space, as in the paper"),
+]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class ModelSpec:
+    """Which model, and how it is loaded."""
+
+    model: str = "smollm2-135m"
+    """Hub name, local Hugging Face folder, .gguf file, or smollm2-135m."""
+    backend: Literal["hooked", "bridge"] | None = None
+    """HookedTransformer or TransformerBridge. Default: hooked where installed."""
+    revision: str | None = None
+    """Hub branch, tag or commit of the model."""
+    dtype: Dtype = "float32"
+    """Of the model's weights."""
+    device: str | None = None
+    """Default: the one TransformerLens chooses."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class DataSpec:
+    """Which texts and classes the prompts are made of."""
+
+    data: str = "word-categories"
+    """word-categories, a .csv or .jsonl file, or hf:NAME."""
+    text_column: str = "text"
+    """Column of the data with the texts."""
+    label_column: str = "label"
+    """Column of the data with the classes."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Settings:
+    """What is run, besides the model and the data."""
+
+    labels: Words = ("foo", "bar")
+    """Label words, one token each, comma-separated."""
+    shots: int = 4
+    """Demonstrations of each label."""
+    prompts: int = 64
+    """Prompts to select on, and as many to test on."""
+    heads: int = 12
+    """In-context heads to select."""
+    seed: int = 0
+    """Seed of every random choice."""
+    separator: Separator = " "
+    r"""Between demonstrations; \n stands for a new line."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Job:
+    """Everything that decides what a run computes."""
+
+    model: ModelSpec = field(default_factory=ModelSpec)
+    data: DataSpec = field(default_factory=DataSpec)
+    settings: Settings = field(default_factory=Settings)

@@ -1,0 +1,125 @@
+"""What every study begins with: the prompts of a job, and the heads that they select."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from icl_circuits.errors import InputError
+from icl_circuits.heads import Scores, score_heads
+from icl_circuits.jobs import Settings
+from icl_circuits.models import LensModel, provenance
+from icl_circuits.prompts import Prompt, PromptBatch, Rows, encode, sample_prompts
+from icl_circuits.report import RunRecord
+from icl_circuits.residual import Head
+
+EVALUATION_SEED = 1_000_003
+"""Added to the seed for the evaluation prompts, so that neighbouring seeds share none."""
+
+
+@dataclass(frozen=True)
+class JobPrompts:
+    """The prompts of a job, sampled before any model is loaded."""
+
+    settings: Settings
+    data: str
+    """The name of the rows."""
+    selection: tuple[Prompt, ...]
+    evaluation: tuple[Prompt, ...]
+    """Made of other texts than `selection`."""
+
+
+def sample_job(rows: Rows, settings: Settings) -> JobPrompts:
+    """Sample prompts to select on from one half of the texts, and prompts to test on from the other.
+
+    Raises:
+        InputError: no head asked for, and whatever `sample_prompts` raises (a half may have too few texts of a class).
+    """
+    if settings.heads < 1:
+        raise InputError(f"cannot select {settings.heads} heads: ask for at least 1")
+    for_selection, for_evaluation = rows.split(settings.seed)
+    options: dict[str, Any] = {"labels": settings.labels, "shots": settings.shots}
+    return JobPrompts(
+        settings,
+        rows.name,
+        sample_prompts(for_selection, settings.prompts, seed=settings.seed, **options),
+        sample_prompts(for_evaluation, settings.prompts, seed=settings.seed + EVALUATION_SEED, **options),
+    )
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What every study starts from: the model, the selected heads, and the prompts to test on."""
+
+    model: LensModel
+    prompts: JobPrompts
+    scores: Scores
+    evaluation: PromptBatch
+    provenance: dict[str, Any]
+    seconds: dict[str, float]
+    """How long each step took; the studies add theirs."""
+
+    @property
+    def settings(self) -> Settings:
+        """Of the job."""
+        return self.prompts.settings
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """The selected heads, best first."""
+        return self.scores.selected.of()
+
+    @property
+    def described(self) -> str:
+        """What was run, in a sentence."""
+        settings = self.settings
+        return (
+            f"Data: {self.prompts.data}, labels {', '.join(settings.labels)}, {settings.shots} demonstrations of each, "
+            f"{settings.prompts} prompts to select {len(self.heads)} heads on and {settings.prompts} others, of "
+            f"other texts, to test on, seed {settings.seed}."
+        )
+
+    @property
+    def record(self) -> RunRecord:
+        """What the folder of any study says of the run."""
+        selected, settings = self.scores.selected, asdict(self.settings)
+        summary = {
+            "provenance": self.provenance,
+            "settings": settings,
+            "heads": [vars(head) for head in selected.heads],
+            "heads_scanned": len(self.scores.effects.heads),
+            "prompts": {"selection": _as_json(self.scores.batch), "evaluation": _as_json(self.evaluation)},
+            "seconds": self.seconds,
+        }
+        title = f"In-context heads of {self.provenance['name']}"
+        return RunRecord(title, self.described, self.provenance, settings, summary, {"selected": selected})
+
+    @contextmanager
+    def timed(self, step: str) -> Iterator[None]:
+        """Note how long the block takes."""
+        start = time.perf_counter()
+        yield
+        self.seconds[step] = round(time.perf_counter() - start, 1)
+
+
+def begin(model: LensModel, prompts: JobPrompts) -> Begun:
+    """Encode the prompts, and select the heads on those of the selection.
+
+    Raises:
+        InputError: whatever encoding and `score_heads` raise.
+    """
+    settings, separator = prompts.settings, prompts.settings.separator
+    evaluation = encode(model, prompts.evaluation, separator=separator)
+    template = f"<text> : <label>{separator}<text> : <label>{separator}... <query> :"
+    where = provenance(model) | {"data": prompts.data, "seed": settings.seed, "template": template}
+    started = time.perf_counter()
+    scores = score_heads(model, encode(model, prompts.selection, separator=separator), n_heads=settings.heads)
+    return Begun(model, prompts, scores, evaluation, where, {"selection": round(time.perf_counter() - started, 1)})
+
+
+def _as_json(batch: PromptBatch) -> list[dict[str, str]]:
+    return [
+        {"text": text, "answer": prompt.labels[prompt.gold], "category": prompt.category, "origin": prompt.origin}
+        for text, prompt in zip(batch.texts, batch.prompts, strict=True)
+    ]

@@ -1,0 +1,157 @@
+"""The study's part of a folder: its values, its tables, and its sections of the page."""
+
+from pathlib import Path
+from typing import Any
+
+from icl_circuits.heads import GroupEffects
+from icl_circuits.report import Part
+from icl_circuits.studies.begun import Begun
+from icl_circuits.studies.in_context.run import InContextFindings
+from icl_circuits.studies.in_context.tables import accuracy_table, paper_tables, positions_table, summary
+from icl_circuits.studies.shown import head_table
+from icl_circuits.viz import Section, attention_view, colored_tokens_view, topk_tokens_view
+
+TOP_TOKENS = 5
+
+
+def present(begun: Begun, findings: InContextFindings) -> Part:
+    """What is written of the findings."""
+    groups = findings.groups
+    return Part(
+        headline=_headline(begun, groups),
+        summary=summary(groups),
+        values=_values(begun, findings),
+        tables=paper_tables(begun, groups),
+        sections=lambda figures: _sections(begun, findings, figures),
+        shown=(
+            ("In-context heads", head_table(begun.scores.selected)),
+            ("Accuracy before and after zeroing", accuracy_table(groups)),
+        ),
+    )
+
+
+def _values(begun: Begun, findings: InContextFindings) -> dict[str, Any]:
+    scores, evaluation = begun.scores, begun.evaluation
+    return {
+        "increase": scores.increase,
+        "effects": scores.effects,
+        "groups": findings.groups,
+        "positions": findings.positions,
+        "selection.tokens": scores.batch.tokens.cpu().numpy(),
+        "selection.gold": scores.batch.gold.cpu().numpy(),
+        "evaluation.tokens": evaluation.tokens.cpu().numpy(),
+        "evaluation.gold": findings.groups.gold,
+        "evaluation.label_positions": evaluation.label_positions.cpu().numpy(),
+        "evaluation.demo_labels": evaluation.demo_labels.cpu().numpy(),
+    }
+
+
+def _headline(begun: Begun, groups: GroupEffects) -> str:
+    """The finding in a few sentences."""
+    heads, n_scored = begun.heads, len(begun.scores.effects.heads)
+    (top1, between), (top1_zeroed, between_zeroed), (top1_random, between_random) = (
+        (group.answers.top1.mean(), group.answers.between_labels.mean())
+        for group in (groups.base, groups.all, groups.random)
+    )
+    return (
+        f"Zeroing {len(heads)} of {n_scored} heads ({len(heads) / n_scored:.1%}) takes top-1 "
+        f"accuracy from {top1:.1%} to {top1_zeroed:.1%}, and accuracy between the labels alone "
+        f"from {between:.1%} to {between_zeroed:.1%}. As many random heads of the same layers (mean of "
+        f"{len(groups.random_heads)} draws) leave {top1_random:.1%} and {between_random:.1%}."
+    )
+
+
+def _views(begun: Begun, findings: InContextFindings) -> tuple[tuple[str, str], ...]:
+    """An attention view of the selected heads for each viewed prompt, with its caption."""
+    names = [str(head) for head in findings.positions.heads]
+    views = []
+    for row, tokens in enumerate(findings.tokens):
+        caption = f"Prompt {row}: {begun.evaluation.texts[row]}"
+        pattern = findings.attention[row][:, : len(tokens), : len(tokens)]
+        views.append((caption, attention_view(f"attention-{row}", [token.text for token in tokens], pattern, names)))
+    return tuple(views)
+
+
+def _colored(begun: Begun, findings: InContextFindings) -> tuple[tuple[str, str], ...]:
+    """The viewed prompts, their tokens coloured by what each selected head adds from there."""
+    names, views = [str(head) for head in findings.positions.heads], []
+    for row, tokens in enumerate(findings.tokens):
+        values = findings.positions.increase[row, :, : len(tokens)].T
+        view = colored_tokens_view(f"tokens-{row}", [token.text for token in tokens], values, names)
+        prompt = begun.evaluation.prompts[row]
+        views.append((f"Prompt {row}: the right answer is {prompt.labels[prompt.gold]}", view))
+    return tuple(views)
+
+
+def _attended_view(findings: InContextFindings) -> tuple[tuple[str, str], ...]:
+    """The tokens that every head attends to most and least from the last position."""
+    texts = [[token.text for token in tokens] for tokens in findings.tokens]
+    values = [found[:, : len(tokens)] for found, tokens in zip(findings.attended, texts, strict=True)]
+    caption = "Attention of every head from the last position, by layer"
+    names = [f"prompt {row}" for row in range(len(texts))]
+    return ((caption, topk_tokens_view("attended", texts, values, names, k=TOP_TOKENS)),)
+
+
+def _sections(begun: Begun, findings: InContextFindings, figures: Path) -> tuple[Section, ...]:
+    selected, n_scored, groups = begun.scores.selected, len(begun.scores.effects.heads), findings.groups
+    return (
+        Section(
+            "Accuracy before and after",
+            "Each group of heads is zeroed at once, in every position. Accuracy is counted over the whole "
+            "vocabulary (top-1) and between the label words alone. In brackets: 95 % bootstrap intervals; "
+            "the random control is averaged over its draws first.",
+            accuracy_table(groups),
+            figures / "accuracy.svg",
+        ),
+        Section(
+            "By the right answer",
+            "Top-1 accuracy on the prompts of each right answer apart: the heads of one label should cost that label "
+            "alone.",
+            figure=figures / "accuracy_by_answer.svg",
+        ),
+        Section(
+            "The in-context heads",
+            f"Selected from all {n_scored} heads by log-probability increase and by what zeroing each alone at the "
+            "last position costs, best mean rank first: a head may be here for one score alone. Its label is the "
+            "one whose prompts lose most log-probability without it.",
+            head_table(selected),
+        ),
+        Section(
+            "Every head",
+            "Means over the selection prompts. Framed: selected.",
+            figure=figures / "head_map.svg",
+        ),
+        Section(
+            "Layers",
+            "What attention and MLP layers add to the log-probability of the right label at the last position.",
+            figure=figures / "layer_bars.svg",
+        ),
+        Section(
+            "What the heads read",
+            "Sums over label positions, means over the test prompts: attention from the last position, and the "
+            "log-probability increase (nats) of each position's part of the head's output.",
+            positions_table(begun, findings),
+            figures / "positions.svg",
+        ),
+        Section(
+            "A prompt",
+            "Boxed: label positions. Dashed: the last position, which gives the answer. Numbers: positions.",
+            marked=findings.tokens[0],
+        ),
+        Section(
+            "What each head adds from where",
+            "Log-probability increase (nats) of each position's part of a head's output: blue where it raises the "
+            "right label, red where it lowers it. Choose a head above its prompt.",
+            views=_colored(begun, findings),
+        ),
+        Section(
+            "Attention of the in-context heads",
+            "From each token (rows) to the tokens before it. Hover over a head to see it, click to keep it.",
+            views=_views(begun, findings),
+        ),
+        Section(
+            "What every head attends to",
+            "The tokens that the heads of a layer attend to most (above) and least (below) from the last position.",
+            views=_attended_view(findings),
+        ),
+    )

@@ -1,0 +1,84 @@
+"""Run a job's studies, from plain values to a folder."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from icl_circuits.errors import Unfit
+from icl_circuits.jobs import DataSpec, Job, ModelSpec
+from icl_circuits.models import LensModel, load_model
+from icl_circuits.prompts import Rows, load_rows
+from icl_circuits.report import Part, new_folder, write_report
+from icl_circuits.studies.begun import Begun, begin, sample_job
+from icl_circuits.studies.files import figures_of, kinds_of
+from icl_circuits.studies.study import Study
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of the studies."""
+
+    parts: tuple[Part, ...]
+    left_out: tuple[str, ...]
+    """Why studies were left out: the model or the prompts are not fit for them."""
+
+
+def load_spec(spec: ModelSpec) -> LensModel:
+    """The model of a job.
+
+    Raises:
+        InputError: whatever `load_model` raises.
+    """
+    dtype = getattr(torch, spec.dtype)
+    return load_model(spec.model, backend=spec.backend, revision=spec.revision, dtype=dtype, device=spec.device)
+
+
+def load_data(spec: DataSpec) -> Rows:
+    """The texts and classes of a job.
+
+    Raises:
+        InputError: whatever `load_rows` raises.
+    """
+    return load_rows(spec.data, text_column=spec.text_column, label_column=spec.label_column)
+
+
+def run_studies(begun: Begun, studies: Sequence[Study]) -> Outcome:
+    """Run the studies. One that the model or the prompts are not fit for is left out, and why is said.
+
+    Raises:
+        Unfit: none of the studies can be done.
+        InputError: a mistake in what was asked for.
+    """
+    parts: list[Part] = []
+    left_out: list[Unfit] = []
+    for body in (study.body() for study in studies):
+        try:
+            parts.append(body.present(begun, body.run(begun)))
+        except Unfit as error:
+            left_out.append(error)
+    if left_out and not parts:
+        raise left_out[0]
+    return Outcome(tuple(parts), tuple(map(str, left_out)))
+
+
+def run_job(job: Job, studies: Sequence[Study], out: Path, *, force: bool = False) -> Outcome:
+    """Select the heads of a job, run studies on them, and write the folder `out`.
+
+    Args:
+        job: what to run.
+        studies: which studies, in the order of the page.
+        out: appears when everything has ended well.
+        force: replace what is there, if it was written by this function.
+
+    Raises:
+        InputError: bad input of any kind; nothing is written then.
+    """
+    prompts = sample_job(load_data(job.data), job.settings)
+    with new_folder(out, force=force) as folder:
+        begun = begin(load_spec(job.model), prompts)
+        outcome = run_studies(begun, studies)
+        kinds, figures = kinds_of(studies), figures_of(studies)
+        write_report(begun.record, outcome.parts, folder, kinds=kinds, figures=figures)
+    return outcome

@@ -1,0 +1,46 @@
+"""A study as a value: what it is called, what it computes, and how that is shown."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from icl_circuits.report import PaperFigure, Part
+    from icl_circuits.studies.begun import Begun
+
+F = TypeVar("F")
+
+
+@dataclass(frozen=True)
+class Body(Generic[F]):
+    """What a study does; `F` is the class of its findings."""
+
+    run: Callable[["Begun"], F]
+    """Compute. Raises `Unfit` for a model or prompts that the study cannot be done on."""
+    present: Callable[["Begun", F], "Part"]
+    """What is written of the findings."""
+    kinds: tuple[type, ...] = ()
+    """The classes of the result objects that it keeps in files."""
+    figures: "Mapping[str, PaperFigure]" = field(default_factory=dict)
+    """What is drawn from those, by file name."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """What can be run. Its body is imported when it is asked for, so that a list of studies costs nothing."""
+
+    name: str
+    """As in Python: `in_context`. Its command is `in-context`."""
+    help: str
+    """What its command does, in a sentence."""
+    out: str
+    """The folder that its command writes by default."""
+    in_report: bool
+    """Whether `icl-circuits report` runs it."""
+    body: Callable[[], Body[Any]]
+    """Imports and gives what it does."""
+
+    @property
+    def command(self) -> str:
+        """Its name on the command line."""
+        return self.name.replace("_", "-")

@@ -1,0 +1,116 @@
+"""What the study computes of each head: OV label features, QK two towers, flow, reversal (arXiv 2402.02872)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import pandas as pd
+
+from icl_circuits.errors import Unfit
+from icl_circuits.heads import random_heads
+from icl_circuits.prompts import encode, group_by_label
+from icl_circuits.residual import Head, all_heads
+from icl_circuits.studies.begun import Begun
+from icl_circuits.towers import (
+    Flow,
+    HeadGroup,
+    LabelFeatures,
+    MetricLearning,
+    OVCircuits,
+    Probe,
+    QKSpectrum,
+    Reversal,
+    TowerReads,
+    TwoTowers,
+    knock_out_flow,
+    label_features,
+    metric_learning,
+    ov_circuits,
+    probe_flow,
+    qk_spectrum,
+    reversal,
+    tower_reads,
+    tower_tokens,
+    two_towers,
+)
+
+T = TypeVar("T")
+RANDOM_DRAWS = 3
+FLOW_PROMPTS = 16
+TOKENS_SHOWN = 6
+KINDS = (LabelFeatures, OVCircuits, MetricLearning, QKSpectrum, Flow, Probe, Reversal)
+
+
+@dataclass(frozen=True)
+class TowerFindings:
+    """What the study found."""
+
+    own: HeadGroup
+    """The selected heads."""
+    random: HeadGroup
+    """Random heads of the same layers."""
+    grouped: MetricLearning
+    """Of the selected heads in the paper's order, where demonstrations of the query's class come last."""
+    circuits: OVCircuits
+    spectrum: QKSpectrum
+    reads: TowerReads | None
+    tokens: pd.DataFrame
+    """Of the best head in the first prompt."""
+    flow: Flow | None
+    probe: Probe
+    refused: tuple[str, ...]
+    """Why `reads` or `flow` is None: a model whose scores are no sums, or whose score hooks change nothing."""
+
+
+def run(begun: Begun) -> TowerFindings:
+    """What the selected heads do on the evaluation prompts, beside random heads of the same layers."""
+    model, batch, heads, settings = begun.model, begun.evaluation, begun.heads, begun.settings
+    random = _random(begun)
+    own_places, random_places = range(len(heads)), range(len(heads), len(heads) + len(random))
+    with begun.timed("label features"):
+        features = label_features(model, batch, (*heads, *random))
+        circuits = ov_circuits(model, heads)
+    with begun.timed("two towers"):
+        towers, random_towers = (two_towers(model, batch, chosen) for chosen in (heads, random))
+        learned, random_learned, grouped = (
+            metric_learning(found, seed=settings.seed) for found in (towers, random_towers, _in_the_papers_order(begun))
+        )
+        spectrum = qk_spectrum(model, towers)
+    refused: list[str] = []
+    with begun.timed("what the towers read"):
+        reads = _unless_unfit(lambda: tower_reads(model, batch, heads), refused)
+        tokens = tower_tokens(model, batch, heads[:1], n_tokens=TOKENS_SHOWN)
+    with begun.timed("flow"):
+        few = batch.select(range(min(FLOW_PROMPTS, len(batch))))
+        flow = _unless_unfit(lambda: knock_out_flow(model, few), refused)
+        probe = probe_flow(model, begun.scores.batch, batch, seed=settings.seed)
+    with begun.timed("reversal"):
+        pairs = reversal(model, batch, (*heads, *random)) if len(settings.labels) == 2 else None
+    own, other = (
+        HeadGroup(features.of_heads(places), auc, pairs and pairs.of_heads(places))
+        for places, auc in ((own_places, learned), (random_places, random_learned))
+    )
+    return TowerFindings(own, other, grouped, circuits, spectrum, reads, tokens, flow, probe, tuple(refused))
+
+
+def _random(begun: Begun) -> tuple[Head, ...]:
+    """Several draws of random heads, each head once."""
+    every, seed = all_heads(begun.model), begun.settings.seed
+    draws = [random_heads(every, begun.heads, seed=(seed, i)) for i in range(RANDOM_DRAWS)]
+    return tuple(dict.fromkeys(head for draw in draws for head in draw))
+
+
+def _in_the_papers_order(begun: Begun) -> TwoTowers:
+    """The towers of the selected heads, where demonstrations of the query's class come last."""
+    batch = begun.evaluation
+    grouped = encode(begun.model, [group_by_label(prompt) for prompt in batch.prompts], separator=batch.separator)
+    return two_towers(begun.model, grouped, begun.heads)
+
+
+def _unless_unfit(analyse: Callable[[], T], refused: list[str]) -> T | None:
+    """What `analyse` finds, or None where the model is not of a kind it can be done on; why goes to `refused`."""
+    try:
+        return analyse()
+    except Unfit as error:
+        refused.append(str(error))
+        return None
