@@ -30,8 +30,9 @@ from icl_circuits.interventions import from_logits, mean_z
 from icl_circuits.models import LensModel, hook_points, kv_head, scores_are_live
 from icl_circuits.patching import path_patch
 from icl_circuits.prompts import PromptBatch, Rows, encode, sample_prompts, zero_shot
-from icl_circuits.report import Results, load_results, save_results
+from icl_circuits.report import Results, write_results
 from icl_circuits.residual import Edge, Embedding, Head, Label, Last, Logits, Mlp, Query, Text, all_heads
+from icl_circuits.studies import load_results
 from icl_circuits.viz import CircuitView, PromptRow, ShownRun
 
 FOO, BAR, LABEL_TEXT, QUERY_TEXT = Head(1, 0), Head(1, 1), Head(0, 0), Head(0, 1)
@@ -269,7 +270,7 @@ def test_choosing_edges() -> None:
 
 
 def test_files(tmp_path: Path) -> None:
-    save_results(Results({}, {"c": CHAIN}), tmp_path / "c.safetensors")
+    write_results(Results({}, {"c": CHAIN}), tmp_path / "c.safetensors", (Circuit,))
     loaded = load_results(tmp_path / "c.safetensors").values["c"]
     assert loaded.edges == CHAIN.edges
     np.testing.assert_array_equal(loaded.scores, CHAIN.scores)

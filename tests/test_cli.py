@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 from icl_circuits import cli
 from icl_circuits.jobs import DataSpec, Job, ModelSpec, Settings
 from icl_circuits.models.lens import hooked_transformer_class
-from icl_circuits.report import Results, save_results
+from icl_circuits.report import Results, write_results
 from icl_circuits.studies import Outcome, load_results
 
 TOWER_KEYS = {
@@ -418,7 +418,7 @@ def test_figures_of_what_holds_no_results(run: Any, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("no results")
     save_file({"x": np.zeros(2)}, tmp_path / "other.safetensors")
-    save_results(Results({"described": ""}, {"x": np.zeros(2)}), tmp_path / "bare.safetensors", ())
+    write_results(Results({"described": ""}, {"x": np.zeros(2)}), tmp_path / "bare.safetensors", ())
     for given, message in (
         ("nothing", "no results at 'nothing'"),
         ("folder", "no results at 'folder'"),
@@ -431,7 +431,7 @@ def test_figures_of_what_holds_no_results(run: Any, tmp_path: Path) -> None:
         assert message in err
         assert not (tmp_path / "f").exists()
     with pytest.raises(TypeError, match="x is a str"):
-        save_results(Results({}, {"x": "text"}), tmp_path / "no.safetensors", ())
+        write_results(Results({}, {"x": "text"}), tmp_path / "no.safetensors", ())
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])

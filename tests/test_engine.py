@@ -10,8 +10,7 @@ import pytest
 import torch
 import transformers
 from conftest import ARCHITECTURES, BACKENDS, loaded, require_backend, save_model, save_tokenizer
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from torch import Tensor
 
 from icl_circuits.errors import InputError

@@ -84,9 +84,10 @@ def circuit(ran: Ran) -> None:
     (frame,) = (html for html in ran.html if html.startswith("<iframe"))
     assert "sandbox" in frame[:40]
     assert 'data-node="L' in frame.replace("&quot;", '"').replace("&#34;", '"')
-    edges = ran.number("loaded again:")
+    assert "files: circuit.html circuit.json" in ran.said
+    edges = int(re.search(r"(\d+) edges;", ran.said)[1])  # type: ignore[index]
     assert edges > 100
-    assert 0 < int(re.search(rf"{edges:.0f} edges; (\d+) of the strongest 60", ran.said)[1]) <= 60  # type: ignore[index]
+    assert 0 < int(re.search(rf"{edges} edges; (\d+) of the strongest 60", ran.said)[1]) <= 60  # type: ignore[index]
     whole, without = ran.number("the whole model"), ran.number("in-context heads ")
     assert without < whole
 

@@ -16,13 +16,13 @@ from icl_circuits.biases.majority import imbalances
 from icl_circuits.circuits import Circuit, CircuitTest
 from icl_circuits.heads import Answers, Group, GroupEffects, HeadEffects, InContextHead, InContextHeads
 from icl_circuits.patching import Cell, Sweep
-from icl_circuits.report import Results, save_results, write_figures
+from icl_circuits.report import Results, write_figures, write_results
 from icl_circuits.report.results import STRUCTURE
 from icl_circuits.residual import Edge, Head, Label, Logits, LogProbIncrease, PositionIncrease, Text
 from icl_circuits.studies import figures_of, kinds_of, load_results
 from icl_circuits.towers import Flow, LabelFeatures, MetricLearning, Probe, Reversal
 from icl_circuits.viz import style, sweep_map
-from icl_circuits.viz.style import new_figure, svg
+from icl_circuits.viz.look import new_figure, svg
 
 FIGURES, KINDS = figures_of(), kinds_of()
 HOSTILE = ("</script><b>x", "$\\frac", "_hidden")
@@ -139,7 +139,7 @@ def test_results_come_back_as_they_were(tmp_path: Path, shape: str) -> None:
     values = made(**SHAPES[shape])
     about = {"described": "A run.", "settings": {"labels": list(SHAPES[shape]["labels"])}, "provenance": {"x": None}}
     for name in ("one", "two"):
-        save_results(Results(about, values), tmp_path / name, KINDS)
+        write_results(Results(about, values), tmp_path / name, KINDS)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
     again = load_results(tmp_path / "one")
     assert again.about == about
@@ -151,7 +151,7 @@ def test_results_come_back_as_they_were(tmp_path: Path, shape: str) -> None:
 
 
 def test_a_file_of_another_version_is_refused(tmp_path: Path) -> None:
-    save_results(Results({}, {"increase": made(**SHAPES["hostile"])["increase"]}), tmp_path / "good", KINDS)
+    write_results(Results({}, {"increase": made(**SHAPES["hostile"])["increase"]}), tmp_path / "good", KINDS)
     with safe_open(tmp_path / "good", framework="numpy") as file:
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         structure = file.metadata()[STRUCTURE]

@@ -22,7 +22,7 @@ from icl_circuits.stats import Interval, bootstrap_mean
 from icl_circuits.studies import IN_CONTEXT, STUDIES, TOWERS, Body, Study, begin, load_results, run_studies, sample_job
 from icl_circuits.studies.begun import Begun
 from icl_circuits.viz import Section, Table
-from icl_circuits.viz.style import new_figure, style
+from icl_circuits.viz.look import new_figure, style
 
 SMALL = ("--prompts", "6", "--heads", "2", "--shots", "2", "--device", "cpu")
 

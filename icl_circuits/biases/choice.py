@@ -15,7 +15,7 @@ TIED = 1e-12
 
 
 @runtime_checkable
-class Bias(Protocol):
+class AnyBias(Protocol):
     """What `MajorityBias` and `RecencyBias` share."""
 
     @property
@@ -32,7 +32,7 @@ class Bias(Protocol):
         ...
 
 
-def choose(bias: Bias) -> int:
+def choose(bias: AnyBias) -> int:
     """The index of the strength with the least fluctuation plus accuracy lost against the first strength, 0.
 
     Raises:
@@ -44,7 +44,7 @@ def choose(bias: Bias) -> int:
     return int(np.argmax(costs <= costs.min() + TIED))
 
 
-def require_plain_first(bias: Bias) -> None:
+def require_plain_first(bias: AnyBias) -> None:
     """Raise `InputError` unless the first strength is 0: what a mitigation is compared with."""
     if bias.strengths[0] != 0:
         raise InputError(f"the first strength is {bias.strengths[0]:g}: run 0, no mitigation, first")
@@ -71,8 +71,8 @@ class Mitigation:
 
 
 def mitigation(
-    base: Bias,
-    mitigated: Bias,
+    base: AnyBias,
+    mitigated: AnyBias,
     strength: int,
     n_prompts: int,
     statistic: Callable[[Any, int, Counts], Float[np.ndarray, " draw"]] | None = None,

@@ -1,5 +1,9 @@
 """What to run, as plain values."""
 
-from icl_circuits.jobs.job import DataSpec, Dtype, Job, ModelSpec, Settings
-
-__all__ = ["DataSpec", "Dtype", "Job", "ModelSpec", "Settings"]
+from icl_circuits.jobs.job import (
+    DataSpec as DataSpec,
+    Dtype as Dtype,
+    Job as Job,
+    ModelSpec as ModelSpec,
+    Settings as Settings,
+)

@@ -31,8 +31,8 @@ from icl_circuits.interventions import (
     source_of,
 )
 from icl_circuits.models import HEAD_SITES, LensModel, Place, Site
+from icl_circuits.patching.backward import Gradients, gradients
 from icl_circuits.patching.cells import Sweep, grid
-from icl_circuits.patching.gradients import Gradients, gradients
 from icl_circuits.patching.paths import Paths
 from icl_circuits.patching.routes import Arrival, EdgeKind, NormKind, Passage, make_routes
 from icl_circuits.progress import tracked

@@ -38,7 +38,7 @@ class Results:
     """Result objects, and plain arrays, by name."""
 
 
-def save_results(results: Results, path: Path, kinds: Iterable[type]) -> None:
+def write_results(results: Results, path: Path, kinds: Iterable[type]) -> None:
     """Write `results`. Equal results are equal files.
 
     Raises:
@@ -56,7 +56,7 @@ def save_results(results: Results, path: Path, kinds: Iterable[type]) -> None:
     path.write_bytes(to_safetensors(arrays, metadata={STRUCTURE: text}))
 
 
-def load_results(path: str | Path, kinds: Iterable[type]) -> Results:
+def read_results(path: str | Path, kinds: Iterable[type]) -> Results:
     """Read results back.
 
     Args:

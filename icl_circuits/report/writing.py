@@ -10,7 +10,7 @@ import pandas as pd
 
 from icl_circuits.report.figures import PaperFigure, write_figures
 from icl_circuits.report.part import Part, RunRecord
-from icl_circuits.report.results import FILE, Results, load_results, save_results
+from icl_circuits.report.results import FILE, Results, read_results, write_results
 from icl_circuits.viz import Section, Table, render_page
 
 
@@ -37,8 +37,8 @@ def write_report(
     tables.mkdir()
     kinds = tuple(kinds)
     values = {name: value for part in parts for name, value in part.values.items() if value is not None}
-    save_results(Results(record.about, {**record.values, **values}), folder / FILE, kinds)
-    write_figures(load_results(folder, kinds), drawings, figures)
+    write_results(Results(record.about, {**record.values, **values}), folder / FILE, kinds)
+    write_figures(read_results(folder, kinds), drawings, figures)
     for part in parts:
         for name, frame in part.tables.items():
             _write_table(frame, tables / name)

@@ -30,4 +30,4 @@ def load_results(path: str | Path, studies: Sequence[Study] = STUDIES) -> Result
     Raises:
         InputError: nothing there, or no results of this version.
     """
-    return report.load_results(path, kinds_of(studies))
+    return report.read_results(path, kinds_of(studies))

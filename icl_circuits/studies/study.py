@@ -40,6 +40,10 @@ class Study:
     body: Callable[[], Body[Any]]
     """Imports and gives what it does."""
 
+    def run(self, begun: "Begun") -> Any:
+        """What the study finds. Raises `Unfit` for a model or prompts that it cannot be done on."""
+        return self.body().run(begun)
+
     @property
     def command(self) -> str:
         """Its name on the command line."""

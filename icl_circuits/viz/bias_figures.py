@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from icl_circuits.biases import MajorityBias, RecencyBias
-from icl_circuits.viz.style import (
+from icl_circuits.viz.look import (
     COLOURS,
     MARKERS,
     grouped_bars,

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from icl_circuits.circuits import CURVES, CircuitTest
-from icl_circuits.viz.style import curve, interval_of, legend_above, new_figure, style
+from icl_circuits.viz.look import curve, interval_of, legend_above, new_figure, style
 
 if TYPE_CHECKING:
     import matplotlib.figure

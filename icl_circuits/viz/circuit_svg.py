@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from icl_circuits.residual import Edge, Embedding, Head, Label, Last, Logits, Mlp, Node, Query, Text
-from icl_circuits.viz.style import COLOURS
+from icl_circuits.viz.look import COLOURS
 
 if TYPE_CHECKING:
     from icl_circuits.circuits import Circuit

@@ -15,8 +15,8 @@ from icl_circuits.residual import Label, Text
 from icl_circuits.stats import Interval, bootstrap_means
 from icl_circuits.viz.circuit_figure import circuit_curves
 from icl_circuits.viz.circuit_svg import PromptRow, draw, edge_class, layout, printable
+from icl_circuits.viz.look import svg
 from icl_circuits.viz.page import Table, svg_uri, template
-from icl_circuits.viz.style import svg
 from icl_circuits.viz.views import circuitsvis_bundle, script_json
 
 if TYPE_CHECKING:

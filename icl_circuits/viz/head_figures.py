@@ -8,7 +8,7 @@ from jaxtyping import Bool, Int
 from icl_circuits.heads import GroupEffects, HeadEffects, InContextHeads
 from icl_circuits.residual import LogProbIncrease, PositionIncrease
 from icl_circuits.stats import bootstrap_means
-from icl_circuits.viz.style import (
+from icl_circuits.viz.look import (
     ATTENTION_COLOUR,
     MLP_COLOUR,
     bars,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from icl_circuits.patching import Sweep
-from icl_circuits.viz.style import heat_map, new_figure, style
+from icl_circuits.viz.look import heat_map, new_figure, style
 
 if TYPE_CHECKING:
     import matplotlib.figure

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from icl_circuits.towers import Flow, LabelFeatures, MetricLearning, Probe, Reversal
-from icl_circuits.viz.style import (
+from icl_circuits.viz.look import (
     COLOURS,
     curve,
     grouped_bars,

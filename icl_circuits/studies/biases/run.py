@@ -62,7 +62,7 @@ class BiasFindings:
     measured: tuple[Measured, ...]
 
 
-def run(begun: Begun) -> BiasFindings:
+def compute(begun: Begun) -> BiasFindings:
     """Both biases before and after their mitigations, beside the same with random heads.
 
     Raises:

@@ -8,7 +8,7 @@ from icl_circuits.report import Part
 from icl_circuits.residual import Text
 from icl_circuits.studies.begun import Begun
 from icl_circuits.studies.circuit.run import CircuitFindings
-from icl_circuits.studies.circuit.tables import summary, tables
+from icl_circuits.studies.circuit.tables import edge_tables, summary
 from icl_circuits.viz import CircuitView, Section, Table
 
 PAGE, DRAWING, NUMBERS = "circuit.html", "circuit.svg", "circuit.json"
@@ -26,7 +26,7 @@ def present(begun: Begun, findings: CircuitFindings) -> Part:
             "circuit_reversed": findings.reversed,
             "circuit_test": findings.test,
         },
-        tables=tables(findings),
+        tables=edge_tables(findings),
         sections=lambda figures: _sections(findings, view, figures),
         shown=((f"Heads alone and left out, best first: {findings.circuit.metric}", view.test_table()),),
         files={

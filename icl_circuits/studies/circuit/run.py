@@ -30,7 +30,7 @@ class CircuitFindings:
     """The first prompts, as they are and with their labels reversed."""
 
 
-def run(begun: Begun) -> CircuitFindings:
+def compute(begun: Begun) -> CircuitFindings:
     """Find the circuit on the first test prompts, score it on their label-reversed twins too, and run its heads alone.
 
     Raises:

@@ -29,7 +29,7 @@ def summary(findings: CircuitFindings) -> dict[str, Any]:
     }
 
 
-def tables(findings: CircuitFindings) -> dict[str, pd.DataFrame]:
+def edge_tables(findings: CircuitFindings) -> dict[str, pd.DataFrame]:
     """Every edge, strongest first, and the curves of the heads alone and left out."""
     return {"edges": edges(findings), "heads_alone": findings.test.to_frame()}
 

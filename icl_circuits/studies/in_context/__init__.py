@@ -8,9 +8,9 @@ from icl_circuits.studies.study import Body, Study
 def _body() -> Body[Any]:
     from icl_circuits.studies.in_context.figures import FIGURES
     from icl_circuits.studies.in_context.page import present
-    from icl_circuits.studies.in_context.run import KINDS, run
+    from icl_circuits.studies.in_context.run import KINDS, compute
 
-    return Body(run, present, KINDS, FIGURES)
+    return Body(compute, present, KINDS, FIGURES)
 
 
 IN_CONTEXT = Study(

@@ -37,7 +37,7 @@ class InContextFindings:
     """The tokens of those prompts."""
 
 
-def run(begun: Begun) -> InContextFindings:
+def compute(begun: Begun) -> InContextFindings:
     """Zero the selected heads, each label's alone and random ones, and see what they read."""
     model, heads, settings = begun.model, begun.heads, begun.settings
     with begun.timed("zeroing groups"):

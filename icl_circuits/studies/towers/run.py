@@ -62,7 +62,7 @@ class TowerFindings:
     """Why `reads` or `flow` is None: a model whose scores are no sums, or whose score hooks change nothing."""
 
 
-def run(begun: Begun) -> TowerFindings:
+def compute(begun: Begun) -> TowerFindings:
     """What the selected heads do on the evaluation prompts, beside random heads of the same layers."""
     model, batch, heads, settings = begun.model, begun.evaluation, begun.heads, begun.settings
     random = _random(begun)

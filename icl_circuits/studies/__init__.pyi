@@ -1,0 +1,19 @@
+"""Every name of the room, in the module it comes from."""
+
+from .begun import Begun as Begun, JobPrompts as JobPrompts, begin as begin, sample_job as sample_job
+from .biases import BIASES as BIASES
+from .circuit import CIRCUIT as CIRCUIT
+from .circuit.page import circuit_view as circuit_view
+from .files import figures_of as figures_of, kinds_of as kinds_of, load_results as load_results
+from .in_context import IN_CONTEXT as IN_CONTEXT
+from .running import (
+    Outcome as Outcome,
+    load_data as load_data,
+    load_spec as load_spec,
+    run_job as run_job,
+    run_studies as run_studies,
+)
+from .study import Body as Body, Study as Study
+from .towers import TOWERS as TOWERS
+
+STUDIES: tuple[Study, ...]
