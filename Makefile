@@ -10,7 +10,7 @@ MODEL_TESTS = tests/test_load.py tests/test_lens.py tests/test_interventions.py 
 # A process a core (a gigabyte each, so 8 at most), each with its share of the threads (tests/conftest.py).
 IN_PARALLEL = --numprocesses auto --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test test-bridge check docs bench clean
+.PHONY: demo test quick test-bridge check docs bench clean
 
 demo: .venv/ready
 	.venv/bin/icl-circuits report --out icl-report --force
@@ -18,6 +18,10 @@ demo: .venv/ready
 
 test: .venv/ready-to-test chromium
 	.venv/bin/python -m pytest $(IN_PARALLEL)
+
+# The same in under three minutes, without what is slow: the real model, the notebooks, every architecture but two.
+quick: .venv/ready-to-test
+	.venv/bin/python -m pytest $(IN_PARALLEL) -m "not slow"
 
 test-bridge: .venv-bridge/ready-to-test chromium
 	.venv-bridge/bin/python -m pytest $(IN_PARALLEL) $(MODEL_TESTS)

@@ -73,8 +73,24 @@ def save_model(folder: Path, config: transformers.PretrainedConfig, seed: int = 
     model.save_pretrained(folder)
 
 
+QUICK = ("gpt2-hooked", "llama-bridge")
+"""The models that the quick tests run on: each class, learned and rotary positions, grouped queries."""
+
+
+def is_slow(item: pytest.Item) -> bool:
+    """Whether a test needs the real model or a notebook, is marked so, or repeats on another model what quick ones try."""
+    if "smollm2" in item.name or "notebook" in item.name or "smollm2" in getattr(item, "fixturenames", ()):
+        return True
+    on = getattr(item, "callspec", None)
+    model = None if on is None else on.params.get("model")
+    return item.get_closest_marker("slow") is not None or (model is not None and model not in QUICK)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest tests first, so that no worker ends long after the others."""
+    """Mark slow tests; the longest first, so that no worker ends long after the others."""
+    for item in items:
+        if is_slow(item):
+            item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: not any(name in item.name for name in ("report_on_smollm2", "notebook")))
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from browser import open_page
 from conftest import require_backend, require_smollm2
+from recording import RECORDED, differences
 from safetensors.numpy import load_file, save_file
 
 from icl_circuits import cli
@@ -151,6 +152,17 @@ def test_a_report_is_the_same_every_time(run: Any, folders: dict[str, Path], tmp
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
 
 
+@pytest.mark.parametrize("backend", ["hooked", "bridge"])
+def test_the_recorded_report(run: Any, folders: dict[str, Path], tmp_path: Path, backend: str) -> None:
+    """Every number of a report as it was before the package was rearranged."""
+    require_backend(backend)
+    recorded = json.loads((RECORDED / "tiny.json").read_text())
+    if backend == "bridge":
+        recorded["provenance"].pop("weights_sha256")  # the classes keep their weights under other names
+    assert run("report", "--model", str(folders["llama"]), "--backend", backend, "--out", "r", *SMALL)[0] == 0
+    assert differences(recorded, json.loads((tmp_path / "r" / "results.json").read_text())) == []
+
+
 def test_three_labels_and_force(run: Any, folders: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "r").mkdir()
     (tmp_path / "r" / "results.json").write_text("an older report")
@@ -165,15 +177,15 @@ def test_three_labels_and_force(run: Any, folders: dict[str, Path], tmp_path: Pa
 
 
 def test_report_on_smollm2(run: Any, tmp_path: Path) -> None:
+    """What a report is, on the real model, and every number as it was recorded."""
     require_smollm2()
-    options = ("--prompts", "12", "--heads", "12", "--shots", "2", "--out", "r", "--device", "cpu")
-    code, _, err = run("report", *options)
+    code, _, err = run("report", "--prompts", "8", "--out", "r", "--device", "cpu")
     assert code == 0, err
-    results = check_report(tmp_path / "r", heads=12, prompts=12)
+    results = check_report(tmp_path / "r", heads=12, prompts=8)
     accuracy = results["accuracy"]
-    assert accuracy["base"]["top1"] > 0.4
     assert accuracy["heads_zeroed"]["top1"] < accuracy["random_zeroed"]["top1"] - 0.2
-    assert {(head["layer"], head["head"]) for head in results["heads"]} & {(23, 1), (23, 7), (29, 1), (29, 7)}
+    if hooked_transformer_class() is not None:  # the classes differ in rounding, and so in which heads are selected
+        assert differences(json.loads((RECORDED / "smollm2.json").read_text()), results) == []
 
 
 def test_towers_and_biases_commands(run: Any, folders: dict[str, Path], tmp_path: Path) -> None:
@@ -395,7 +407,7 @@ def test_options_become_a_job(run: Any, monkeypatch: pytest.MonkeyPatch, tmp_pat
         asked.append((job, out, force))
         return Outcome((), ())
 
-    monkeypatch.setattr("icl_circuits.studies.running.run_job", no_run)
+    monkeypatch.setattr("icl_circuits.studies.run_job", no_run)
     assert run("report")[0] == 0
     options = ("--labels", "foo, bar,baz", "--separator", r"-\n\t", "--shots", "2", "--shots", "3", "--force")
     assert run("towers", *options, "--dtype", "float64", "--data", "x.csv", "--out", "r", "--seed", "-1")[0] == 0
