@@ -144,13 +144,15 @@ def random_batch(model: Any, prompts: int, positions: int, seed: int) -> PromptB
     device = model.unembed.W_U.device
     tokens = torch.randint(0, model.cfg.d_vocab, (prompts, positions), generator=generator)
     labels = torch.linspace(3, positions - 4, 4).long()
+    gold, label_tokens = (torch.arange(prompts) % 2).to(device), torch.tensor([100, 200], device=device)
     return PromptBatch(
         tokens=tokens.to(device),
         last=torch.full((prompts,), positions - 1, device=device),
         label_positions=labels.expand(prompts, -1).to(device),
         demo_labels=torch.tensor([0, 1, 0, 1]).expand(prompts, -1).to(device),
-        gold=(torch.arange(prompts) % 2).to(device),
-        label_tokens=torch.tensor([100, 200], device=device),
+        gold=gold,
+        label_tokens=label_tokens,
+        target=label_tokens[gold],
         prompts=like,
         texts=("",) * prompts,
         separator=" ",

@@ -78,7 +78,7 @@ QUICK = ("gpt2-hooked", "llama-bridge")
 
 
 def is_slow(item: pytest.Item) -> bool:
-    """Whether a test needs the real model or a notebook, is marked so, or repeats on another model what quick ones try."""
+    """Whether a test needs the real model or a notebook, is marked so, or repeats what quick ones try on two models."""
     if "smollm2" in item.name or "notebook" in item.name or "smollm2" in getattr(item, "fixturenames", ()):
         return True
     on = getattr(item, "callspec", None)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import icl_circuits as icl
 from icl_circuits.errors import InputError
-from icl_circuits.models import LensModel, backend_of, is_parallel, require_live_scores
+from icl_circuits.models import LensModel, backend_of, is_parallel, load_model, require_live_scores
 from icl_circuits.prompts import TokenBatch, pairs, token_batch
 
 CLOSE: Any = {"atol": 2e-5, "rtol": 0}
@@ -269,10 +269,8 @@ def own_models(folder: Path) -> dict[str, Any]:
     hf_model = transformers.AutoModelForCausalLM.from_pretrained(folder)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
 
-    def bridge(**options: Any) -> Any:
-        return TransformerBridge.boot_transformers(
-            str(folder), hf_model=hf_model, tokenizer=tokenizer, device="cpu", **options
-        )
+    def bridge() -> Any:
+        return TransformerBridge.boot_transformers(str(folder), hf_model=hf_model, tokenizer=tokenizer, device="cpu")
 
     def compatible() -> Any:
         model = bridge()
@@ -292,15 +290,15 @@ def own_models(folder: Path) -> dict[str, Any]:
         )  # fmt: skip
         return HookedTransformer(config)
 
-    def from_pretrained() -> Any:
-        return HookedTransformer.from_pretrained(  # as a user calls it, but for the Hub
-            "gpt2", hf_model=hf_model, tokenizer=tokenizer, device="cpu"
-        )
+    def processed() -> Any:  # what `HookedTransformer.from_pretrained` gives: norms folded, weights centred
+        model = load_model(str(folder), backend="hooked", processing="default", device="cpu")
+        del model.icl_card, model.icl_scores_are_live  # type: ignore[attr-defined]
+        return model
 
-    return found | {"a config": from_config}
+    return found | {"a config": from_config, "processed": processed}
 
 
-@pytest.mark.parametrize("kind", ["bridge", "compatible bridge", "a config"])
+@pytest.mark.parametrize("kind", ["bridge", "compatible bridge", "a config", "processed"])
 def test_a_model_the_user_has(folders: dict[str, Path], kind: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TransformerLens says that HookedTransformer will go, and more
@@ -312,7 +310,7 @@ def test_a_model_the_user_has(folders: dict[str, Path], kind: str) -> None:
     tokens = torch.randint(0, 50, (2, 3, 9), generator=generator)
     answers, foils = torch.randperm(50, generator=generator)[:6].view(2, 3)
     clean, corrupted = pairs(model, clean=tokens[0], corrupted=tokens[1], answers=answers, foils=foils)
-    assert backend_of(model) == ("hooked" if kind == "a config" else "bridge")
+    assert backend_of(model) == ("hooked" if kind in ("a config", "processed") else "bridge")
     found = icl.sweep(model, clean, "z", replacement=icl.Interchange(corrupted), verify=3)
     assert found.fallback is None
     hook = put(model, "z", 1, 2, clean.last[:, None], corrupted.tokens)
@@ -377,11 +375,40 @@ def test_ioi_on_smollm2_beside_transformer_lens(smollm2: LensModel) -> None:
         index_df=best[["layer", "head"]].astype(int),
     )
     np.testing.assert_allclose(best["value"], theirs.numpy(), atol=2e-3)
-    top = icl.Head(int(best.iloc[0]["layer"]), int(best.iloc[0]["head"]))
-    paths = icl.path_patch(
-        smollm2, corrupted, senders=[top], receivers=[], logits=True, replacement=icl.Interchange(clean)
-    )
-    assert paths.effect.mean() > 0
+    their_path, norm = direct_path()
+    caches = [smollm2.run_with_cache(part.tokens[:, cut])[1] for part in (clean, corrupted)]
+    sender = icl.Head(27, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it says that its norms are frozen
+        theirs = their_path(
+            smollm2,
+            corrupted.tokens[:, cut],
+            *caches,
+            lambda logits: difference(logits[rows, corrupted.last], corrupted).mean(),
+            src_layer=sender.layer,
+            src_head=sender.head,
+            component="q",
+            verbose=False,
+        )
+    options: Any = {"positions": "all", "replacement": icl.Interchange(clean), "norm": norm}
+    receivers = [icl.Head(layer, head) for layer in (28, 29) for head in range(9)]
+    paths = icl.path_patch(smollm2, corrupted, senders=[sender], receivers=receivers, **options)
+    for edge, value in zip(paths.edges, paths.values, strict=True):
+        assert isinstance(edge.receiver, icl.Head)
+        assert value.mean() == pytest.approx(float(theirs[edge.receiver]), abs=2e-3)
+    assert np.abs(paths.effect.mean(axis=1)).max() > 1e-3
+
+
+def direct_path() -> tuple[Any, Any]:
+    """TransformerLens's own path patching, and what it does to norms: its 3.9 freezes them."""
+    from transformer_lens import patching
+
+    exact = getattr(patching, "get_act_patch_direct_path", None)
+    if exact is not None:
+        return exact, "exact"
+    from transformer_lens.tools.analysis import direct_path_patching
+
+    return direct_path_patching.get_act_patch_direct_path, "frozen"
 
 
 def test_the_fields_files(smollm2: LensModel) -> None:

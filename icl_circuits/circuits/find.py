@@ -30,7 +30,7 @@ from icl_circuits.models import (
 )
 from icl_circuits.patching import path_patch, plain_metric, run_each
 from icl_circuits.progress import tracked
-from icl_circuits.prompts import PromptBatch
+from icl_circuits.prompts import PromptBatch, require_demonstrations
 from icl_circuits.residual import (
     Capture,
     Edge,
@@ -83,8 +83,7 @@ def find_circuit(
             `path_patch` raise.
     """
     heads = require_distinct_heads(model, heads)
-    if not batch.n_demos:
-        raise Unfit("zero-shot prompts have no label positions to draw a circuit from: use 1 shot or more")
+    require_demonstrations(batch, "to draw a circuit from")
     if n_upstream < 0:
         raise InputError(f"n_upstream is {n_upstream}: give 0 or more")
     demos, edges = range(batch.n_demos), list[Edge]()

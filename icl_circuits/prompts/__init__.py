@@ -5,6 +5,7 @@ from icl_circuits.prompts.batch import (
     PromptBatch as PromptBatch,
     encode as encode,
     label_positions_of as label_positions_of,
+    require_demonstrations as require_demonstrations,
 )
 from icl_circuits.prompts.paired import (
     Pairs as Pairs,

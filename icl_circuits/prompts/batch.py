@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from icl_circuits.errors import InputError
+from icl_circuits.errors import InputError, Unfit
 from icl_circuits.models import LensModel, device_of, model_card
 from icl_circuits.prompts.prompt import Prompt
 from icl_circuits.prompts.tokens import TokenBatch, padded
@@ -129,6 +129,12 @@ def encode(
         separator=separator,
         n_prepended=len(bos),
     )
+
+
+def require_demonstrations(batch: PromptBatch, purpose: str) -> None:
+    """Raise `Unfit` where prompts are zero-shot: `purpose` says what demonstrations are needed for."""
+    if not batch.n_demos:
+        raise Unfit(f"zero-shot prompts have no demonstrations {purpose}: use 1 shot or more")
 
 
 def bos_of(model: LensModel, prepend_bos: bool | None) -> list[int]:

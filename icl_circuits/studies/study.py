@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -23,6 +24,16 @@ class Body(Generic[F]):
     """The classes of the result objects that it keeps in files."""
     figures: "Mapping[str, PaperFigure]" = field(default_factory=dict)
     """What is drawn from those, by file name."""
+
+
+def body_of(package: str) -> Callable[[], Body[Any]]:
+    """Imports a study's package when asked: `compute` and `KINDS` of its run, `present` of its page, its `FIGURES`."""
+
+    def body() -> Body[Any]:
+        run, page, figures = (import_module(f"{package}.{name}") for name in ("run", "page", "figures"))
+        return Body(run.compute, page.present, run.KINDS, figures.FIGURES)
+
+    return body
 
 
 @dataclass(frozen=True)

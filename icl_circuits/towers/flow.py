@@ -20,7 +20,7 @@ from icl_circuits.heads import Answers, as_answers, score_answers
 from icl_circuits.interventions import KnockOut
 from icl_circuits.models import LensModel, Place, require_layer
 from icl_circuits.progress import tracked
-from icl_circuits.prompts import PromptBatch
+from icl_circuits.prompts import PromptBatch, require_demonstrations
 from icl_circuits.residual import Capture, answer_logits, final_state
 from icl_circuits.stats import bootstrap_mean, generator
 
@@ -70,7 +70,7 @@ def _spread_layers(model: LensModel, layers: Sequence[int] | None) -> list[int]:
 def route_edges(batch: PromptBatch, route: str) -> Bool[Tensor, "batch pos src_pos"]:
     """The attention edges of a route (see `ROUTES`): true at `[prompt, reading position, read position]`."""
     width = batch.tokens.shape[1]
-    segments, n_demos = batch.segments, batch.label_positions.shape[1]
+    segments, n_demos = batch.segments, batch.n_demos
     is_label = torch.zeros_like(batch.is_text).scatter(1, batch.label_positions, True)
     position = torch.arange(width, device=batch.tokens.device)
     is_last = position == batch.last[:, None]
@@ -102,8 +102,7 @@ def knock_out_flow(model: LensModel, batch: PromptBatch, *, layers: Sequence[int
     Raises:
         InputError: a layer that does not exist, prompts without demonstrations, or attention scores nothing reads.
     """
-    if not batch.label_positions.shape[1]:
-        raise Unfit("zero-shot prompts have no demonstrations for features to flow from: use 1 shot or more")
+    require_demonstrations(batch, "for features to flow from")
     n_layers, first = model.cfg.n_layers, _spread_layers(model, layers)
     if not first:
         raise InputError(f"no layer to cut from: name some of 0..{n_layers - 1}")
@@ -175,8 +174,8 @@ def probe_flow(
     Raises:
         InputError: prompts without demonstrations, or fewer than two classes.
     """
-    if not train.label_positions.shape[1] or not test.label_positions.shape[1]:
-        raise Unfit("zero-shot prompts have no demonstrations to probe for: use 1 shot or more")
+    for part in (train, test):
+        require_demonstrations(part, "to probe for")
     classes = tuple(sorted({demo.category for prompt in train.prompts for demo in prompt.demos}))
     if len(classes) < 2:
         raise Unfit("the training prompts hold one class only, so there is nothing to tell apart: add classes")

@@ -14,11 +14,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from icl_circuits.errors import Unfit
 from icl_circuits.interventions import position_places, positionless
 from icl_circuits.models import LensModel, Place, at_least_float32, attention_weights, factored, kv_head
 from icl_circuits.progress import tracked
-from icl_circuits.prompts import PromptBatch
+from icl_circuits.prompts import PromptBatch, require_demonstrations
 from icl_circuits.residual import Capture, Head, answer_logits, require_some_heads
 from icl_circuits.stats import Interval, bootstrap_mean, generator
 from icl_circuits.towers.ov import effective_rank
@@ -58,8 +57,7 @@ def two_towers(model: LensModel, batch: PromptBatch, heads: Sequence[Head]) -> T
             without equations.
     """
     heads = require_some_heads(model, heads)
-    if not batch.label_positions.shape[1]:
-        raise Unfit("zero-shot prompts have no demonstrations to compare with: use 1 shot or more")
+    require_demonstrations(batch, "to compare with")
     parts = [_two_towers(model, chunk, heads) for chunk in tracked(list(batch.chunks()), "two towers")]
     query, key, score, content, attention = (torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True))
     demo_labels, gold = batch.demo_labels.cpu().numpy(), batch.gold.cpu().numpy()

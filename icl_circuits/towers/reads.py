@@ -25,7 +25,7 @@ from icl_circuits.models import (
     read_block,
 )
 from icl_circuits.progress import tracked
-from icl_circuits.prompts import PromptBatch
+from icl_circuits.prompts import PromptBatch, require_demonstrations
 from icl_circuits.residual import Component, Head, Written, components_below, layer_of, require_some_heads
 from icl_circuits.stats import bootstrap_means
 from icl_circuits.towers.ov import mean_where
@@ -92,8 +92,7 @@ def tower_reads(model: LensModel, batch: PromptBatch, heads: Sequence[Head]) -> 
             norms on queries and keys, or with capped scores, for which the split would not be linear.
     """
     heads = require_some_heads(model, heads)
-    if not batch.label_positions.shape[1]:
-        raise Unfit("zero-shot prompts have no demonstrations to compare with: use 1 shot or more")
+    require_demonstrations(batch, "to compare with")
     n_layers = max(head.layer for head in heads)
     components = components_below(model, n_layers)
     n_prompts, n_demos = batch.label_positions.shape
