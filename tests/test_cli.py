@@ -141,6 +141,7 @@ def test_report_on_a_small_model(
     assert "was not written by this command" in run("figures", "r", "--out", "f", "--force")[2]
 
 
+@pytest.mark.slow
 def test_a_report_is_the_same_every_time(run: Any, folders: dict[str, Path], tmp_path: Path) -> None:
     for out in ("a", "b"):
         assert run("report", "--model", str(folders["gpt2"]), "--out", out, *SMALL, "--shots", "1")[0] == 0
@@ -446,6 +447,7 @@ def test_figures_of_what_holds_no_results(run: Any, tmp_path: Path) -> None:
         write_results(Results({}, {"x": "text"}), tmp_path / "no.safetensors", ())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_report_leaves_nothing(folders: dict[str, Path], tmp_path: Path, stop: signal.Signals) -> None:
     """Stopped while it writes: a slow page holds the temporary folder open."""
