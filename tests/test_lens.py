@@ -21,7 +21,6 @@ from icl_circuits.models import (
 )
 from icl_circuits.prompts import PromptBatch
 from icl_circuits.residual import Head, require_heads
-from icl_circuits.residual.increase import _require_close
 
 
 def test_readout_makes_the_models_own_logits(model: LensModel, batch: PromptBatch) -> None:
@@ -113,12 +112,6 @@ def test_scores_that_do_nothing_are_refused(folders: dict[str, Path]) -> None:
         require_live_scores(loaded(folders["gptj"], "bridge"))
     for name in ("gpt2", "llama", "neox", "qwen2"):
         require_live_scores(loaded(folders[name], "bridge"))
-
-
-def test_identities_that_fail_are_refused() -> None:
-    _require_close(torch.ones(2, 3), torch.ones(2, 3), "x", torch.float32)
-    with pytest.raises(InputError, match="x, so its layers and heads cannot be scored"):
-        _require_close(torch.full((2, 3), torch.nan), torch.ones(2, 3), "x", torch.bfloat16)
 
 
 def test_missing_places_are_named(gpt2: LensModel) -> None:

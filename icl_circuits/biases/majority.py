@@ -16,7 +16,7 @@ from torch import Tensor
 
 from icl_circuits.errors import InputError, Unfit
 from icl_circuits.heads import Answers, as_answers, score_answers
-from icl_circuits.models import HookPair, LensModel, hook_name, readout
+from icl_circuits.models import HookPair, LensModel, hook_name, probe_tokens, readout, require_identities
 from icl_circuits.progress import tracked
 from icl_circuits.prompts import DEFAULT_SEPARATOR, Prompt, PromptBatch, encode, imbalance
 from icl_circuits.residual import Capture, Head, Moves, answer_logits, final_state, require_heads, require_some_heads
@@ -39,8 +39,14 @@ class AddWeightedValues:
     """The answer positions."""
 
     def hooks(self, model: LensModel) -> list[HookPair]:
-        """The hooks on `model` that do this. Raises `InputError` for a head that does not exist."""
+        """The hooks on `model` that do this.
+
+        Raises:
+            InputError: a head that does not exist.
+            Unfit: z is not attention times values, or heads do not add up to `attn_out`.
+        """
         require_heads(model, self.heads)
+        require_identities(model, *probe_tokens(model, self.weights.shape[1]), "values", "heads")
         moves = Moves(self.heads, self.last)
 
         def add(resid_post: Float[Tensor, "batch pos d_model"], hook: object) -> Float[Tensor, "batch pos d_model"]:
@@ -197,6 +203,7 @@ def majority_bias(
     rows = []
     for keep in tracked(keeps, "majority-label bias"):
         batch = encode(model, [imbalance(prompt, keep) for prompt in prompts], separator=separator)
+        require_identities(model, batch.tokens, batch.last, "values", "heads", "readout")
         parts = []
         for chunk in batch.chunks():
             moves, final = Moves(every, chunk.last), Capture([final_state(model)], chunk.last)

@@ -24,7 +24,6 @@ from icl_circuits.models import (
     LensModel,
     ReadSite,
     is_parallel,
-    require_additive_heads,
     scores_are_live,
     unmasked,
 )
@@ -115,7 +114,6 @@ def score_edges(
         InputError: an edge that is none of those `find_circuit` makes, a head or demonstration that does not exist,
             and what `run_each`, `path_patch` and `KnockOut` raise.
     """
-    require_additive_heads(model)
     kinds: dict[str, list[Edge]] = {}
     for edge in edges:
         kinds.setdefault(_kind(edge, batch), []).append(edge)

@@ -40,8 +40,8 @@ def position_places(model: LensModel, layer: int, n_pos: int) -> tuple[Block, tu
         block = read_block(model, layer, n_pos)
     except NotAlgebraError as error:
         raise Unfit(f"the position terms of {name!r} cannot be told apart: {error}") from None
-    if block.rotary is not None:
-        return block, ()
+    if block.rotary is not None or getattr(model, "rotary_emb", None) is not None:
+        return block, ()  # some layers of rotary models (SmolLM3) turn nothing, and compare contents as they are
     if hook_name("pos_embed", 0) not in hook_points(model):
         raise Unfit(f"{name!r} has neither rotary nor learned positions, so there is no position to take off")
     return block, (("pos_embed", 0), ("resid_pre", layer))

@@ -13,7 +13,6 @@ from icl_circuits.models.facts import (
     kv_head as kv_head,
     mlp_sites as mlp_sites,
     n_kv_heads as n_kv_heads,
-    require_additive_heads as require_additive_heads,
     require_layer as require_layer,
     require_live_scores as require_live_scores,
     require_per_head_z as require_per_head_z,
@@ -24,6 +23,12 @@ from icl_circuits.models.hooks import (
     Hook as Hook,
     HookPair as HookPair,
     attached as attached,
+)
+from icl_circuits.models.identities import (
+    CLAIMS as CLAIMS,
+    Identity as Identity,
+    probe_tokens as probe_tokens,
+    require_identities as require_identities,
 )
 from icl_circuits.models.lens import (
     Backend as Backend,
@@ -42,7 +47,7 @@ from icl_circuits.models.norms import (
     LOGITS_AT_ONCE as LOGITS_AT_ONCE,
     Norm as Norm,
     Readout as Readout,
-    norm_of as norm_of,
+    block_norms as block_norms,
     readout as readout,
 )
 from icl_circuits.models.precision import (

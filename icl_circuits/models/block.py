@@ -5,18 +5,20 @@ many variants against cached keys and values, so it needs the block's parts: nor
 MLP. They are read here from either class, and the engine checks them against the model's own activations.
 """
 
+import inspect
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from icl_circuits.models.facts import has_mlp, is_parallel
-from icl_circuits.models.lens import LensModel, backend_of
-from icl_circuits.models.norms import Norm, norm_of
+from icl_circuits.models.lens import LensModel, backend_of, source_config
+from icl_circuits.models.norms import Norm, block_norms
 
 TANH_GELUS = ("gelu_new", "gelu_fast", "gelu_pytorch_tanh")
 
@@ -63,7 +65,8 @@ class Block:
     """The equations of one transformer block.
 
     With `x` the state that enters: `q, k, v = ln1(x) W + b`; `z = softmax(mask(softcap(q k / scale))) v`;
-    `attn_out = ln1_post(z W_O + b_O)`; `mlp_out = ln2_post(mlp(ln2(x + attn_out)))`, or `mlp(ln2(x))` where parallel.
+    `attn_out = attn_outlet(z W_O + b_O)`; `mlp_out = mlp_outlet(mlp(ln2(x + attn_out)))`, or of `mlp(ln2(x))` where
+    parallel.
     """
 
     layer: int
@@ -81,8 +84,8 @@ class Block:
     rotary: Rotary | None
     ln1: Norm
     ln2: Norm | None
-    ln1_post: Norm | None
-    ln2_post: Norm | None
+    attn_outlet: Norm | None
+    mlp_outlet: Norm | None
     mlp: Callable[[Tensor], Tensor] | None
     norm_q: Callable[[Tensor], Tensor] | None
     norm_k: Callable[[Tensor], Tensor] | None
@@ -110,6 +113,13 @@ class Block:
         """Attention scores of one head's queries and keys before mask and softmax: `softcap(q k / scale)`."""
         scores = q @ k.transpose(-1, -2) / self.scale
         return scores if self.softcap is None else self.softcap * torch.tanh(scores / self.softcap)
+
+    def visible(
+        self, queries: Int[Tensor, "batch pos"], keys: Int[Tensor, "batch src_pos"]
+    ) -> Bool[Tensor, "batch pos src_pos"]:
+        """Which positions attention shows to which: none that come later, none behind the window."""
+        distance = queries[:, :, None] - keys[:, None, :]
+        return distance >= 0 if self.window is None else (distance >= 0) & (distance < self.window)
 
     def output(self, z: Float[Tensor, "*rows head d_head"]) -> Float[Tensor, "*rows d_model"]:
         """`z W_O + b_O`."""
@@ -139,17 +149,13 @@ def _read_block(model: LensModel, layer: int, n_pos: int) -> Block:
     kind = str(cfg.positional_embedding_type) if hooked else "standard"
     if kind not in ("standard", "rotary"):
         raise NotAlgebraError(f"its position embedding is {kind!r}")
-    if getattr(cfg, "original_architecture", "") in ("Olmo2ForCausalLM", "Olmo3ForCausalLM", "OlmoeForCausalLM"):
-        raise NotAlgebraError("its attention norms queries and keys over all heads together")
     for name, what in (("use_attention_sinks", "attention sinks"), ("use_logn_attn", "log-n attention")):
         if getattr(cfg, name, False):
             raise NotAlgebraError(f"it has {what}")
     W_K, _ = _projection(attn, "k")
     if W_K.dtype == torch.float64 and type(source).__name__ == "GPTJAttention":
         raise NotAlgebraError("its attention rounds queries and keys to float32, so it is not exact in float64")
-    parallel, with_mlp = is_parallel(model), has_mlp(model)
-    ln2 = getattr(block, "ln2", None)
-    ln1 = norm_of(model, block.ln1)
+    with_mlp, norms = has_mlp(model), block_norms(model, layer)
     return Block(
         layer=layer,
         n_heads=cfg.n_heads,
@@ -159,12 +165,12 @@ def _read_block(model: LensModel, layer: int, n_pos: int) -> Block:
         softcap=_positive(cfg.attn_scores_soft_cap if hooked else getattr(source, "attn_logit_softcapping", None)),
         window=_window(attn, source, cfg),
         softmax_dtype=torch.float32 if type(attn).__name__ == ROUNDS_SOFTMAX else None,
-        parallel=parallel,
-        rotary=_rotary(model, attn, source, n_pos),
-        ln1=ln1,
-        ln2=(ln1 if ln2 is None else norm_of(model, ln2)) if with_mlp else None,  # GPT-J's MLP shares ln1
-        ln1_post=_norm_if_any(model, block, "ln1_post"),
-        ln2_post=_norm_if_any(model, block, "ln2_post"),
+        parallel=is_parallel(model),
+        rotary=_rotary(model, layer, attn, source, n_pos),
+        ln1=norms.ln1,
+        ln2=(norms.ln2 or norms.ln1) if with_mlp else None,  # GPT-J's MLP shares ln1
+        attn_outlet=norms.attn_outlet,
+        mlp_outlet=norms.mlp_outlet,
         mlp=_mlp(block.mlp, cfg.act_fn if hooked else "") if with_mlp else None,
         norm_q=_qk_norm(attn, "q_norm"),
         norm_k=_qk_norm(attn, "k_norm"),
@@ -187,12 +193,18 @@ def _scale(attn: Any, source: Any, d_head: int) -> float:
     scaling = getattr(source, "scaling", None)
     if scaling is not None:
         return 1.0 / float(scaling)
+    if type(source).__name__.startswith("GPTNeoSelf"):
+        return 1.0
     return float(getattr(source, "scale_attn", d_head**0.5))
 
 
 def _window(attn: Any, source: Any, cfg: Any) -> int | None:
     if source is None:
         return int(cfg.window_size) if getattr(attn, "attn_type", "global") == "local" else None
+    if getattr(source, "attention_type", "") == "local":  # GPT-Neo
+        return int(source.config.window_size)
+    if not getattr(source, "is_sliding", True):  # EXAONE 4
+        return None
     own = getattr(source, "sliding_window", None)
     if own is None and not hasattr(source, "sliding_window"):
         own = getattr(getattr(source, "config", None), "sliding_window", None)
@@ -201,7 +213,7 @@ def _window(attn: Any, source: Any, cfg: Any) -> int | None:
     return int(own) if own else None
 
 
-def _rotary(model: LensModel, attn: Any, source: Any, n_pos: int) -> Rotary | None:
+def _rotary(model: LensModel, layer: int, attn: Any, source: Any, n_pos: int) -> Rotary | None:
     if source is None:
         if model.cfg.positional_embedding_type != "rotary":
             return None
@@ -210,15 +222,33 @@ def _rotary(model: LensModel, attn: Any, source: Any, n_pos: int) -> Rotary | No
         sin, cos = source.embed_positions.chunk(2, dim=-1)
         return Rotary(cos.repeat_interleave(2, -1), sin.repeat_interleave(2, -1), adjacent=True)
     module = getattr(getattr(model, "rotary_emb", None), "original_component", None)
-    if module is None:
+    if module is None or not _turns(source):
         return None
     like = cast(Tensor, model.unembed.W_U)
-    positions = torch.arange(n_pos, device=like.device)[None]
+    asked: list[Any] = [like.new_zeros(1), torch.arange(n_pos, device=like.device)[None]]
+    if "layer_type" in inspect.signature(module.forward).parameters:  # angles that depend on the layer's type (Gemma 3)
+        asked.append(source_config(model).layer_types[layer])
     try:
-        cos, sin = module(like.new_zeros(1), positions)
-    except TypeError as error:  # angles that depend on the layer's type
+        cos, sin = module(*asked)
+    except (TypeError, ValueError) as error:
         raise NotAlgebraError(f"its rotary angles cannot be asked for ({error})") from error
-    return Rotary(cos[0], sin[0], adjacent=False)
+    if not _turns_neighbours(source):
+        return Rotary(cos[0], sin[0], adjacent=False)
+    cos, sin = (angles[0, :, : angles.shape[-1] // 2].repeat_interleave(2, -1) for angles in (cos, sin))
+    return Rotary(cos, sin, adjacent=True)
+
+
+def _turns(source: Any) -> bool:
+    """Whether this layer's attention turns queries and keys: every fourth of SmolLM3 and of EXAONE 4 does not."""
+    if hasattr(source, "use_rope"):
+        return bool(source.use_rope)
+    return not (type(source).__name__ == "Exaone4Attention" and source.sliding_window and not source.is_sliding)
+
+
+def _turns_neighbours(source: Any) -> bool:
+    """Whether dimension 2i turns with 2i+1 (GLM, ERNIE), as the model's own function on four numbers tells."""
+    rotate_half = getattr(sys.modules[type(source).__module__], "rotate_half", None)
+    return rotate_half is not None and rotate_half(torch.arange(4.0)).tolist() == [-1.0, 0.0, -3.0, 2.0]
 
 
 def _mlp(module: Any, act_fn: str) -> Callable[[Tensor], Tensor]:
@@ -236,16 +266,19 @@ def _mlp(module: Any, act_fn: str) -> Callable[[Tensor], Tensor]:
     return mlp
 
 
-def _norm_if_any(model: LensModel, block: Any, name: str) -> Norm | None:
-    module = getattr(block, name, None)
-    return None if module is None else norm_of(model, module)
-
-
 def _qk_norm(attn: Any, name: str) -> Callable[[Tensor], Tensor] | None:
+    """The norm of queries or keys, [*rows head d_head]: of each head, or of all heads together (OLMo 2)."""
     module = getattr(attn, name, None)
     if module is None:
         return None
-    return lambda x: module(x.reshape(-1, x.shape[-1])).reshape(x.shape)
+    weight = next((w for w in (getattr(module, "w", None), getattr(module, "weight", None)) if w is not None), None)
+
+    def normed(x: Tensor) -> Tensor:
+        together = weight is not None and weight.numel() > x.shape[-1]
+        rows = x.flatten(-2) if together else x
+        return cast(Tensor, module(rows.reshape(-1, rows.shape[-1]))).reshape(x.shape)
+
+    return normed
 
 
 def _positive(cap: Any) -> float | None:

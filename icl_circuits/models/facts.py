@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from icl_circuits.errors import InputError, Unfit
-from icl_circuits.models.lens import LensModel, device_of
+from icl_circuits.models.lens import LensModel, backend_of, device_of
 from icl_circuits.models.sites import Site, hook_name
 
 
@@ -46,15 +46,6 @@ def require_per_head_z(model: LensModel) -> None:
             )
 
 
-def require_additive_heads(model: LensModel) -> None:
-    """Raise `Unfit` where a norm lies between the heads and the residual stream (Gemma 2's post-norms)."""
-    if getattr(model.blocks[0], "ln1_post", None) is not None:
-        raise Unfit(
-            f"{model.cfg.model_name!r} norms what its heads write (a post-norm), so value-output vectors do not add "
-            "up to what it computes"
-        )
-
-
 def require_layer(model: LensModel, layer: int) -> None:
     """Raise `InputError` unless `model` has the layer."""
     if not 0 <= layer < model.cfg.n_layers:
@@ -84,7 +75,12 @@ def kv_head(model: LensModel, head: int) -> int:
 
 
 def n_kv_heads(model: LensModel) -> int:
-    """How many key-value heads a layer has: as many as heads, or fewer under grouped-query attention."""
+    """How many key-value heads a layer's hooks show: as many as heads, or fewer under grouped-query attention.
+
+    `set_ungroup_grouped_query_attention(True)` makes a `HookedTransformer` show each query head's own copy.
+    """
+    if backend_of(model) == "hooked" and getattr(model.cfg, "ungroup_grouped_query_attention", False):
+        return int(model.cfg.n_heads)
     return int(getattr(model.cfg, "n_key_value_heads", None) or model.cfg.n_heads)
 
 

@@ -48,6 +48,12 @@ def backend_of(model: LensModel) -> Backend:
     return "hooked" if hooked is not None and isinstance(model, hooked) else "bridge"
 
 
+def source_config(model: LensModel) -> Any:
+    """The Hugging Face configuration behind a Bridge; None behind a `HookedTransformer`, which has none."""
+    config: Any = getattr(getattr(model, "original_model", None), "config", None)
+    return config.get_text_config() if hasattr(config, "get_text_config") else config
+
+
 def device_of(model: LensModel) -> torch.device:
     """The device that takes the tokens."""
     return cast(torch.device, model.unembed.W_U.device)

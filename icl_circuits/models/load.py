@@ -192,7 +192,7 @@ def _load_hugging_face(source: _Source, name: str, revision: str | None, dtype: 
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.location, **options)
         hf_model, loading = AutoModelForCausalLM.from_pretrained(
-            source.location, dtype=dtype, output_loading_info=True, **options
+            source.location, dtype=dtype, output_loading_info=True, attn_implementation="eager", **options
         )
     except Exception as error:  # transformers, safetensors and gguf each raise kinds of their own for a bad file
         reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"

@@ -1,7 +1,7 @@
 """The norms of a model, and its readout: the last norm and the unembedding, whichever class it is of."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from icl_circuits.models.lens import LensModel, backend_of
+from icl_circuits.models.lens import LensModel, backend_of, source_config
 from icl_circuits.models.precision import at_least_float32
 
 LOGITS_AT_ONCE = 1 << 24
@@ -69,25 +69,85 @@ class Norm:
 
 def norm_of(model: LensModel, module: Any) -> Norm:
     """The norm that `module` of `model` computes (None: a model that has none there), whichever class it is of."""
-    like = at_least_float32(model.unembed.W_U)
-    weight = _first(module, "w", "weight")
-    if weight is not None and getattr(model.cfg, "rmsnorm_uses_offset", False) and backend_of(model) == "bridge":
-        weight = 1.0 + weight  # Gemma stores its norm weights less one; HookedTransformer adds it when it converts
-    bias = _first(module, "b", "bias")
+    weight, bias = _first(module, "w", "weight"), _first(module, "b", "bias")
+    source = getattr(module, "original_component", None)
+    less_one = getattr(model.cfg, "rmsnorm_uses_offset", False) or type(source).__name__.endswith("LayerNorm1P")
+    if weight is not None and less_one and backend_of(model) == "bridge":
+        weight = 1.0 + weight  # Gemma and Nemotron store norm weights less one; HookedTransformer's conversion adds it
     kind = str(model.cfg.normalization_type or "")
-    return Norm(
+    plain = no_norm(model)
+    return replace(
+        plain,
         normalises=bool(kind),
         centred=kind.startswith("LN"),
-        eps=float(model.cfg.eps),
-        weight=like.new_ones(model.cfg.d_model) if weight is None else weight,
-        bias=like.new_zeros(model.cfg.d_model) if bias is None else bias,
+        eps=float(getattr(source, "variance_epsilon", None) or getattr(source, "eps", None) or model.cfg.eps),
+        weight=plain.weight if weight is None else weight,
+        bias=plain.bias if bias is None else bias,
         module=module if backend_of(model) == "bridge" and kind.startswith("RMS") else None,
     )
 
 
+def no_norm(model: LensModel) -> Norm:
+    """The norm that changes nothing."""
+    like = at_least_float32(model.unembed.W_U)
+    d_model = model.cfg.d_model
+    return Norm(normalises=False, centred=False, eps=0.0, weight=like.new_ones(d_model), bias=like.new_zeros(d_model))
+
+
+@dataclass(frozen=True)
+class BlockNorms:
+    """The norms of a block: before its sublayers, and between them and the residual stream.
+
+    `attn_out = outlet(heads)`: a post-norm (Gemma 2 and 3, OLMo 2 and 3, EXAONE 4), times a multiplier (Granite). With
+    its scale frozen at its own value an outlet is linear, so heads and neurons add up exactly.
+    """
+
+    ln1: Norm
+    ln2: Norm | None
+    """None: the MLP reads what attention reads (GPT-J), or there is none."""
+    attn_outlet: Norm | None
+    """None: heads write straight to the residual stream."""
+    mlp_outlet: Norm | None
+
+
+def block_norms(model: LensModel, layer: int) -> BlockNorms:
+    """The norms of block `layer`, whichever class the model is of."""
+    block = model.blocks[layer]
+    multiplier = float(getattr(source_config(model), "residual_multiplier", 1.0))
+
+    def outlet(name: str) -> Norm | None:
+        module = getattr(block, name, None)
+        if module is None and multiplier == 1.0:
+            return None
+        norm = no_norm(model) if module is None else norm_of(model, module)
+        if multiplier == 1.0:
+            return norm
+        return replace(norm, weight=multiplier * norm.weight, bias=multiplier * norm.bias, module=None)
+
+    if _norms_outputs_only(model, block):
+        return BlockNorms(no_norm(model), no_norm(model), outlet("ln1"), outlet("ln2"))
+    ln2 = getattr(block, "ln2", None)
+    return BlockNorms(
+        norm_of(model, getattr(block, "ln1", None)),
+        None if ln2 is None else norm_of(model, ln2),
+        outlet("ln1_post"),
+        outlet("ln2_post"),
+    )
+
+
+def _norms_outputs_only(model: LensModel, block: Any) -> bool:
+    """Whether `ln1` and `ln2` lie behind their sublayers (OLMo 2 and 3, EXAONE 4), none before them."""
+    if backend_of(model) == "bridge":
+        return str(getattr(getattr(block, "ln1", None), "name", "")).startswith("post_")
+    return getattr(model.cfg, "original_architecture", "") in ("Olmo2ForCausalLM", "Olmo3ForCausalLM")
+
+
 @dataclass(frozen=True)
 class Readout:
-    """The final norm and the unembedding: `logits = softcap(norm(resid) @ W_U + b_U)`, in float32 or wider."""
+    """The final norm and the unembedding: `logits = softcap(norm(resid) @ W_U + b_U)`, in float32 or wider.
+
+    A multiplier of the logits (Granite, Cohere) is part of `W_U` and `b_U`.
+    """
 
     norm: Norm
     W_U: Float[Tensor, "d_model d_vocab"]
@@ -131,12 +191,16 @@ class Readout:
 
 def readout(model: LensModel) -> Readout:
     """The model's final norm and unembedding, whichever class, norm and processing it has."""
+    source = source_config(model)
+    times, over = (float(getattr(source, name, None) or 1.0) for name in ("logit_scale", "logits_scaling"))
+    multiplier = times / over
     W_U, b_U = at_least_float32(model.unembed.W_U), _first(model.unembed, "b_U")
+    b_U = W_U.new_zeros(W_U.shape[1]) if b_U is None else b_U
     cap = float(getattr(model.cfg, "output_logits_soft_cap", None) or 0.0)
     return Readout(
         norm=norm_of(model, getattr(model, "ln_final", None)),  # toy models may have none
-        W_U=W_U,
-        b_U=W_U.new_zeros(W_U.shape[1]) if b_U is None else b_U,
+        W_U=W_U if multiplier == 1.0 else multiplier * W_U,
+        b_U=b_U if multiplier == 1.0 else multiplier * b_U,
         softcap=cap if cap > 0 else None,
     )
 

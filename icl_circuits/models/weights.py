@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 from typing import Any, cast
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from icl_circuits.errors import Unfit
 from icl_circuits.models.facts import kv_head
 from icl_circuits.models.lens import LensModel
+from icl_circuits.models.norms import Norm, block_norms, no_norm
 from icl_circuits.models.precision import at_least_float32
 
 
@@ -27,10 +29,43 @@ class AttentionWeights:
     b_K: Float[Tensor, "head d_head"]
     b_V: Float[Tensor, "head d_head"]
     b_O: Float[Tensor, " d_model"]
+    outlet: Norm
+    """`attn_out = outlet(sum over heads of z @ W_O, + b_O)`: a post-norm or a multiplier; most models have neither."""
+
+    def outlet_scale(self, z: Float[Tensor, "*batch head d_head"]) -> Float[Tensor, "*batch 1"]:
+        """The outlet's own scale at each position, from the z of all heads there."""
+        z, W_O = at_least_float32(z), at_least_float32(self.W_O)
+        return self.outlet.scale(torch.einsum("...hk,hkm->...m", z, W_O) + self.b_O)
+
+    def added(
+        self, z: Float[Tensor, "*batch head d_head"]
+    ) -> tuple[Float[Tensor, "*batch head d_model"], Float[Tensor, "*batch d_model"]]:
+        """What each head adds to the residual stream, and what biases add: together exactly `attn_out`."""
+        scale = self.outlet_scale(z)
+        heads = torch.einsum("...hk,hkm->...hm", at_least_float32(z), at_least_float32(self.W_O))
+        return self.outlet.linear(heads, scale[..., None]), self.bias(scale)
+
+    def bias(self, scale: Float[Tensor, "*batch 1"]) -> Float[Tensor, "*batch d_model"]:
+        """What the biases of `W_O` and of the outlet add where the outlet has this scale."""
+        return self.outlet.linear(self.b_O.expand(*scale.shape[:-1], -1), scale) + self.outlet.bias
 
 
 def attention_weights(model: LensModel, layer: int) -> AttentionWeights:
-    """The weights of layer `layer`'s attention, with the same shapes from both classes."""
+    """The weights of layer `layer`'s attention, with the same shapes from both classes.
+
+    Raises:
+        Unfit: the layer has no such matrices (multi-head latent attention), or heads of another size than the rest.
+    """
+    try:
+        return _attention_weights(model, layer)
+    except (AttributeError, NotImplementedError, ValueError) as error:
+        reason = str(error).split(". ")[0]
+        raise Unfit(
+            f"layer {layer} of {model.cfg.model_name!r} has no W_Q, W_K, W_V and W_O for each head: {reason}"
+        ) from error
+
+
+def _attention_weights(model: LensModel, layer: int) -> AttentionWeights:
     attn = model.blocks[layer].attn
     n_heads, d_head, d_model = model.cfg.n_heads, model.cfg.d_head, model.cfg.d_model
     W_O = attn.W_O
@@ -46,7 +81,7 @@ def attention_weights(model: LensModel, layer: int) -> AttentionWeights:
         return cast("Tensor | None", getattr(attn, name, None))
 
     matrix, vector = (n_heads, d_model, d_head), (n_heads, d_head)
-    b_O = bias("b_O")
+    b_O, outlet = bias("b_O"), block_norms(model, layer).attn_outlet
     return AttentionWeights(
         W_Q=per_query_head(attn.W_Q, matrix),
         W_K=per_query_head(attn.W_K, matrix),
@@ -56,6 +91,7 @@ def attention_weights(model: LensModel, layer: int) -> AttentionWeights:
         b_K=per_query_head(bias("b_K"), vector),
         b_V=per_query_head(bias("b_V"), vector),
         b_O=W_O.new_zeros(d_model) if b_O is None else b_O,
+        outlet=no_norm(model) if outlet is None else outlet,
     )
 
 

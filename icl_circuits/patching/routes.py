@@ -149,7 +149,7 @@ class Passage:
         """Run the prompts `start` to `stop` once.
 
         Raises:
-            Unfit: the engine has no equations for the model, or its heads do not write `z W_O` (post-norms).
+            Unfit: the engine has no equations for the model.
         """
         self.routes, self.rows = routes, slice(start, stop)
         self.at = routes.at[start:stop]
@@ -162,11 +162,6 @@ class Passage:
             self.base: BaseRun = run_base(routes.model, routes.batch.select(range(start, stop)), self._keep)
         except NotAlgebraError as error:
             raise Unfit(f"the paths of {name!r} cannot be patched exactly: {error}") from None
-        if any(block.ln1_post is not None for block in self.base.blocks):
-            raise Unfit(
-                f"{name!r} norms what its heads write (a post-norm), so no head has a path of its own to another: its "
-                "paths cannot be patched"
-            )
 
     def _keep(self, layer: int, site: Site, activation: Tensor) -> None:
         if site not in ("resid_pre", "resid_mid", "q", "z", "mlp_out", "resid_post"):
@@ -213,8 +208,9 @@ class Passage:
                 old = self.here[site, at_layer]
                 value = (value if value.ndim == 1 else value[self.rows]).to(old)
                 if isinstance(sender, Head):
-                    W_O = self.base.blocks[layer].attn.W_O[sender.head]
-                    found.append(((value - old[:, :, sender.head]) @ W_O)[None])
+                    block = self.base.blocks[layer]
+                    change = (value - old[:, :, sender.head]) @ block.attn.W_O[sender.head]
+                    found.append(self._let_out(block.attn_outlet, block.output(old), change)[None])
                 else:
                     found.append((value - old)[None])
         return found
@@ -225,13 +221,22 @@ class Passage:
             return norm(state + changes)
         return norm(state) + norm.linear(changes, norm.scale(state))
 
+    def _let_out(self, outlet: Norm | None, output: Tensor, change: Tensor) -> Tensor:
+        """The change that reaches the residual stream of a change of a sublayer's output, before its post-norm."""
+        if outlet is None:
+            return change
+        if self.routes.norm == "exact":
+            return (outlet(output + change) - outlet(output)).to(change.dtype)
+        return outlet.linear(change, outlet.scale(output)).to(change.dtype)
+
     def _through_mlp(self, block: Block, state: Tensor, changes: Tensor) -> Tensor | float:
         """What the MLP adds to the changes."""
         if self.routes.kind == "direct" or block.mlp is None or block.ln2 is None or not len(changes):
             return 0.0
         changed = self._normed(block.ln2, state, changes).to(state.dtype)
         after = block.mlp(changed.flatten(0, 1)).unflatten(0, changed.shape[:2])
-        return after - block.mlp(block.ln2(state).to(state.dtype))
+        before = block.mlp(block.ln2(state).to(state.dtype))
+        return self._let_out(block.mlp_outlet, before, after - before)
 
 
 def _place(model: LensModel, sender: Sender) -> tuple[Site, int]:

@@ -114,12 +114,12 @@ def advance(
     if on_pattern:
         pattern = _patched_pattern(pattern, on_pattern, window, out)
     z = hooked("z", _mix(base, layer, v, pattern), out)
-    attn_out = added("attn_out", block.output(z), block.ln1_post)
+    attn_out = added("attn_out", block.output(z), block.attn_outlet)
     if block.mlp is None or block.ln2 is None:
         return hooked("resid_post", x + attn_out, out)
     mlp_in = x if block.parallel else hooked("resid_mid", x + attn_out, out)
     mlp_out = block.mlp(_normed(block.ln2, mlp_in).flatten(0, 1)).unflatten(0, x.shape[:2])
-    mlp_out = added("mlp_out", mlp_out, block.ln2_post)
+    mlp_out = added("mlp_out", mlp_out, block.mlp_outlet)
     return hooked("resid_post", mlp_in + mlp_out + (attn_out if block.parallel else 0), out)
 
 

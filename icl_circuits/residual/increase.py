@@ -20,17 +20,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from icl_circuits.errors import Unfit
 from icl_circuits.models import (
     LOGITS_AT_ONCE,
     LensModel,
     Readout,
     Site,
-    at_least_float32,
     attention_weights,
-    identity_tolerance,
     mlp_sites,
     readout,
+    require_identities,
     require_per_head_z,
 )
 from icl_circuits.progress import tracked
@@ -103,7 +101,8 @@ def log_prob_increase(model: LensModel, batch: TokenBatch) -> LogProbIncrease:
     """Score every layer and head by the log-probability it adds to the right label (arXiv 2402.02872).
 
     Args:
-        model: any model with per-head z whose layers and heads add up to the residual stream.
+        model: any model with per-head z whose layers and heads add up to the residual stream. A post-norm's scale is
+            frozen at its own value, so heads add up behind it too.
         batch: prompts; `b` is each prompt's target token.
 
     Raises:
@@ -111,6 +110,7 @@ def log_prob_increase(model: LensModel, batch: TokenBatch) -> LogProbIncrease:
             `attn_out`, layers to the final state, norm and unembedding make the logits.
     """
     require_per_head_z(model)
+    require_identities(model, batch.tokens, batch.last, "heads", "layers", "readout")
     parts = [_increase_of_chunk(model, chunk) for chunk in tracked(list(batch.chunks()), "log-probability increase")]
     return LogProbIncrease(
         *(np.concatenate([getattr(part, name) for part in parts]) for name in ("attn", "mlp", "heads"))
@@ -119,38 +119,18 @@ def log_prob_increase(model: LensModel, batch: TokenBatch) -> LogProbIncrease:
 
 @torch.no_grad()
 def _increase_of_chunk(model: LensModel, batch: TokenBatch) -> LogProbIncrease:
-    n_layers, name = model.cfg.n_layers, repr(model.cfg.model_name)
+    n_layers = model.cfg.n_layers
     sites: list[Site] = ["resid_pre", "z", "attn_out", *mlp_sites(model)]
     capture = Capture([*((s, n) for n in range(n_layers) for s in sites), final_state(model)], batch.last)
-    logits = answer_logits(model, batch, capture)
-    out, final = readout(model), capture.at(*final_state(model))
-    _require_close(
-        out.logits(final).log_softmax(-1),
-        at_least_float32(logits).log_softmax(-1),
-        f"{name} does not make its logits from norm and unembedding alone",
-        logits.dtype,
-    )
-    scale = out.norm.scale(final)
+    answer_logits(model, batch, capture)
+    out = readout(model)
+    scale = out.norm.scale(capture.at(*final_state(model)))
     attn, mlp, heads = [], [], []
     for layer in range(n_layers):
         resid_pre, z, attn_out, *mlp_out = (capture.at(site, layer) for site in sites)
-        weights = attention_weights(model, layer)
-        head_out = torch.einsum("bhd,hdm->bhm", z, at_least_float32(weights.W_O))
-        _require_close(
-            head_out.sum(1) + weights.b_O,
-            attn_out,
-            f"the heads of layer {layer} of {name} do not add up to its attn_out (a post-norm?)",
-            logits.dtype,
-        )
+        head_out, _ = attention_weights(model, layer).added(z)
         with_attn = resid_pre + attn_out
-        resid_post = sum(mlp_out, with_attn)
-        _require_close(
-            resid_post,
-            final if layer == n_layers - 1 else capture.at("resid_pre", layer + 1),
-            f"layer {layer} of {name} does not add its attn_out and mlp_out to the residual stream",
-            logits.dtype,
-        )
-        whole = torch.stack([resid_pre, with_attn, resid_post], 1)
+        whole = torch.stack([resid_pre, with_attn, sum(mlp_out, with_attn)], 1)
         states = torch.cat([whole, resid_pre[:, None] + head_out], 1)
         log_probs = target_log_probs(out, states, scale, batch.target)
         attn.append(log_probs[:, 1] - log_probs[:, 0])
@@ -167,10 +147,12 @@ def position_increase(model: LensModel, batch: TokenBatch, heads: Sequence[Head]
 
     Raises:
         InputError: a head that does not exist.
-        Unfit: heads that do not write `z W_O` to the residual stream.
+        Unfit: an identity fails that this rests on: z is attention times values, heads add up to `attn_out`, layers to
+            the residual stream, norm and unembedding make the logits.
     """
     heads = tuple(heads)
     require_heads(model, heads)
+    require_identities(model, batch.tokens, batch.last, "values", "heads", "layers", "readout")
     out = readout(model)
     shape = (len(batch), len(heads), batch.tokens.shape[1])
     increase, attention = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
@@ -207,9 +189,3 @@ def target_log_probs(
     parts = [slice(start, start + size) for start in range(0, len(rows), size)]
     found = [out.log_probs(rows[part], scales[part]).gather(1, targets[part]) for part in parts]
     return torch.cat(found).view(states.shape[:2])
-
-
-def _require_close(found: Tensor, expected: Tensor, problem: str, dtype: torch.dtype) -> None:
-    """Raise `Unfit` unless an identity that the scores rest on holds for this model, on these very prompts."""
-    if not (found - expected).abs().max() <= identity_tolerance(dtype) * expected.abs().max():
-        raise Unfit(f"{problem}, so its layers and heads cannot be scored one by one")

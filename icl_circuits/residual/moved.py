@@ -1,6 +1,9 @@
 """What heads move to the answer position, source position by source position.
 
 At source position p a head has the value-output vector `vo_p = v_p W_O`. It adds `alpha_p vo_p` to the answer position.
+Behind a post-norm or a multiplier `vo_p` is what gets through, under the norm's own scale at the answer position.
+
+That is so where the identities `values` and `heads` hold: whoever uses this asks for them.
 """
 
 from collections.abc import Sequence
@@ -10,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from icl_circuits.models import HookPair, LensModel, at_least_float32, attention_weights, require_additive_heads
+from icl_circuits.models import HookPair, LensModel, attention_weights
 from icl_circuits.residual.capture import Capture
 from icl_circuits.residual.components import Head
 
@@ -21,7 +24,9 @@ class Moved:
 
     alpha: Float[Tensor, "batch src_pos"]
     v: Float[Tensor, "batch src_pos d_head"]
+    """Over the scale of the post-norm, where there is one."""
     W_O: Float[Tensor, "d_head d_model"]
+    """With the weights of the post-norm and the multiplier in it."""
 
     def vectors(self) -> Float[Tensor, "batch src_pos d_model"]:
         """The raw value-output vectors `vo_p`."""
@@ -41,15 +46,17 @@ class Moves:
 
     def __init__(self, heads: Sequence[Head], last: Int[Tensor, " batch"]) -> None:
         layers = sorted({head.layer for head in heads})
-        self._rows = Capture([("pattern", layer) for layer in layers], last)
+        self._rows = Capture([(site, layer) for layer in layers for site in ("pattern", "z")], last)
         self._values = Capture([("v", layer) for layer in layers])
 
     def hooks(self, model: LensModel) -> list[HookPair]:
-        """The hooks on `model` that do this. Raises `Unfit` where heads do not write `z W_O` (post-norms)."""
-        require_additive_heads(model)
+        """The hooks on `model` that do this."""
         return [*self._values.hooks(model), *self._rows.hooks(model)]
 
     def of(self, model: LensModel, head: Head) -> Moved:
         """What one of the heads moved in the run, in float32 or wider."""
-        W_O = at_least_float32(attention_weights(model, head.layer).W_O[head.head])
-        return Moved(self._rows.of(model, "pattern", head), self._values.of(model, "v", head), W_O)
+        weights = attention_weights(model, head.layer)
+        scale = weights.outlet_scale(self._rows.at("z", head.layer))
+        W_O = weights.outlet.linear(weights.W_O[head.head], torch.ones_like(scale[:1]))
+        v = self._values.of(model, "v", head) / scale[:, None]
+        return Moved(self._rows.of(model, "pattern", head), v, W_O)

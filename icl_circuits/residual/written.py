@@ -15,7 +15,7 @@ from icl_circuits.models import (
     has_mlp,
     kv_head,
     mlp_sites,
-    require_additive_heads,
+    require_identities,
 )
 from icl_circuits.prompts import TokenBatch
 from icl_circuits.residual.capture import Capture
@@ -30,9 +30,9 @@ class Written:
         """Run the prompts once.
 
         Raises:
-            Unfit: heads do not write `z W_O` (post-norms).
+            Unfit: heads do not add up to `attn_out`, or layers to the residual stream.
         """
-        require_additive_heads(model)
+        require_identities(model, batch.tokens, batch.last, "values", "heads", "layers")
         self.model, self.batch, self.at = model, batch, at
         below = range(n_layers)
         places: list[Place] = [("resid_pre", layer) for layer in range(n_layers + 1)]
@@ -65,11 +65,13 @@ class Written:
         kv_heads = [kv_head(self.model, head) for head in range(self.model.cfg.n_heads)]
         for below in range(layer):
             weights = self.weights[below]
-            onto = torch.einsum("bdm,hkm->bdhk", directions, at_least_float32(weights.W_O))
+            scale = weights.outlet_scale(self.here["z", below][:, places])
+            through = weights.outlet.pull_back(directions, scale)
+            onto = torch.einsum("bdm,hkm->bdhk", through, at_least_float32(weights.W_O))
             by_heads.append((self.here["z", below][:, places] * onto).sum(-1))
             moved = torch.einsum("bshk,bdhk->bdhs", self.v[below][:, :, kv_heads], onto)
             sources = sources + (self.here["pattern", below][:, places] * moved).sum(2)
-            bias = bias + directions @ at_least_float32(weights.b_O)
+            bias = bias + (directions * weights.bias(scale)).sum(-1)
             if has_mlp(self.model):
                 by_mlps.append((self.here["mlp_out", below][:, places] * directions).sum(-1))
                 standing = standing + by_mlps[-1]

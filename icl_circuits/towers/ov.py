@@ -16,7 +16,16 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from icl_circuits.models import LensModel, at_least_float32, attention_weights, factored, norm_of, readout
+from icl_circuits.models import (
+    LensModel,
+    at_least_float32,
+    attention_weights,
+    block_norms,
+    factored,
+    probe_tokens,
+    readout,
+    require_identities,
+)
 from icl_circuits.progress import tracked
 from icl_circuits.prompts import PromptBatch, TokenBatch
 from icl_circuits.residual import Capture, Head, Moves, answer_logits, final_state, require_some_heads
@@ -140,8 +149,11 @@ def label_features(model: LensModel, batch: PromptBatch, heads: Sequence[Head]) 
 
     Raises:
         InputError: a head that does not exist.
+        Unfit: z is not attention times values, heads do not add up to `attn_out`, or norm and unembedding do not make
+            the logits.
     """
     heads = require_some_heads(model, heads)
+    require_identities(model, batch.tokens, batch.last, "values", "heads", "readout")
     out = readout(model)
     shape = (len(batch), len(heads), batch.tokens.shape[1])
     attention = np.full(shape, np.nan, np.float32)
@@ -193,8 +205,10 @@ def value_outputs(
 
     Raises:
         InputError: a head that does not exist.
+        Unfit: z is not attention times values, or heads do not add up to `attn_out`.
     """
     heads = require_some_heads(model, heads)
+    require_identities(model, batch.tokens, batch.last, "values", "heads")
     moves = Moves(heads, batch.last)
     answer_logits(model, batch, moves)
     moved = [moves.of(model, head) for head in heads]
@@ -244,10 +258,14 @@ def effective_rank(singular_values: Float[np.ndarray, " rank"]) -> float:
 def ov_circuits(model: LensModel, heads: Sequence[Head]) -> OVCircuits:
     """Copying score and spectrum of each head's value-output matrix.
 
+    A post-norm counts with its weights: its scale, which depends on the prompt, changes no score.
+
     Raises:
         InputError: a head that does not exist.
+        Unfit: an identity fails that the circuit rests on. It is tried on tokens from all over the vocabulary.
     """
     heads = require_some_heads(model, heads)
+    require_identities(model, *probe_tokens(model, 16), "projections", "values", "heads", "readout")
     out = readout(model)
     W_E = at_least_float32(model.embed.W_E)
     scores, spectra = [], []
@@ -255,8 +273,9 @@ def ov_circuits(model: LensModel, heads: Sequence[Head]) -> OVCircuits:
         weights = attention_weights(model, layer)
         W_V, W_O = at_least_float32(weights.W_V[head]), at_least_float32(weights.W_O[head])
         one = torch.ones(1, device=W_V.device)
-        reads = norm_of(model, model.blocks[layer].ln1).linear(W_E, one) @ W_V
-        eigenvalues = factored(reads, out.project(W_O, one)).eigenvalues.cpu()
+        reads = block_norms(model, layer).ln1.linear(W_E, one) @ W_V
+        writes = out.project(weights.outlet.linear(W_O, one), one)
+        eigenvalues = factored(reads, writes).eigenvalues.cpu()
         total = float(eigenvalues.abs().sum())
         scores.append(float(eigenvalues.real.sum()) / total if total > 0 else 0.0)
         spectra.append(factored(W_V, W_O).S[: W_V.shape[1]].cpu().numpy())

@@ -15,7 +15,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from icl_circuits.interventions import position_places, positionless
-from icl_circuits.models import LensModel, Place, at_least_float32, attention_weights, factored, kv_head
+from icl_circuits.models import (
+    LensModel,
+    Place,
+    at_least_float32,
+    attention_weights,
+    factored,
+    kv_head,
+    require_identities,
+)
 from icl_circuits.progress import tracked
 from icl_circuits.prompts import PromptBatch, require_demonstrations
 from icl_circuits.residual import Capture, Head, answer_logits, require_some_heads
@@ -53,11 +61,13 @@ def two_towers(model: LensModel, batch: PromptBatch, heads: Sequence[Head]) -> T
     """The query tower at the answer position and the key tower at each label position, and their similarity.
 
     Raises:
-        InputError: a head that does not exist; zero-shot prompts; a model without rotary or learned positions, or
-            without equations.
+        InputError: a head that does not exist; zero-shot prompts.
+        Unfit: a model without rotary or learned positions; attention that is not the softmax of the scores of its
+            queries and keys; queries and keys that are not the normed state times W_Q and W_K.
     """
     heads = require_some_heads(model, heads)
     require_demonstrations(batch, "to compare with")
+    require_identities(model, batch.tokens, batch.last, "scores", "projections")
     parts = [_two_towers(model, chunk, heads) for chunk in tracked(list(batch.chunks()), "two towers")]
     query, key, score, content, attention = (torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True))
     demo_labels, gold = batch.demo_labels.cpu().numpy(), batch.gold.cpu().numpy()

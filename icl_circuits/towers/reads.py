@@ -19,10 +19,10 @@ from icl_circuits.models import (
     AttentionWeights,
     Block,
     LensModel,
-    NotAlgebraError,
     at_least_float32,
     attention_weights,
     read_block,
+    require_identities,
 )
 from icl_circuits.progress import tracked
 from icl_circuits.prompts import PromptBatch, require_demonstrations
@@ -88,8 +88,9 @@ def tower_reads(model: LensModel, batch: PromptBatch, heads: Sequence[Head]) -> 
     Linear through the norm with its scale frozen at the actual state, so the parts add up to the score exactly.
 
     Raises:
-        InputError: a head that does not exist; zero-shot prompts; a model with no equations, with post-norms, with
-            norms on queries and keys, or with capped scores, for which the split would not be linear.
+        InputError: a head that does not exist; zero-shot prompts.
+        Unfit: a model with norms on queries and keys, or with capped scores, for which the split would not be linear;
+            an identity fails that the split rests on (`require_identities`).
     """
     heads = require_some_heads(model, heads)
     require_demonstrations(batch, "to compare with")
@@ -123,10 +124,8 @@ class _Towers:
     def __init__(self, model: LensModel, batch: PromptBatch, heads: tuple[Head, ...]) -> None:
         self.model, self.batch = model, batch
         layers = range(max(head.layer for head in heads) + 1)
-        try:
-            self.blocks = [read_block(model, layer, batch.tokens.shape[1]) for layer in layers]
-        except NotAlgebraError as error:
-            raise Unfit(f"the scores of {model.cfg.model_name!r} cannot be split: {error}") from None
+        require_identities(model, batch.tokens, batch.last, "scores", "projections")
+        self.blocks = [read_block(model, layer, batch.tokens.shape[1]) for layer in layers]
         for block in self.blocks:
             self._require_linear(block)
         at = torch.cat([batch.last[:, None], batch.label_positions], 1)
@@ -135,7 +134,6 @@ class _Towers:
 
     def _require_linear(self, block: Block) -> None:
         reasons = {
-            "norms what its sublayers write (a post-norm)": block.ln1_post is not None or block.ln2_post is not None,
             "norms its queries and keys": block.norm_q is not None or block.norm_k is not None,
             "caps its attention scores": block.softcap is not None,
         }

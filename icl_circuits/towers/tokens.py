@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from icl_circuits.errors import InputError
-from icl_circuits.models import LensModel, Place, has_mlp, readout
+from icl_circuits.models import LensModel, Place, has_mlp, readout, require_identities
 from icl_circuits.prompts import PromptBatch
 from icl_circuits.residual import Capture, Head, answer_logits, final_state, require_some_heads
 from icl_circuits.towers.ov import value_outputs
@@ -35,11 +35,13 @@ def tower_tokens(
 
     Raises:
         InputError: a head or a prompt that does not exist.
+        Unfit: an identity fails that this rests on (`require_identities`).
     """
     heads = require_some_heads(model, heads)
     if not 0 <= prompt < len(batch):
         raise InputError(f"prompt {prompt} does not exist: there are prompts 0..{len(batch) - 1}")
     one = batch.select([prompt])
+    require_identities(model, one.tokens, one.last, "layers", "readout")
     out, depth = readout(model), max(head.layer for head in heads)
     places: list[Place] = [("resid_pre", layer) for layer in range(depth + 1)]
     places += [("mlp_out", layer) for layer in range(depth if has_mlp(model) else 0)]

@@ -1,0 +1,227 @@
+"""Identities that analyses rest on, each compared with the model's own activations before it is believed.
+
+An analysis names the identities it needs and a prompt to check them on: the longest of those at hand. They are compared
+at every position of every layer, and remembered for prompts of up to that length while the model stays as it is. Where
+one fails, the error names it and the layer.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, cast
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from icl_circuits.errors import Unfit
+from icl_circuits.models.block import NotAlgebraError, read_block
+from icl_circuits.models.facts import has_mlp, hook_points, kv_head, n_kv_heads
+from icl_circuits.models.hooks import HookPair, attached
+from icl_circuits.models.lens import LensModel, device_of
+from icl_circuits.models.norms import block_norms, readout
+from icl_circuits.models.precision import at_least_float32, identity_tolerance
+from icl_circuits.models.sites import ReadSite, hook_name
+from icl_circuits.models.weights import attention_weights
+
+Identity = Literal["heads", "layers", "readout", "values", "projections", "scores"]
+
+CLAIMS: dict[Identity, str] = {
+    "heads": "its heads' z W_O, with their biases, add up to attn_out",
+    "layers": "its attn_out and mlp_out add up to what a layer changes of the residual stream",
+    "readout": "the final norm and the unembedding make its logits",
+    "values": "z is attention times the values of the head's key-value head, and attention sees nothing later",
+    "projections": "q, k and v are the normed state times W_Q, W_K and W_V",
+    "scores": "attention is the softmax of the scores that its queries and keys make",
+}
+"""What each identity says of a model."""
+
+SITES: dict[Identity, tuple[ReadSite, ...]] = {
+    "heads": ("z", "attn_out"),
+    "layers": ("resid_pre", "attn_out", "mlp_out"),
+    "readout": (),
+    "values": ("pattern", "v", "z"),
+    "projections": ("resid_pre", "q", "k", "v"),
+    "scores": ("q", "k", "pattern"),
+}
+"""What is read in each layer to check it, besides the state that leaves the layer."""
+
+Seen = dict[str, Tensor]
+"""One layer's activations of the one prompt by site, without a batch axis, in float32 or wider; `left` is the state
+that the layer before left."""
+
+
+class _FailedError(Exception):
+    """An identity does not hold. The message says where and by how much."""
+
+
+@torch.no_grad()
+def require_identities(
+    model: LensModel, tokens: Int[Tensor, "batch pos"], last: Int[Tensor, " batch"], *identities: Identity
+) -> None:
+    """Check identities on the longest prompt, unless that was done before on one as long.
+
+    Args:
+        model: the model, with whatever hooks are on it.
+        tokens: the prompts at hand.
+        last: the last position of each.
+        identities: which of `CLAIMS`.
+
+    Raises:
+        Unfit: one does not hold for this model. The message names it and the layer.
+    """
+    longest = int(last.argmax())
+    tokens = tokens[longest, : int(last[longest]) + 1]
+    state = cast(Any, model).training, model.unembed.W_U.dtype, repr(vars(model.cfg))
+    checked: dict[Any, int] = getattr(model, "icl_identities", {})
+    wanted = [name for name in identities if checked.get((name, state), 0) < len(tokens)]
+    if not wanted:
+        return
+    _check(model, tokens, wanted)
+    if not any(point.fwd_hooks for point in hook_points(model).values()):  # hooks make another model of it
+        cast(Any, model).icl_identities = checked | dict.fromkeys([(name, state) for name in wanted], len(tokens))
+
+
+def _check(model: LensModel, tokens: Int[Tensor, " pos"], wanted: list[Identity]) -> None:
+    """Run the prompt once and compare layer by layer, holding one layer's activations at a time."""
+    sites = dict.fromkeys(site for name in wanted for site in SITES[name] if site != "mlp_out" or has_mlp(model))
+    checks = [name for name in wanted if name in CHECKS]
+    seen: Seen = {}
+
+    def keep(site: ReadSite, layer: int) -> HookPair:
+        def read(activation: Tensor, hook: object) -> None:
+            seen[site] = at_least_float32(activation.detach()[0])
+
+        return hook_name(site, layer), read
+
+    def compare(layer: int) -> HookPair:
+        def read(resid_post: Tensor, hook: object) -> None:
+            seen["resid_post"] = at_least_float32(resid_post.detach()[0])
+            for name in checks:
+                with _naming(model, name, f"layer {layer}"):
+                    for site in SITES[name]:
+                        _require_shape(model, site, seen.get(site), len(tokens))
+                    CHECKS[name](model, layer, seen)
+            left = seen["resid_post"]
+            seen.clear()
+            seen["left"] = left
+
+        return hook_name("resid_post", layer), read
+
+    pairs = [keep("final_normed", 0)]
+    for layer in range(model.cfg.n_layers):
+        pairs += [keep(site, layer) for site in sites] + [compare(layer)]
+    with attached(model, pairs):
+        logits = at_least_float32(model(tokens[None])[0, -1])
+    if "readout" in wanted:
+        with _naming(model, "readout", "the last position"):
+            _readout(model, seen, logits)
+
+
+def probe_tokens(model: LensModel, n_pos: int) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, " batch"]]:
+    """A prompt of `n_pos` tokens from all over the vocabulary, and its last position, where no prompts are at hand."""
+    n_pos = min(n_pos, model.cfg.n_ctx)
+    tokens = torch.linspace(0, model.cfg.d_vocab - 1, n_pos, device=device_of(model)).long()
+    return tokens[None], torch.tensor([n_pos - 1], device=tokens.device)
+
+
+@contextmanager
+def _naming(model: LensModel, name: Identity, where: str) -> Iterator[None]:
+    """Say of a failure inside the block which identity it is of, and where."""
+    try:
+        yield
+    except (_FailedError, NotAlgebraError, NotImplementedError) as error:
+        raise Unfit(
+            f"this analysis cannot be done on {model.cfg.model_name!r}: it rests on the identity {name!r} "
+            f"({CLAIMS[name]}), which fails at {where}: {error}"
+        ) from None
+
+
+def _heads(model: LensModel, layer: int, seen: Seen) -> None:
+    heads, bias = attention_weights(model, layer).added(seen["z"])
+    _require_close(model, "attn_out", heads.sum(-2) + bias, seen["attn_out"])
+
+
+def _layers(model: LensModel, layer: int, seen: Seen) -> None:
+    if layer:
+        _require_close(model, "resid_pre", seen["left"], seen["resid_pre"])
+    added = seen["attn_out"] + seen["mlp_out"] if has_mlp(model) else seen["attn_out"]
+    _require_close(model, "resid_post", seen["resid_pre"] + added, seen["resid_post"])
+
+
+def _values(model: LensModel, layer: int, seen: Seen) -> None:
+    pattern = seen["pattern"]
+    later = float(pattern.triu(1).abs().max())
+    if later > 0:
+        raise _FailedError(f"a position attends to a later one with probability {later:.2g}")
+    values = seen["v"][:, [kv_head(model, head) for head in range(model.cfg.n_heads)]]
+    _require_close(model, "z", torch.einsum("hqs,shd->qhd", pattern, values), seen["z"])
+
+
+def _projections(model: LensModel, layer: int, seen: Seen) -> None:
+    norm, weights = block_norms(model, layer).ln1, attention_weights(model, layer)
+    resid = seen["resid_pre"]
+    normed = norm.linear(resid, norm.scale(resid)) + norm.bias
+    kv_heads = [kv_head(model, head) for head in range(model.cfg.n_heads)]
+    for site, W, b, heads in (
+        ("q", weights.W_Q, weights.b_Q, slice(None)),
+        ("k", weights.W_K, weights.b_K, kv_heads),
+        ("v", weights.W_V, weights.b_V, kv_heads),
+    ):
+        _require_close(model, site, torch.einsum("pm,hmd->phd", normed, at_least_float32(W)) + b, seen[site][:, heads])
+
+
+def _scores(model: LensModel, layer: int, seen: Seen) -> None:
+    q, k, pattern = (seen[site] for site in ("q", "k", "pattern"))
+    n_pos = len(q)
+    block, positions = read_block(model, layer, n_pos), torch.arange(n_pos, device=q.device)[None]
+    q, k = (block.turned(name, x[None], positions)[0] for name, x in (("q", q), ("k", k)))
+    k = k[:, [kv_head(model, head) for head in range(model.cfg.n_heads)]]
+    scores = at_least_float32(block.scores(q.transpose(0, 1), k.transpose(0, 1)))
+    log_probs = scores.masked_fill(~block.visible(positions, positions)[0], -torch.inf).log_softmax(-1)
+    floor = torch.finfo(model.unembed.W_U.dtype).eps  # what is less likely is rounded away
+    likely = (log_probs.exp() > floor) | (pattern > floor)
+    found, expected = (torch.where(likely, x, 0.0).nan_to_num() for x in (log_probs, pattern.log()))
+    _require_close(model, "log-attention", found, expected)
+
+
+def _readout(model: LensModel, seen: Seen, logits: Tensor) -> None:
+    out, final = readout(model), seen["left"]
+    normed = out.norm.linear(final, out.norm.scale(final)) + out.norm.bias
+    _require_close(model, "final norm", normed, seen["final_normed"])
+    _require_close(model, "log-probabilities", out.unembed(normed[-1]).log_softmax(-1), logits.log_softmax(-1))
+
+
+CHECKS: dict[Identity, Callable[[LensModel, int, Seen], None]] = {
+    "heads": _heads,
+    "layers": _layers,
+    "values": _values,
+    "projections": _projections,
+    "scores": _scores,
+}
+
+
+def _require_shape(model: LensModel, site: ReadSite, activation: Tensor | None, n_pos: int) -> None:
+    cfg = model.cfg
+    if site == "mlp_out" and not has_mlp(model):
+        return
+    if activation is None:
+        raise _FailedError(f"its hook on {site} did not fire there")
+    if site == "pattern":
+        expected: tuple[int, ...] = (cfg.n_heads, n_pos, n_pos)
+    elif site in ("z", "q", "k", "v"):
+        expected = (n_pos, n_kv_heads(model) if site in ("k", "v") else cfg.n_heads, cfg.d_head)
+    else:
+        expected = (n_pos, cfg.d_model)
+    if activation.shape != expected:
+        raise _FailedError(f"its {site} has the shape {list(activation.shape)}, not {list(expected)}")
+
+
+def _require_close(model: LensModel, what: str, found: Tensor, expected: Tensor) -> None:
+    """Compare position by position, beside the largest value there (or a thousandth of the largest anywhere)."""
+    size = expected.abs().amax(-1, keepdim=True)
+    size = size.clamp(min=1e-3 * float(size.max()))
+    error = (found - expected).abs()
+    if not (error <= identity_tolerance(model.unembed.W_U.dtype) * size).all():
+        raise _FailedError(
+            f"{what} is off by {float(error.max()):.2g}, where values reach {float(expected.abs().max()):.2g}"
+        )
