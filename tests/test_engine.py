@@ -38,7 +38,7 @@ from icl_circuits.models import (
     read_block,
 )
 from icl_circuits.models.lens import hooked_transformer_class
-from icl_circuits.patching import chunks, engine, run_each, sweep
+from icl_circuits.patching import bundles, engine, run_each, sweep
 from icl_circuits.patching.base_run import run_base
 from icl_circuits.prompts import PromptBatch, Rows, encode, reverse_labels, sample_prompts, zero_shot
 from icl_circuits.residual import Head, answer_logits
@@ -270,8 +270,8 @@ def test_verify_finds_a_wrong_variant(gpt2: LensModel, words: Rows, monkeypatch:
     found = run_each(gpt2, batch, variants, verify=3)
     assert found.max_error is not None
     assert found.max_error <= 1e-4 * found.logit_scale
-    measured = chunks.measured
-    monkeypatch.setattr(chunks, "measured", lambda base, normed, metric: measured(base, 1.1 * normed, metric))
+    metric_of = bundles.metric_of
+    monkeypatch.setattr(bundles, "metric_of", lambda base, normed, metric: metric_of(base, 1.1 * normed, metric))
     with pytest.raises(InputError, match=r"the logits of variant \d differ from run_with_hooks by"):
         run_each(gpt2, batch, variants, verify=3)
 
@@ -361,7 +361,7 @@ def zero_shot_of(model: LensModel, words: Rows) -> PromptBatch:
 # --- memory -----------------------------------------------------------------------------------------------------------
 
 
-def test_chunks_and_prompt_parts_change_nothing(gpt2: LensModel, words: Rows, monkeypatch: Any) -> None:
+def test_bundles_and_prompt_parts_change_nothing(gpt2: LensModel, words: Rows, monkeypatch: Any) -> None:
     batch = encode(gpt2, sample_prompts(words, 7, shots=2))
     variants: list[Any] = [(ZeroHeads((Head(layer, head),)),) for layer in range(3) for head in range(4)] + [()]
     variants += [(ZeroHeads((Head(1, 1), Head(0, 2)), batch.label_positions[:, :1]),)]
@@ -378,23 +378,23 @@ def test_chunks_and_prompt_parts_change_nothing(gpt2: LensModel, words: Rows, mo
     torch.testing.assert_close(parts.values, whole.values, atol=1e-5, rtol=0)
     torch.testing.assert_close(whole.values[12], whole.base, atol=0, rtol=0)
     sizes = {
-        len(chunk.rows) for chunk in chunks.into_chunks(gpt2, batch, [v[0].patches(gpt2) for v in variants[:12]], 1)
+        len(bundle.rows) for bundle in bundles.into_bundles(gpt2, batch, [v[0].patches(gpt2) for v in variants[:12]], 1)
     }
     assert sizes == {1}
 
 
-def test_a_gpu_out_of_memory_halves_the_chunk(gpt2: LensModel, words: Rows, monkeypatch: Any) -> None:
+def test_a_gpu_out_of_memory_halves_the_bundle(gpt2: LensModel, words: Rows, monkeypatch: Any) -> None:
     batch = encode(gpt2, sample_prompts(words, 3, shots=1))
     variants = [(ZeroHeads((Head(layer, head),)),) for layer in range(3) for head in range(4)]
     expected = run_each(gpt2, batch, variants).values
-    advance, limit = chunks.advance, [4]
+    advance, limit = bundles.advance, [4]
 
     def small(base: Any, layer: int, x: Tensor, *rest: Any) -> Tensor:
         if len(x) > limit[0]:
             raise torch.cuda.OutOfMemoryError("pretend")
         return advance(base, layer, x, *rest)
 
-    monkeypatch.setattr(chunks, "advance", small)
+    monkeypatch.setattr(bundles, "advance", small)
     torch.testing.assert_close(run_each(gpt2, batch, variants).values, expected, atol=1e-5, rtol=0)
     limit[0] = 0
     with pytest.raises(InputError, match="one variant of 3 prompts does not fit"):

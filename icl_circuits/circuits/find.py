@@ -49,7 +49,7 @@ from icl_circuits.residual import (
     require_some_heads,
 )
 
-Scores = dict[Edge, Float[np.ndarray, " prompt"]]
+EdgeScores = dict[Edge, Float[np.ndarray, " prompt"]]
 
 
 @torch.no_grad()
@@ -72,7 +72,7 @@ def find_circuit(
         n_upstream: how many components to keep for each head's query, those of the largest absolute mean score.
         choose_on: prompts to choose them on; by default `batch`, which flatters the scores of those chosen.
         metric: a name, or a function of answer-position logits and their prompts with one value for each prompt.
-        budget: bytes for a chunk of variants; default a quarter of what is free.
+        budget: bytes for a bundle of variants; default a quarter of what is free.
 
     Returns:
         A `Circuit` with scores `[edge prompt]`, `base - metric without the edge`: positive supports the right answer.
@@ -120,7 +120,7 @@ def score_edges(
     for edge in edges:
         kinds.setdefault(_kind(edge, batch), []).append(edge)
     score = {"label": _label_edges, "query": _query_edges, "path": _path_edges, "text": _text_edges}
-    found: Scores = {}
+    found: EdgeScores = {}
     for kind, part in kinds.items():
         found |= score[kind](model, batch, part, metric, budget)
     base = run_each(model, batch, [], metric).base.numpy()
@@ -150,7 +150,9 @@ def _kind(edge: Edge, batch: PromptBatch) -> str:
     raise InputError(f"edge {edge} is none that a circuit has: see find_circuit for those that are")
 
 
-def _label_edges(model: LensModel, batch: PromptBatch, edges: list[Edge], metric: Metric, budget: int | None) -> Scores:
+def _label_edges(
+    model: LensModel, batch: PromptBatch, edges: list[Edge], metric: Metric, budget: int | None
+) -> EdgeScores:
     """What each head's score and value at each label position contribute, as patches of z at the answer position."""
     heads = require_some_heads(model, tuple(dict.fromkeys(_head(edge) for edge in edges)))
     layers = sorted({head.layer for head in heads})
@@ -198,7 +200,9 @@ def like_any_label(
     return changed.softmax(-1) @ v, z + pattern.gather(1, label_positions)[..., None] * (mean - at_labels)
 
 
-def _query_edges(model: LensModel, batch: PromptBatch, edges: list[Edge], metric: Metric, budget: int | None) -> Scores:
+def _query_edges(
+    model: LensModel, batch: PromptBatch, edges: list[Edge], metric: Metric, budget: int | None
+) -> EdgeScores:
     """What each head's query says of its prompt: it becomes the mean over the prompts."""
     if len(batch) < 2:
         raise Unfit("the mean query of one prompt is its own: give 2 prompts or more")
@@ -210,7 +214,9 @@ def _query_edges(model: LensModel, batch: PromptBatch, edges: list[Edge], metric
     return dict(zip(edges, (run.base - run.values).numpy(), strict=True))
 
 
-def _path_edges(model: LensModel, batch: PromptBatch, edges: list[Edge], metric: Metric, budget: int | None) -> Scores:
+def _path_edges(
+    model: LensModel, batch: PromptBatch, edges: list[Edge], metric: Metric, budget: int | None
+) -> EdgeScores:
     """What the direct paths of heads, MLPs and the embedding contribute to queries and to the logits."""
     senders = tuple(dict.fromkeys(edge.sender for edge in edges if isinstance(edge.sender, Sender)))
     receivers = tuple(dict.fromkeys(edge.receiver for edge in edges if isinstance(edge.receiver, Head)))
@@ -242,7 +248,9 @@ def _head(edge: Edge) -> Head:
     return edge.receiver
 
 
-def _text_edges(model: LensModel, batch: PromptBatch, edges: list[Edge], metric: Metric, budget: int | None) -> Scores:
+def _text_edges(
+    model: LensModel, batch: PromptBatch, edges: list[Edge], metric: Metric, budget: int | None
+) -> EdgeScores:
     """What attention along text -> label contributes, a demonstration at a time, and along query -> last."""
     layers, rows = tuple(range(model.cfg.n_layers)), []
     for edge in tracked([None, *edges], "text edges"):

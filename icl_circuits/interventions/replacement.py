@@ -11,7 +11,7 @@ from icl_circuits.errors import InputError
 from icl_circuits.interventions.positions import Positions, PositionsName, positions_of
 from icl_circuits.models import HEAD_SITES, LensModel, Place, Site
 from icl_circuits.prompts import TokenBatch, label_positions_of
-from icl_circuits.residual import Capture, answer_logits
+from icl_circuits.residual import Capture, Head, answer_logits
 from icl_circuits.stats import generator
 
 
@@ -115,6 +115,14 @@ def values_at(
     by_count = any(site == "pattern" for site, _ in sites)  # a pattern's columns are positions, too
     source = source_of(batch, replacement, "all" if by_count else positions)
     return _by_head(_captured(model, source, sites, positions_of(source, positions)), batch.tokens.shape[1])
+
+
+@torch.no_grad()
+def mean_z(model: LensModel, batch: TokenBatch, heads: Sequence[Head]) -> dict[Head, Float[Tensor, " d_head"]]:
+    """The mean of each head's z over all positions of all prompts: mean ablation is `ReplaceHeads(mean_z(...))`."""
+    capture = Capture([("z", head.layer) for head in heads])
+    answer_logits(model, batch, capture)
+    return {head: capture.found["z", head.layer][:, :, head.head][batch.is_text].mean(0) for head in heads}
 
 
 def _captured(

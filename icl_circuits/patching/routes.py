@@ -16,7 +16,7 @@ from icl_circuits.errors import InputError, Unfit, require_one_of
 from icl_circuits.interventions import Positions, PositionsName, Replacement, ValueAt, positions_of, values_at
 from icl_circuits.models import Block, LensModel, Norm, NotAlgebraError, Site, has_mlp, n_kv_heads
 from icl_circuits.patching.base_run import run_base
-from icl_circuits.patching.chunks import free_bytes
+from icl_circuits.patching.bundles import free_bytes
 from icl_circuits.patching.engine import PROMPT_TOKENS
 from icl_circuits.patching.step import BaseRun
 from icl_circuits.prompts import TokenBatch

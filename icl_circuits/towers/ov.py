@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from icl_circuits.models import LensModel, at_least_float32, attention_weights, factored, norm_of, readout
+from icl_circuits.models import LensModel, readout
 from icl_circuits.progress import tracked
 from icl_circuits.prompts import PromptBatch, TokenBatch
 from icl_circuits.residual import Capture, Head, Moves, answer_logits, final_state, require_some_heads
@@ -199,65 +199,3 @@ def value_outputs(
     answer_logits(model, batch, moves)
     moved = [moves.of(model, head) for head in heads]
     return [(each.vectors(), each.weighted()) for each in moved]
-
-
-# --- the weights alone ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class OVCircuits:
-    """What the value-output matrices of some heads do, from the weights alone."""
-
-    heads: tuple[Head, ...]
-    copying_score: Float[np.ndarray, " selected"]
-    """`sum Re(eigenvalue) / sum |eigenvalue|` of the full OV circuit `W_E W_V W_O W_U` (norm weights included): 1 for a
-    head that raises the tokens it reads, -1 for one that lowers them (Elhage et al. 2021, "A Mathematical Framework for
-    Transformer Circuits")."""
-    singular_values: Float[np.ndarray, "selected d_head"]
-    """Of `W_OV = W_V W_O`, largest first."""
-
-    def to_frame(self) -> pd.DataFrame:
-        """One row a head: copying score, the largest singular value, and the effective rank of W_OV."""
-        return pd.DataFrame(
-            {
-                "layer": [head.layer for head in self.heads],
-                "head": [head.head for head in self.heads],
-                "copying_score": self.copying_score,
-                "largest_singular_value": self.singular_values[:, 0],
-                "effective_rank": [effective_rank(values) for values in self.singular_values],
-            }
-        )
-
-
-def effective_rank(singular_values: Float[np.ndarray, " rank"]) -> float:
-    """`exp` of the entropy of the singular values' shares (Roy and Vetterli 2007): n for n equal ones, 1 for a single
-    one.
-    """
-    total = singular_values.sum()
-    if total <= 0:
-        return 0.0
-    shares = singular_values[singular_values > 0] / total
-    return float(np.exp(-(shares * np.log(shares)).sum()))
-
-
-@torch.no_grad()
-def ov_circuits(model: LensModel, heads: Sequence[Head]) -> OVCircuits:
-    """Copying score and spectrum of each head's value-output matrix.
-
-    Raises:
-        InputError: a head that does not exist.
-    """
-    heads = require_some_heads(model, heads)
-    out = readout(model)
-    W_E = at_least_float32(model.embed.W_E)
-    scores, spectra = [], []
-    for layer, head in heads:
-        weights = attention_weights(model, layer)
-        W_V, W_O = at_least_float32(weights.W_V[head]), at_least_float32(weights.W_O[head])
-        one = torch.ones(1, device=W_V.device)
-        reads = norm_of(model, model.blocks[layer].ln1).linear(W_E, one) @ W_V
-        eigenvalues = factored(reads, out.project(W_O, one)).eigenvalues.cpu()
-        total = float(eigenvalues.abs().sum())
-        scores.append(float(eigenvalues.real.sum()) / total if total > 0 else 0.0)
-        spectra.append(factored(W_V, W_O).S[: W_V.shape[1]].cpu().numpy())
-    return OVCircuits(heads, np.array(scores), np.stack(spectra).astype(np.float64))
