@@ -23,6 +23,7 @@ from icl_circuits.interventions import (
     ScaleScores,
     Zero,
     ZeroHeads,
+    from_logits,
     intervene,
     positions_of,
     require_metric,
@@ -286,7 +287,8 @@ def test_verify_finds_a_wrong_variant(gpt2: LensModel, words: Rows, monkeypatch:
         ((Patch("mlp_out", 0, torch.zeros(32), head=0),), "mlp_out has no heads"),
         ((Patch("resid_pre", 5, torch.zeros(32)),), "layer 5 does not exist"),
         ((Patch("resid_pre", 0, torch.zeros(32), torch.full((3, 1), 99)),), "position 99 does not exist"),
-        ((Patch("resid_pre", 0, torch.full((32,), torch.nan)),), "a variant gives NaN states"),
+        ((Patch("resid_pre", 0, torch.full((32,), torch.nan)),), "patch of resid_pre in layer 0: the value holds NaN"),
+        ((Patch("resid_pre", 0, torch.full((32,), 3e38)),), "a variant gives NaN states"),
     ],
 )
 def test_what_does_not_fit_is_named(gpt2: LensModel, words: Rows, variant: Any, message: str) -> None:
@@ -302,6 +304,19 @@ def test_unknown_metrics_and_counts_are_named(gpt2: LensModel, words: Rows) -> N
         run_each(gpt2, batch, [()], verify=2)
     with pytest.raises(InputError, match=r"the metric gave shape \[\] for 3 prompts"):
         run_each(gpt2, batch, [()], lambda logits, batch: logits.mean())
+
+
+def test_a_function_sees_float32(gpt2: LensModel, words: Rows) -> None:
+    """Also where the model itself gives logits in half precision, which a sum over the vocabulary would lose."""
+    batch = encode(gpt2, sample_prompts(words, 2, shots=1))
+    logits = answer_logits(gpt2, batch)
+
+    def log_prob(logits: Tensor, batch: PromptBatch) -> Tensor:
+        assert logits.dtype == torch.float32
+        return logits.log_softmax(-1)[torch.arange(2), batch.target]
+
+    half = from_logits(log_prob, logits.bfloat16(), batch)
+    torch.testing.assert_close(half, from_logits("log_prob", logits.bfloat16(), batch))
 
 
 def test_a_changed_model_is_checked_again(folders: dict[str, Path], words: Rows) -> None:
@@ -486,6 +501,13 @@ def first_label_logit(logits: Tensor, batch: PromptBatch) -> Tensor:
     return logits[:, batch.label_tokens[0]]
 
 
+def test_a_second_run_without_demonstrations(gpt2: LensModel, words: Rows) -> None:
+    """Only patches at label positions need as many demonstrations in it."""
+    batch, source = encode(gpt2, sample_prompts(words, 3, shots=2, seed=3)), zero_shot_of(gpt2, words)
+    found = sweep(gpt2, batch, "resid_post", replacement=Interchange(source), metric=first_label_logit, layers=[2])
+    np.testing.assert_allclose(found.values[0], first_label_logit(answer_logits(gpt2, source), source), atol=1e-5)
+
+
 def test_mean_and_resample(gpt2: LensModel, words: Rows) -> None:
     batch = encode(gpt2, sample_prompts(words, 5, shots=2, seed=3))
     reference = encode(gpt2, sample_prompts(words, 8, shots=2, seed=4))
@@ -509,8 +531,10 @@ def test_partners_that_do_not_match_are_named(gpt2: LensModel, words: Rows) -> N
     batch = encode(gpt2, sample_prompts(words, 3, shots=2, seed=3))
     fewer = encode(gpt2, sample_prompts(words, 2, shots=2, seed=3))
     other = encode(gpt2, sample_prompts(words, 3, shots=2, seed=4))
-    with pytest.raises(InputError, match="the second run has 2 prompts of 4 demonstrations, the first 3 of 4"):
+    with pytest.raises(InputError, match="the second run has 2 prompts, the first 3"):
         sweep(gpt2, batch, replacement=Interchange(fewer))
+    with pytest.raises(InputError, match="the second run has 0 demonstrations in each prompt, the first 4"):
+        sweep(gpt2, batch, positions="labels", replacement=Interchange(zero_shot_of(gpt2, words)))
     with pytest.raises(InputError, match=r"prompt \d has \d+ tokens and its partner \d+"):
         sweep(gpt2, batch, positions="all", replacement=Interchange(other))
     with pytest.raises(InputError, match="one prompt has no other"):

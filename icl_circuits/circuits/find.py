@@ -79,8 +79,8 @@ def find_circuit(
         Where the model's attention scores are out of reach (GPT-J on the Bridge), without text edges.
 
     Raises:
-        InputError: a head twice or one that does not exist, a single prompt, zero-shot prompts, and what `run_each` and
-            `path_patch` raise.
+        InputError: a head twice or one that does not exist, and what `run_each` and `path_patch` raise.
+        Unfit: a single prompt, zero-shot prompts, post-norms, or a model that `path_patch` cannot do.
     """
     heads = require_distinct_heads(model, heads)
     require_demonstrations(batch, "to draw a circuit from")
@@ -114,6 +114,7 @@ def score_edges(
     Raises:
         InputError: an edge that is none of those `find_circuit` makes, a head or demonstration that does not exist,
             and what `run_each`, `path_patch` and `KnockOut` raise.
+        Unfit: a single prompt, post-norms, or a model that `path_patch` or `KnockOut` cannot do.
     """
     require_additive_heads(model)
     kinds: dict[str, list[Edge]] = {}
@@ -135,7 +136,7 @@ def score_edges(
 
 
 def _kind(edge: Edge, batch: PromptBatch) -> str:
-    """How an edge is measured; `InputError` for one that cannot be."""
+    """How an edge is measured. Raises `InputError` for one that cannot be."""
     sender, into_head = edge.sender, isinstance(edge.receiver, Head)
     if isinstance(sender, Text | Label) and not 0 <= sender.demo < batch.n_demos:
         raise InputError(f"edge {edge}: the prompts have demonstrations 0..{batch.n_demos - 1}")

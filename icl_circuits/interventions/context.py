@@ -20,6 +20,7 @@ def intervene(model: LensModel, *interventions: Intervention) -> Iterator[LensMo
     Raises:
         InputError: a head, layer or position that does not exist, a value of the wrong shape, or, at the end of the
             block, a hook that never fired.
+        Unfit: the model lacks what an intervention changes, or computes without it.
     """
     with attached(model, hooks_of(model, interventions)):
         yield model

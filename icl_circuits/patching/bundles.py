@@ -32,7 +32,7 @@ def into_bundles(
     model: LensModel, batch: TokenBatch, variants: Sequence[tuple[Patch, ...]], budget: int | None = None
 ) -> list[Bundle]:
     """Which variants to run together: of like width, as many as the budget allows. Empty ones are left out."""
-    budget = free_bytes(batch.tokens.device) // 4 if budget is None else budget
+    budget = budget_on(batch.tokens.device, budget)
     widths: dict[int, int] = {}  # of each tensor of positions: patches share few
 
     def width_of(patch: Patch) -> int:
@@ -76,11 +76,12 @@ def _row_bytes(model: LensModel, batch: TokenBatch, width: int) -> int:
     return int(itemsize * len(batch) * width * (per_position + attention))
 
 
-def free_bytes(device: torch.device) -> int:
-    """How much memory is free."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)
+def budget_on(device: torch.device, budget: int | None) -> int:
+    """The budget in bytes: what was asked for, or a quarter of the memory that is free."""
+    if budget is not None:
+        return budget
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    return int(free) // 4
 
 
 SeeRows = Callable[[int, Site, Tensor, Sequence[int], Window], None]

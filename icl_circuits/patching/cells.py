@@ -114,6 +114,7 @@ def sweep(
 
     Raises:
         InputError: what `run_each` and the replacement raise; a metric with several values for a prompt.
+        Unfit: the model has no such site.
     """
     cells, patches = grid(model, batch, site, positions, each, Zero() if replacement is None else replacement, layers)
     found = run_each(

@@ -3,7 +3,7 @@
 A patch in layer l at positions from p on changes nothing below l nor before p. So, from one cached base run, each
 variant restarts at its lowest patched layer, at its first patched position, against the base run's keys and values;
 all variants run together as rows of one batch, each joining it at its layer; in the last layer, and in the unembedding,
-only the answer position is computed, and only the label words' columns where the metric needs no others.
+only the answer position is computed, and only the columns of targets and foils where the metric needs no others.
 """
 
 import warnings
@@ -90,8 +90,10 @@ def run_each(
         The metric with nothing changed `[prompt]` and under each variant `[variant prompt]`, on the CPU.
 
     Raises:
-        InputError: a head, layer, position or shape that does not fit; NaN logits; a checked variant that differs from
-            the plain computation by more than 1e-4 of the logit scale (1e-9 in float64, 5e-2 in half precision).
+        InputError: a head, layer, position, shape or value that does not fit; NaN logits; a checked variant that
+            differs from the plain computation by more than 1e-4 of the logit scale (1e-9 in float64, 5e-2 in half
+            precision).
+        Unfit: the model lacks a site that a variant patches.
     """
     require_metric(metric)
     if not len(batch):

@@ -113,8 +113,9 @@ def path_patch(
         of the change of its output `[edge prompt]`.
 
     Raises:
-        InputError: a sender or receiver that does not exist; what the replacement and the metric raise; a model whose
-            heads do not write to the residual stream by `z W_O` (post-norms), or that the engine has no equations for.
+        InputError: a sender or receiver that does not exist, and what the replacement and the metric raise.
+        Unfit: a model whose heads do not write to the residual stream by `z W_O` (post-norms), or that the engine has
+            no equations for.
     """
     require_metric(metric)
     routes = make_routes(

@@ -6,11 +6,13 @@ At source position p a head has the value-output vector `vo_p = v_p W_O`. It add
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from icl_circuits.models import HookPair, LensModel, at_least_float32, attention_weights, require_additive_heads
+from icl_circuits.prompts import TokenBatch
 from icl_circuits.residual.capture import Capture
 from icl_circuits.residual.components import Head
 
@@ -53,3 +55,19 @@ class Moves:
         """What one of the heads moved in the run, in float32 or wider."""
         W_O = at_least_float32(attention_weights(model, head.layer).W_O[head.head])
         return Moved(self._rows.of(model, "pattern", head), self._values.of(model, "v", head), W_O)
+
+
+def by_source(
+    batch: TokenBatch, chunks: Sequence[Float[Tensor, "_ selected _ *rest"]]
+) -> Float[np.ndarray, "prompt selected src_pos *rest"]:
+    """What was found chunk by chunk at every source position, for the whole batch: NaN after the answer positions."""
+    n_pos = batch.tokens.shape[1]
+    found = torch.cat([_padded(chunk, n_pos) for chunk in chunks]).float()
+    found[~batch.is_text[:, None].expand(-1, found.shape[1], -1)] = torch.nan
+    return found.cpu().numpy()
+
+
+def _padded(chunk: Tensor, n_pos: int) -> Tensor:
+    """`chunk` with as many source positions as its whole batch has: chunks are cut to their longest prompt."""
+    missing = chunk.new_zeros(*chunk.shape[:2], n_pos - chunk.shape[2], *chunk.shape[3:])
+    return torch.cat([chunk, missing], 2)

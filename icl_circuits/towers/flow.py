@@ -98,7 +98,8 @@ def knock_out_flow(model: LensModel, batch: PromptBatch, *, layers: Sequence[int
         layers: first layers to cut from; default about nine, evenly spread. `n_layers` (nothing cut) is added.
 
     Raises:
-        InputError: a layer that does not exist, prompts without demonstrations, or attention scores nothing reads.
+        InputError: a layer that does not exist.
+        Unfit: prompts without demonstrations, or attention scores that nothing reads.
     """
     require_demonstrations(batch, "for features to flow from")
     n_layers, first = model.cfg.n_layers, spread_layers(model, layers)

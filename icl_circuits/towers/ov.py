@@ -19,7 +19,7 @@ from torch import Tensor
 from icl_circuits.models import LensModel, readout
 from icl_circuits.progress import tracked
 from icl_circuits.prompts import PromptBatch, TokenBatch
-from icl_circuits.residual import Capture, Head, Moves, answer_logits, final_state, require_some_heads
+from icl_circuits.residual import Capture, Head, Moves, answer_logits, by_source, final_state, require_some_heads
 from icl_circuits.stats import bootstrap_mean
 
 
@@ -140,32 +140,29 @@ def label_features(model: LensModel, batch: PromptBatch, heads: Sequence[Head]) 
 
     Raises:
         InputError: a head that does not exist.
+        Unfit: heads that do not write `z W_O` (post-norms).
     """
     heads = require_some_heads(model, heads)
     out = readout(model)
-    shape = (len(batch), len(heads), batch.tokens.shape[1])
-    attention = np.full(shape, np.nan, np.float32)
-    logits = np.full((*shape, len(batch.labels)), np.nan, np.float32)
-    start = 0
+    attention, logits = [], []
     one = torch.ones(1, device=out.W_U.device)
     for chunk in tracked(list(batch.chunks()), "label features"):
         moves, final = Moves(heads, chunk.last), Capture([final_state(model)], chunk.last)
         answer_logits(model, chunk, moves, final)
         scale = out.norm.scale(final.at(*final_state(model)))[:, None]
-        text = chunk.is_text.cpu().numpy()
-        stop, width = start + len(chunk), chunk.tokens.shape[1]
-        for place, head in enumerate(heads):
+        alpha, projected = [], []
+        for head in heads:
             moved = moves.of(model, head)
             onto_labels = out.norm.linear(moved.W_O, one) @ out.W_U[:, batch.label_tokens]
-            projected = moved.v @ onto_labels / scale
-            attention[start:stop, place, :width] = np.where(text, moved.alpha.cpu().numpy(), np.nan)
-            logits[start:stop, place, :width] = np.where(text[..., None], projected.cpu().numpy(), np.nan)
-        start = stop
+            projected.append(moved.v @ onto_labels / scale)
+            alpha.append(moved.alpha)
+        attention.append(torch.stack(alpha, 1))
+        logits.append(torch.stack(projected, 1))
     return LabelFeatures(
         heads,
         batch.labels,
-        attention,
-        logits,
+        by_source(batch, attention),
+        by_source(batch, logits),
         batch.label_positions.cpu().numpy(),
         batch.demo_labels.cpu().numpy(),
         batch.gold.cpu().numpy(),
@@ -181,6 +178,7 @@ def value_output(
 
     Raises:
         InputError: a head that does not exist.
+        Unfit: heads that do not write `z W_O` (post-norms).
     """
     return value_outputs(model, batch, [head])[0]
 
@@ -193,6 +191,7 @@ def value_outputs(
 
     Raises:
         InputError: a head that does not exist.
+        Unfit: heads that do not write `z W_O` (post-norms).
     """
     heads = require_some_heads(model, heads)
     moves = Moves(heads, batch.last)

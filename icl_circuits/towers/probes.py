@@ -73,7 +73,8 @@ def probe_flow(
         seed: of the shuffled control.
 
     Raises:
-        InputError: prompts without demonstrations, or fewer than two classes.
+        InputError: a layer that does not exist.
+        Unfit: prompts without demonstrations, or fewer than two classes.
     """
     for part in (train, test):
         require_demonstrations(part, "to probe for")

@@ -50,8 +50,8 @@ def two_towers(model: LensModel, batch: PromptBatch, heads: Sequence[Head]) -> T
     """The query tower at the answer position and the key tower at each label position, and their similarity.
 
     Raises:
-        InputError: a head that does not exist; zero-shot prompts; a model without rotary or learned positions, or
-            without equations.
+        InputError: a head that does not exist.
+        Unfit: zero-shot prompts; a model without rotary or learned positions, or without equations.
     """
     heads = require_some_heads(model, heads)
     require_demonstrations(batch, "to compare with")

@@ -88,8 +88,9 @@ def tower_reads(model: LensModel, batch: PromptBatch, heads: Sequence[Head]) -> 
     Linear through the norm with its scale frozen at the actual state, so the parts add up to the score exactly.
 
     Raises:
-        InputError: a head that does not exist; zero-shot prompts; a model with no equations, with post-norms, with
-            norms on queries and keys, or with capped scores, for which the split would not be linear.
+        InputError: a head that does not exist.
+        Unfit: zero-shot prompts; a model with no equations, with post-norms, with norms on queries and keys, or with
+            capped scores, for which the split would not be linear.
     """
     heads = require_some_heads(model, heads)
     require_demonstrations(batch, "to compare with")
