@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 import icl_circuits as icl
+from icl_circuits import towers
 from icl_circuits.errors import InputError
 from icl_circuits.models import LensModel, attention_weights, readout
 from icl_circuits.prompts import PromptBatch
-from icl_circuits import towers
 from icl_circuits.residual import Capture
 from icl_circuits.towers.flow import route_edges
 

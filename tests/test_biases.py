@@ -6,7 +6,7 @@ import torch
 from conftest import require_backend
 from planted import planted_model, planted_rows
 
-from icl_circuits import InputError
+from icl_circuits import InputError, Unfit
 from icl_circuits.biases import (
     MajorityBias,
     RecencyBias,
@@ -203,8 +203,11 @@ def test_arrangements() -> None:
     assert some[:2] == ((True,) * 4 + (False,) * 4, (False,) * 4 + (True,) * 4)
     assert all(sum(order) == 4 for order in some)
     assert some == arrangements(8, 4, 5, seed=3)
-    with pytest.raises(InputError, match="at least 2"):
+    with pytest.raises(Unfit, match="can stand in 1 order: recency needs 2"):
         arrangements(4, 4, 5)
+    with pytest.raises(InputError, match="the number of orders is 1: .* ask for at least 2") as asked:
+        arrangements(8, 4, 1)
+    assert not isinstance(asked.value, Unfit)
 
 
 def test_recency_refuses(gpt2: LensModel, words: Rows) -> None:
@@ -213,5 +216,5 @@ def test_recency_refuses(gpt2: LensModel, words: Rows) -> None:
         recency_bias(gpt2, prompts, [Head(0, 0)], strengths=())
     with pytest.raises(InputError, match="different numbers of demonstrations"):
         recency_bias(gpt2, [prompts[0], imbalance(prompts[1], (2, 1))], [Head(0, 0)])
-    with pytest.raises(InputError, match="at least 2"):
+    with pytest.raises(Unfit, match="recency needs 2"):
         recency_bias(gpt2, [zero_shot(prompt) for prompt in prompts], [Head(0, 0)])

@@ -23,6 +23,7 @@ from icl_circuits.interventions import (
     ScaleScores,
     Zero,
     ZeroHeads,
+    from_logits,
     intervene,
     positions_of,
     require_metric,
@@ -38,7 +39,7 @@ from icl_circuits.models import (
     read_block,
 )
 from icl_circuits.models.lens import hooked_transformer_class
-from icl_circuits.patching import chunks, engine, run_each, sweep
+from icl_circuits.patching import bundles, engine, run_each, sweep
 from icl_circuits.patching.base_run import run_base
 from icl_circuits.prompts import PromptBatch, Rows, encode, reverse_labels, sample_prompts, zero_shot
 from icl_circuits.residual import Head, answer_logits
@@ -270,8 +271,8 @@ def test_verify_finds_a_wrong_variant(gpt2: LensModel, words: Rows, monkeypatch:
     found = run_each(gpt2, batch, variants, verify=3)
     assert found.max_error is not None
     assert found.max_error <= 1e-4 * found.logit_scale
-    measured = chunks.measured
-    monkeypatch.setattr(chunks, "measured", lambda base, normed, metric: measured(base, 1.1 * normed, metric))
+    metric_of = bundles.metric_of
+    monkeypatch.setattr(bundles, "metric_of", lambda base, normed, metric: metric_of(base, 1.1 * normed, metric))
     with pytest.raises(InputError, match=r"the logits of variant \d differ from run_with_hooks by"):
         run_each(gpt2, batch, variants, verify=3)
 
@@ -286,7 +287,8 @@ def test_verify_finds_a_wrong_variant(gpt2: LensModel, words: Rows, monkeypatch:
         ((Patch("mlp_out", 0, torch.zeros(32), head=0),), "mlp_out has no heads"),
         ((Patch("resid_pre", 5, torch.zeros(32)),), "layer 5 does not exist"),
         ((Patch("resid_pre", 0, torch.zeros(32), torch.full((3, 1), 99)),), "position 99 does not exist"),
-        ((Patch("resid_pre", 0, torch.full((32,), torch.nan)),), "a variant gives NaN states"),
+        ((Patch("resid_pre", 0, torch.full((32,), torch.nan)),), "patch of resid_pre in layer 0: the value holds NaN"),
+        ((Patch("resid_pre", 0, torch.full((32,), 3e38)),), "a variant gives NaN states"),
     ],
 )
 def test_what_does_not_fit_is_named(gpt2: LensModel, words: Rows, variant: Any, message: str) -> None:
@@ -302,6 +304,19 @@ def test_unknown_metrics_and_counts_are_named(gpt2: LensModel, words: Rows) -> N
         run_each(gpt2, batch, [()], verify=2)
     with pytest.raises(InputError, match=r"the metric gave shape \[\] for 3 prompts"):
         run_each(gpt2, batch, [()], lambda logits, batch: logits.mean())
+
+
+def test_a_function_sees_float32(gpt2: LensModel, words: Rows) -> None:
+    """Also where the model itself gives logits in half precision, which a sum over the vocabulary would lose."""
+    batch = encode(gpt2, sample_prompts(words, 2, shots=1))
+    logits = answer_logits(gpt2, batch)
+
+    def log_prob(logits: Tensor, batch: PromptBatch) -> Tensor:
+        assert logits.dtype == torch.float32
+        return logits.log_softmax(-1)[torch.arange(2), batch.target]
+
+    half = from_logits(log_prob, logits.bfloat16(), batch)
+    torch.testing.assert_close(half, from_logits("log_prob", logits.bfloat16(), batch))
 
 
 def test_a_changed_model_is_checked_again(folders: dict[str, Path], words: Rows) -> None:
@@ -361,7 +376,7 @@ def zero_shot_of(model: LensModel, words: Rows) -> PromptBatch:
 # --- memory -----------------------------------------------------------------------------------------------------------
 
 
-def test_chunks_and_prompt_parts_change_nothing(gpt2: LensModel, words: Rows, monkeypatch: Any) -> None:
+def test_bundles_and_prompt_parts_change_nothing(gpt2: LensModel, words: Rows, monkeypatch: Any) -> None:
     batch = encode(gpt2, sample_prompts(words, 7, shots=2))
     variants: list[Any] = [(ZeroHeads((Head(layer, head),)),) for layer in range(3) for head in range(4)] + [()]
     variants += [(ZeroHeads((Head(1, 1), Head(0, 2)), batch.label_positions[:, :1]),)]
@@ -378,23 +393,23 @@ def test_chunks_and_prompt_parts_change_nothing(gpt2: LensModel, words: Rows, mo
     torch.testing.assert_close(parts.values, whole.values, atol=1e-5, rtol=0)
     torch.testing.assert_close(whole.values[12], whole.base, atol=0, rtol=0)
     sizes = {
-        len(chunk.rows) for chunk in chunks.into_chunks(gpt2, batch, [v[0].patches(gpt2) for v in variants[:12]], 1)
+        len(bundle.rows) for bundle in bundles.into_bundles(gpt2, batch, [v[0].patches(gpt2) for v in variants[:12]], 1)
     }
     assert sizes == {1}
 
 
-def test_a_gpu_out_of_memory_halves_the_chunk(gpt2: LensModel, words: Rows, monkeypatch: Any) -> None:
+def test_a_gpu_out_of_memory_halves_the_bundle(gpt2: LensModel, words: Rows, monkeypatch: Any) -> None:
     batch = encode(gpt2, sample_prompts(words, 3, shots=1))
     variants = [(ZeroHeads((Head(layer, head),)),) for layer in range(3) for head in range(4)]
     expected = run_each(gpt2, batch, variants).values
-    advance, limit = chunks.advance, [4]
+    advance, limit = bundles.advance, [4]
 
     def small(base: Any, layer: int, x: Tensor, *rest: Any) -> Tensor:
         if len(x) > limit[0]:
             raise torch.cuda.OutOfMemoryError("pretend")
         return advance(base, layer, x, *rest)
 
-    monkeypatch.setattr(chunks, "advance", small)
+    monkeypatch.setattr(bundles, "advance", small)
     torch.testing.assert_close(run_each(gpt2, batch, variants).values, expected, atol=1e-5, rtol=0)
     limit[0] = 0
     with pytest.raises(InputError, match="one variant of 3 prompts does not fit"):
@@ -486,6 +501,13 @@ def first_label_logit(logits: Tensor, batch: PromptBatch) -> Tensor:
     return logits[:, batch.label_tokens[0]]
 
 
+def test_a_second_run_without_demonstrations(gpt2: LensModel, words: Rows) -> None:
+    """Only patches at label positions need as many demonstrations in it."""
+    batch, source = encode(gpt2, sample_prompts(words, 3, shots=2, seed=3)), zero_shot_of(gpt2, words)
+    found = sweep(gpt2, batch, "resid_post", replacement=Interchange(source), metric=first_label_logit, layers=[2])
+    np.testing.assert_allclose(found.values[0], first_label_logit(answer_logits(gpt2, source), source), atol=1e-5)
+
+
 def test_mean_and_resample(gpt2: LensModel, words: Rows) -> None:
     batch = encode(gpt2, sample_prompts(words, 5, shots=2, seed=3))
     reference = encode(gpt2, sample_prompts(words, 8, shots=2, seed=4))
@@ -509,8 +531,10 @@ def test_partners_that_do_not_match_are_named(gpt2: LensModel, words: Rows) -> N
     batch = encode(gpt2, sample_prompts(words, 3, shots=2, seed=3))
     fewer = encode(gpt2, sample_prompts(words, 2, shots=2, seed=3))
     other = encode(gpt2, sample_prompts(words, 3, shots=2, seed=4))
-    with pytest.raises(InputError, match="the second run has 2 prompts of 4 demonstrations, the first 3 of 4"):
+    with pytest.raises(InputError, match="the second run has 2 prompts, the first 3"):
         sweep(gpt2, batch, replacement=Interchange(fewer))
+    with pytest.raises(InputError, match="the second run has 0 demonstrations in each prompt, the first 4"):
+        sweep(gpt2, batch, positions="labels", replacement=Interchange(zero_shot_of(gpt2, words)))
     with pytest.raises(InputError, match=r"prompt \d has \d+ tokens and its partner \d+"):
         sweep(gpt2, batch, positions="all", replacement=Interchange(other))
     with pytest.raises(InputError, match="one prompt has no other"):

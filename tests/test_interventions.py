@@ -10,9 +10,9 @@ import transformers
 from conftest import BACKENDS, loaded, require_backend, save_model, save_tokenizer
 from torch import Tensor
 
-from icl_circuits.errors import InputError
+from icl_circuits.errors import InputError, Unfit
 from icl_circuits.interventions import Patch, ReplaceHeads, ReplaceScores, ScaleScores, ZeroHeads, intervene, mean_z
-from icl_circuits.models import LensModel, attention_weights, is_parallel
+from icl_circuits.models import LensModel, attention_weights, is_parallel, scores_are_live
 from icl_circuits.prompts import PromptBatch, encode, sample_prompts
 from icl_circuits.residual import Capture, Head, answer_logits
 
@@ -162,13 +162,37 @@ def test_scores_inside_other_interventions(gpt2: LensModel, words: Any) -> None:
     torch.testing.assert_close(nested, run(gpt2, batch, outer, ScaleScores((Head(1, 1),), 0.5)), **CLOSE)
 
 
+@pytest.mark.parametrize("name", ["gpt2", "gptj"])
+def test_hooks_on_the_model_do_not_blind_the_question(folders: dict[str, Path], name: str) -> None:
+    """Whether scores are live is the model's own: z set to zero from outside does not make them dead for good."""
+    model = loaded(folders[name], "bridge")
+    del model.icl_scores_are_live  # type: ignore[attr-defined]
+    seen: list[str] = []
+
+    def zero(z: torch.Tensor, hook: Any) -> torch.Tensor:
+        seen.append("z")
+        return torch.zeros_like(z)
+
+    with torch.no_grad(), model.hooks(fwd_hooks=[("blocks.0.attn.hook_z", zero)]):  # type: ignore[attr-defined]
+        assert scores_are_live(model) is (name == "gpt2")
+        assert not seen
+        model(torch.tensor([[1, 2, 3]]))
+    assert seen == ["z"]
+
+
+def test_a_patch_with_nan_is_refused(gpt2: LensModel, words: Any) -> None:
+    batch = encode(gpt2, sample_prompts(words, 3, shots=1))
+    with pytest.raises(InputError, match=r"blocks\.1\.hook_mlp_out: the value holds NaN"):
+        run(gpt2, batch, Patch("mlp_out", 1, torch.full((32,), torch.nan)))
+
+
 @pytest.mark.parametrize("site", ["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"])
 def test_patching_sites(model: LensModel, batch: PromptBatch, site: str) -> None:
     rows, last = torch.arange(len(batch))[:, None], batch.last[:, None]
     value = torch.randn(len(batch), 1, model.cfg.d_model, generator=torch.Generator().manual_seed(0))
     patch = Patch(site, 1, value, last)  # type: ignore[arg-type]
     if site == "resid_mid" and is_parallel(model):
-        with pytest.raises(InputError, match="has no resid_mid: its blocks compute attention and MLP in parallel"):
+        with pytest.raises(Unfit, match="has no resid_mid: its blocks compute attention and MLP in parallel"):
             run(model, batch, patch)
         return
     found = run(model, batch, patch)
@@ -298,7 +322,7 @@ def test_nan_logits_name_the_prompt(folders: dict[str, Path], words: Any) -> Non
     model = loaded(folders["llama"], "bridge")
     batch = encode(model, sample_prompts(words, 3, shots=1))
 
-    nan = torch.zeros(3, 1, 32)
-    nan[1] = torch.nan
+    infinite = torch.zeros(3, 1, 32)
+    infinite[1] = torch.inf
     with pytest.raises(InputError, match="NaN logits for prompt 1"):
-        answer_logits(model, batch, Patch("resid_pre", 1, nan, batch.last[:, None]))
+        answer_logits(model, batch, Patch("resid_pre", 1, infinite, batch.last[:, None]))

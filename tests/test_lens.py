@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import ARCHITECTURES, loaded, require_backend
@@ -119,6 +120,10 @@ def test_missing_places_are_named(gpt2: LensModel) -> None:
         hook_point(gpt2, "blocks.9.hook_resid_pre")
     with pytest.raises(InputError, match="head L0H4 does not exist: .* layers 0..2 with heads 0..3"):
         require_heads(gpt2, (Head(0, 0), Head(0, 4)))
+    for wrong in (Head(True, 0), Head(0, 1.0), Head(0, "1")):  # type: ignore[arg-type]
+        with pytest.raises(InputError, match="give whole numbers"):
+            require_heads(gpt2, (wrong,))
+    require_heads(gpt2, (Head(np.int64(1), 3),))  # type: ignore[arg-type]
 
 
 def test_neurons_add_up_to_the_mlp(model: LensModel, batch: PromptBatch) -> None:

@@ -34,7 +34,7 @@ from icl_circuits.towers import (
     value_output,
 )
 from icl_circuits.towers.flow import ROUTES, route_edges
-from icl_circuits.towers.ov import effective_rank
+from icl_circuits.towers.ov_weights import effective_rank
 
 FOOHEAD, BARHEAD = Head(1, 0), Head(1, 1)
 COLLECTS_AT_LABELS, COLLECTS_QUERY = Head(0, 0), Head(0, 1)

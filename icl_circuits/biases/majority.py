@@ -185,7 +185,8 @@ def majority_bias(
     Which demonstrations of a label go is random (`imbalance`), so that recency does not pass for majority.
 
     Raises:
-        InputError: unbalanced prompts, fewer than 2 shots, or a head that does not exist.
+        InputError: a head that does not exist.
+        Unfit: unbalanced prompts, or fewer than 2 shots.
     """
     head_sets = [require_some_heads(model, chosen) for chosen in (heads, *controls)]
     every = tuple(dict.fromkeys(head for chosen in head_sets for head in chosen))

@@ -103,13 +103,15 @@ def arrangements(n_demos: int, n_same: int, n: int, *, seed: int = 0) -> tuple[O
     no more, else the two extremes (that class first, that class last) and a random sample of the others.
 
     Raises:
-        InputError: fewer than two orders asked for, or possible.
+        InputError: fewer than two orders asked for.
+        Unfit: fewer than two possible.
     """
+    if n < 2:
+        raise InputError(f"the number of orders is {n}: recency shows between orders, so ask for at least 2")
     total = comb(n_demos, n_same)
-    if min(n, total) < 2:
+    if total < 2:
         raise Unfit(
-            f"{n_demos} demonstrations, {n_same} of the query's class, can stand in {total} orders and {n} were asked "
-            "for: recency needs at least 2"
+            f"{n_demos} demonstrations, {n_same} of the query's class, can stand in {total} order: recency needs 2"
         )
     first, last = tuple(range(n_same)), tuple(range(n_demos - n_same, n_demos))
     if total <= n:
@@ -155,8 +157,10 @@ def recency_bias(
         separator: between demonstrations.
 
     Raises:
-        InputError: prompts that differ in their numbers of demonstrations, too few orders, a head that does not exist,
-            a model without position to take off or whose attention scores nothing reads.
+        InputError: prompts that differ in their numbers of demonstrations, fewer than 2 orders asked for, or a head
+            that does not exist.
+        Unfit: fewer than 2 orders possible; a model without position to take off, or whose attention scores nothing
+            reads.
     """
     heads = require_some_heads(model, heads)
     if not prompts or not strengths:

@@ -90,7 +90,7 @@ def evaluate_circuit(
         n_random: draws of random heads, at least 1.
         metric: a name, or a function with one value for each prompt.
         seed: of the draws.
-        budget: bytes for a chunk of variants; default a quarter of what is free.
+        budget: bytes for a bundle of variants; default a quarter of what is free.
 
     Raises:
         InputError: a head twice or one that does not exist, no draws, a size outside 1..len(heads), or what `run_each`
@@ -137,7 +137,7 @@ def minimality(
         reference: other prompts, over which ablated heads take their mean.
         heads: the circuit; all others are ablated.
         metric: a name, or a function with one value for each prompt.
-        budget: bytes for a chunk of variants; default a quarter of what is free.
+        budget: bytes for a bundle of variants; default a quarter of what is free.
 
     Returns:
         One row a head: its layer and head, `loss`, in the metric's unit, and its 95 % bootstrap interval over prompts.

@@ -48,7 +48,7 @@ from icl_circuits.residual import (
     require_some_heads,
 )
 
-Scores = dict[Edge, Float[np.ndarray, " prompt"]]
+EdgeScores = dict[Edge, Float[np.ndarray, " prompt"]]
 
 
 @torch.no_grad()
@@ -71,15 +71,15 @@ def find_circuit(
         n_upstream: how many components to keep for each head's query, those of the largest absolute mean score.
         choose_on: prompts to choose them on; by default `batch`, which flatters the scores of those chosen.
         metric: a name, or a function of answer-position logits and their prompts with one value for each prompt.
-        budget: bytes for a chunk of variants; default a quarter of what is free.
+        budget: bytes for a bundle of variants; default a quarter of what is free.
 
     Returns:
         A `Circuit` with scores `[edge prompt]`, `base - metric without the edge`: positive supports the right answer.
         Where the model's attention scores are out of reach (GPT-J on the Bridge), without text edges.
 
     Raises:
-        InputError: a head twice or one that does not exist, a single prompt, zero-shot prompts, and what `run_each` and
-            `path_patch` raise.
+        InputError: a head twice or one that does not exist, and what `run_each` and `path_patch` raise.
+        Unfit: a single prompt, zero-shot prompts, post-norms, or a model that `path_patch` cannot do.
     """
     heads = require_distinct_heads(model, heads)
     require_demonstrations(batch, "to draw a circuit from")
@@ -113,12 +113,13 @@ def score_edges(
     Raises:
         InputError: an edge that is none of those `find_circuit` makes, a head or demonstration that does not exist,
             and what `run_each`, `path_patch` and `KnockOut` raise.
+        Unfit: a single prompt, post-norms, or a model that `path_patch` or `KnockOut` cannot do.
     """
     kinds: dict[str, list[Edge]] = {}
     for edge in edges:
         kinds.setdefault(_kind(edge, batch), []).append(edge)
     score = {"label": _label_edges, "query": _query_edges, "path": _path_edges, "text": _text_edges}
-    found: Scores = {}
+    found: EdgeScores = {}
     for kind, part in kinds.items():
         found |= score[kind](model, batch, part, metric, budget)
     base = run_each(model, batch, [], metric).base.numpy()
@@ -133,7 +134,7 @@ def score_edges(
 
 
 def _kind(edge: Edge, batch: PromptBatch) -> str:
-    """How an edge is measured; `InputError` for one that cannot be."""
+    """How an edge is measured. Raises `InputError` for one that cannot be."""
     sender, into_head = edge.sender, isinstance(edge.receiver, Head)
     if isinstance(sender, Text | Label) and not 0 <= sender.demo < batch.n_demos:
         raise InputError(f"edge {edge}: the prompts have demonstrations 0..{batch.n_demos - 1}")
@@ -148,7 +149,9 @@ def _kind(edge: Edge, batch: PromptBatch) -> str:
     raise InputError(f"edge {edge} is none that a circuit has: see find_circuit for those that are")
 
 
-def _label_edges(model: LensModel, batch: PromptBatch, edges: list[Edge], metric: Metric, budget: int | None) -> Scores:
+def _label_edges(
+    model: LensModel, batch: PromptBatch, edges: list[Edge], metric: Metric, budget: int | None
+) -> EdgeScores:
     """What each head's score and value at each label position contribute, as patches of z at the answer position."""
     heads = require_some_heads(model, tuple(dict.fromkeys(_head(edge) for edge in edges)))
     layers = sorted({head.layer for head in heads})
@@ -196,7 +199,9 @@ def like_any_label(
     return changed.softmax(-1) @ v, z + pattern.gather(1, label_positions)[..., None] * (mean - at_labels)
 
 
-def _query_edges(model: LensModel, batch: PromptBatch, edges: list[Edge], metric: Metric, budget: int | None) -> Scores:
+def _query_edges(
+    model: LensModel, batch: PromptBatch, edges: list[Edge], metric: Metric, budget: int | None
+) -> EdgeScores:
     """What each head's query says of its prompt: it becomes the mean over the prompts."""
     if len(batch) < 2:
         raise Unfit("the mean query of one prompt is its own: give 2 prompts or more")
@@ -208,7 +213,9 @@ def _query_edges(model: LensModel, batch: PromptBatch, edges: list[Edge], metric
     return dict(zip(edges, (run.base - run.values).numpy(), strict=True))
 
 
-def _path_edges(model: LensModel, batch: PromptBatch, edges: list[Edge], metric: Metric, budget: int | None) -> Scores:
+def _path_edges(
+    model: LensModel, batch: PromptBatch, edges: list[Edge], metric: Metric, budget: int | None
+) -> EdgeScores:
     """What the direct paths of heads, MLPs and the embedding contribute to queries and to the logits."""
     senders = tuple(dict.fromkeys(edge.sender for edge in edges if isinstance(edge.sender, Sender)))
     receivers = tuple(dict.fromkeys(edge.receiver for edge in edges if isinstance(edge.receiver, Head)))
@@ -240,7 +247,9 @@ def _head(edge: Edge) -> Head:
     return edge.receiver
 
 
-def _text_edges(model: LensModel, batch: PromptBatch, edges: list[Edge], metric: Metric, budget: int | None) -> Scores:
+def _text_edges(
+    model: LensModel, batch: PromptBatch, edges: list[Edge], metric: Metric, budget: int | None
+) -> EdgeScores:
     """What attention along text -> label contributes, a demonstration at a time, and along query -> last."""
     layers, rows = tuple(range(model.cfg.n_layers)), []
     for edge in tracked([None, *edges], "text edges"):

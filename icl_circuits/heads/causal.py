@@ -72,7 +72,8 @@ def zero_each_head(
             of a forward pass for each.
 
     Raises:
-        InputError: a head that does not exist, a model without per-head z.
+        InputError: a head that does not exist.
+        Unfit: a model without per-head z.
     """
     require_per_head_z(model)
     require_one_of(positions, ("last", "all"), "positions")

@@ -35,6 +35,7 @@ def score_heads(model: LensModel, batch: PromptBatch, *, n_heads: int = 12) -> S
 
     Raises:
         InputError: more heads asked for than half of the model's, and whatever scoring and selecting raise.
+        Unfit: what `log_prob_increase` raises.
     """
     in_model = model.cfg.n_layers * model.cfg.n_heads
     if n_heads > in_model // 2:

@@ -3,7 +3,6 @@
 from icl_circuits.interventions.context import (
     Intervention as Intervention,
     intervene as intervene,
-    mean_z as mean_z,
 )
 from icl_circuits.interventions.metrics import (
     FROM_ANSWERS as FROM_ANSWERS,
@@ -34,6 +33,7 @@ from icl_circuits.interventions.replacement import (
     Resample as Resample,
     ValueAt as ValueAt,
     Zero as Zero,
+    mean_z as mean_z,
     source_of as source_of,
     values_at as values_at,
 )

@@ -1,15 +1,10 @@
 """Apply interventions to a model for the length of a `with` block."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
 from icl_circuits.models import LensModel, attached
-from icl_circuits.prompts import TokenBatch
-from icl_circuits.residual import Capture, Head, Hooked, answer_logits, hooks_of
+from icl_circuits.residual import Hooked, hooks_of
 
 Intervention = Hooked
 """A change to a model's computation, as the hooks that carry it out."""
@@ -25,14 +20,7 @@ def intervene(model: LensModel, *interventions: Intervention) -> Iterator[LensMo
     Raises:
         InputError: a head, layer or position that does not exist, a value of the wrong shape, or, at the end of the
             block, a hook that never fired.
+        Unfit: the model lacks what an intervention changes, or computes without it.
     """
     with attached(model, hooks_of(model, interventions)):
         yield model
-
-
-@torch.no_grad()
-def mean_z(model: LensModel, batch: TokenBatch, heads: Sequence[Head]) -> dict[Head, Float[Tensor, " d_head"]]:
-    """The mean of each head's z over all positions of all prompts: mean ablation is `ReplaceHeads(mean_z(...))`."""
-    capture = Capture([("z", head.layer) for head in heads])
-    answer_logits(model, batch, capture)
-    return {head: capture.found["z", head.layer][:, :, head.head][batch.is_text].mean(0) for head in heads}

@@ -18,7 +18,8 @@ the right answer, in nats and as a probability. `top1`: 1 where it beats the who
 is wrong)."""
 
 Metric = MetricName | Callable[[Float[Tensor, "prompt d_vocab"], TokenBatch], Float[Tensor, "prompt *value"]]
-"""A name, or a function of the answer-position logits and their prompts that gives each prompt its value or values."""
+"""A name, or a function of the answer-position logits (float32 or wider) and their prompts that gives each prompt its
+value or values."""
 
 FROM_ANSWERS: tuple[MetricName, ...] = ("logit_diff", "between_labels")
 """Metrics that read the answers' logits only, so that no other column of the unembedding is computed."""
@@ -50,7 +51,7 @@ def from_logits(
 ) -> Float[Tensor, "prompt *value"]:
     """Any metric from whole rows of answer-position logits."""
     if callable(metric):
-        value = torch.as_tensor(metric(logits, batch))
+        value = torch.as_tensor(metric(at_least_float32(logits), batch))
         if value.shape[:1] != logits.shape[:1]:
             raise InputError(
                 f"the metric gave shape {list(value.shape)} for {len(logits)} prompts: it must give each prompt a value"

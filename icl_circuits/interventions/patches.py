@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from icl_circuits.errors import InputError, require_one_of
+from icl_circuits.errors import InputError, Unfit, require_one_of
 from icl_circuits.interventions.positions import Positions, require_positions
 from icl_circuits.models import (
     HEAD_SITES,
@@ -53,7 +53,13 @@ class Patch:
         return self.site == "resid_mid"
 
     def hooks(self, model: LensModel) -> list[HookPair]:
-        """The hooks on `model` that do this."""
+        """The hooks on `model` that do this.
+
+        Raises:
+            InputError: a site, layer or head that does not exist, or, when they run, a value or positions that do not
+                fit, or a value that holds NaN.
+            Unfit: `resid_mid` of parallel blocks, which have none; `pattern` where nothing reads it.
+        """
         require_one_of(self.site, (*LAYER_SITES, *HEAD_SITES), "site")
         require_layer(model, self.layer)
         if self.site in HEAD_SITES:
@@ -63,7 +69,7 @@ class Patch:
         if self.site != "resid_mid":
             return [(hook_name(self.site, self.layer), self._patch_layer)]
         if is_parallel(model):
-            raise InputError(
+            raise Unfit(
                 f"{model.cfg.model_name!r} has no resid_mid: its blocks compute attention and MLP in parallel from "
                 "resid_pre; patch resid_pre, attn_out or mlp_out"
             )
@@ -75,7 +81,9 @@ class Patch:
         return (self,)
 
     def require_fit(self, model: LensModel, tokens: Sequence[int]) -> None:
-        """Raise `InputError` unless positions and value fit prompts of shape `tokens`: batch and positions."""
+        """Raise `InputError` unless positions and value fit prompts of shape `tokens` (batch and positions), or where
+        the value holds NaN.
+        """
         name, (batch, n_pos) = f"the patch of {self.site} in layer {self.layer}", tokens
         width = {"pattern": n_pos} | dict.fromkeys(("q", "k", "v", "z"), model.cfg.d_head)
         n_chosen = n_pos if self.positions is None else self.positions.shape[1]
@@ -190,3 +198,5 @@ def _require_value(value: Tensor, batch: int, n_written: int, width: int, name: 
             f"{name}: the value has shape {list(value.shape)}, but the place to write has {[batch, n_written, width]} "
             f"(or [{width}] for the same value everywhere)"
         )
+    if torch.isnan(value).any():
+        raise InputError(f"{name}: the value holds NaN, which would spread to the logits: give numbers")

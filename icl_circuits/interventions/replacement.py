@@ -11,7 +11,7 @@ from icl_circuits.errors import InputError
 from icl_circuits.interventions.positions import Positions, PositionsName, positions_of
 from icl_circuits.models import HEAD_SITES, LensModel, Place, Site
 from icl_circuits.prompts import TokenBatch, label_positions_of
-from icl_circuits.residual import Capture, answer_logits
+from icl_circuits.residual import Capture, Head, answer_logits
 from icl_circuits.stats import generator
 
 
@@ -31,8 +31,8 @@ class Mean:
 class Interchange:
     """The same place in a second run: clean into corrupted (denoising), or the other way round (noising).
 
-    `source` is any batch with as many prompts and demonstrations: the label-reversed twin, say. Its answer positions
-    stand for the answer positions, its label positions for the label positions.
+    `source` is any batch with as many prompts: the label-reversed twin, say. Its answer positions stand for the answer
+    positions, its label positions, of which it then needs as many, for the label positions.
     """
 
     source: TokenBatch
@@ -57,16 +57,20 @@ def source_of(
     """The batch that the values come from, each row the partner of the same row of `batch`.
 
     Raises:
-        InputError: another number of prompts or demonstrations, prompts of other lengths where positions are counted
-            from the start, or a single prompt to resample from.
+        InputError: another number of prompts, or of demonstrations where label positions are patched; prompts of other
+            lengths where positions are counted from the start; or a single prompt to resample from.
     """
     if isinstance(replacement, Interchange):
         source = replacement.source
-        shapes = [label_positions_of(part).shape for part in (batch, source)]
-        if shapes[0] != shapes[1]:
+        if len(source) != len(batch):
             raise InputError(
-                f"the second run has {shapes[1][0]} prompts of {shapes[1][1]} demonstrations, the first {shapes[0][0]} "
-                f"of {shapes[0][1]}: give it a partner for each prompt"
+                f"the second run has {len(source)} prompts, the first {len(batch)}: give it a partner for each prompt"
+            )
+        ours, theirs = (label_positions_of(part).shape[1] for part in (batch, source))
+        if isinstance(positions, str) and positions == "labels" and ours != theirs:
+            raise InputError(
+                f"the second run has {theirs} demonstrations in each prompt, the first {ours}, so label positions have "
+                "no partners: give it as many, or patch 'last'"
             )
     else:
         if len(batch) < 2:
@@ -115,6 +119,14 @@ def values_at(
     by_count = any(site == "pattern" for site, _ in sites)  # a pattern's columns are positions, too
     source = source_of(batch, replacement, "all" if by_count else positions)
     return _by_head(_captured(model, source, sites, positions_of(source, positions)), batch.tokens.shape[1])
+
+
+@torch.no_grad()
+def mean_z(model: LensModel, batch: TokenBatch, heads: Sequence[Head]) -> dict[Head, Float[Tensor, " d_head"]]:
+    """The mean of each head's z over all positions of all prompts: mean ablation is `ReplaceHeads(mean_z(...))`."""
+    capture = Capture([("z", head.layer) for head in heads])
+    answer_logits(model, batch, capture)
+    return {head: capture.found["z", head.layer][:, :, head.head][batch.is_text].mean(0) for head in heads}
 
 
 def _captured(

@@ -72,8 +72,11 @@ class KnockOut:
     edges: Bool[Tensor, "batch pos src_pos"]
 
     def hooks(self, model: LensModel) -> list[HookPair]:
-        """The hooks on `model` that do this. Raises `InputError` where a row would be left with nothing to attend
-        to.
+        """The hooks on `model` that do this.
+
+        Raises:
+            InputError: a layer that does not exist, or a row that is left with nothing to attend to.
+            Unfit: scores that nothing reads.
         """
         for layer in self.layers:
             require_layer(model, layer)
@@ -106,7 +109,12 @@ def score_hooks(
     positions: Positions | None,
     src_positions: SrcPositions | None,
 ) -> list[HookPair]:
-    """One hook on `hook_attn_scores` for each layer of `heads`, writing `changed(head, scores)` where asked."""
+    """One hook on `hook_attn_scores` for each layer of `heads`, writing `changed(head, scores)` where asked.
+
+    Raises:
+        InputError: a head that does not exist.
+        Unfit: scores that nothing reads.
+    """
     require_heads(model, heads)
     require_live_scores(model)
 

@@ -1,7 +1,8 @@
 """Facts about a model: its layers, heads and hook points, and which of its hooks act on what it computes."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -110,7 +111,10 @@ def require_live_scores(model: LensModel) -> None:
 
 
 def note_live_scores(model: LensModel) -> None:
-    """Try on a few tokens whether z moves when layer 0 attends evenly instead, and note it on the model."""
+    """Try on a few tokens whether z moves when layer 0 attends evenly instead, and note it on the model.
+
+    Hooks that are on the model are set aside for this: the answer is the model's own.
+    """
     z_name, scores_name = hook_name("z", 0), hook_name("attn_scores", 0)
     if scores_name not in hook_points(model):
         cast(Any, model).icl_scores_are_live = False
@@ -126,8 +130,22 @@ def note_live_scores(model: LensModel) -> None:
     def attend_evenly(scores: Tensor, hook: object) -> Tensor:
         return torch.where(unmasked(scores), 0.0, scores)
 
-    with torch.no_grad(), warnings.catch_warnings():
+    with torch.no_grad(), _hooks_set_aside(model), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # TransformerLens 4 warns where the change is lost
         model.run_with_hooks(tokens, fwd_hooks=[(z_name, record)])
         model.run_with_hooks(tokens, fwd_hooks=[(z_name, record), (scores_name, attend_evenly)])
     cast(Any, model).icl_scores_are_live = not torch.equal(seen[0], seen[1])
+
+
+@contextmanager
+def _hooks_set_aside(model: LensModel) -> Iterator[None]:
+    """Take every hook off the model's hook points inside the block, and put them back in their order."""
+    aside = []
+    for point in hook_points(model).values():
+        aside.append((point._forward_hooks, dict(point._forward_hooks)))
+        point._forward_hooks.clear()
+    try:
+        yield
+    finally:
+        for hooks, then in reversed(aside):
+            hooks.update(then)

@@ -71,7 +71,8 @@ def attribute(
             equal lengths to walk to: `Interchange(...)` or `Resample(...)`.
 
     Raises:
-        InputError: a metric without a gradient, steps without a second run, and what `sweep` raises.
+        InputError: a metric without a gradient, steps without a second run, and what the replacement raises.
+        Unfit: the model has no such site.
     """
     replacement = Zero() if replacement is None else replacement
     _require_smooth(metric)
@@ -129,7 +130,7 @@ def attribute_paths(
         steps: as for `attribute`.
 
     Raises:
-        InputError: what `attribute` and `path_patch` raise.
+        InputError: what `attribute` and `path_patch` raise; so of `Unfit`.
     """
     replacement = Zero() if replacement is None else replacement
     _require_smooth(metric)

@@ -106,7 +106,7 @@ def sweep(
         metric: a name, or a function of answer-position logits and their prompts (which may be a part of the batch)
             with one value for each prompt.
         layers: which layers; default all.
-        budget: bytes for a chunk of cells; default a quarter of what is free.
+        budget: bytes for a bundle of cells; default a quarter of what is free.
         verify: how many cells, drawn at random, to check against `run_with_hooks`.
 
     Returns:
@@ -114,6 +114,7 @@ def sweep(
 
     Raises:
         InputError: what `run_each` and the replacement raise; a metric with several values for a prompt.
+        Unfit: the model has no such site.
     """
     cells, patches = grid(model, batch, site, positions, each, Zero() if replacement is None else replacement, layers)
     found = run_each(

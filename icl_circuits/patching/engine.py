@@ -3,7 +3,7 @@
 A patch in layer l at positions from p on changes nothing below l nor before p. So, from one cached base run, each
 variant restarts at its lowest patched layer, at its first patched position, against the base run's keys and values;
 all variants run together as rows of one batch, each joining it at its layer; in the last layer, and in the unembedding,
-only the answer position is computed, and only the label words' columns where the metric needs no others.
+only the answer position is computed, and only the columns of targets and foils where the metric needs no others.
 """
 
 import warnings
@@ -26,7 +26,7 @@ from icl_circuits.interventions import (
 )
 from icl_circuits.models import LensModel, NotAlgebraError, engine_tolerance
 from icl_circuits.patching.base_run import run_base
-from icl_circuits.patching.chunks import Chunk, into_chunks, run_chunk
+from icl_circuits.patching.bundles import Bundle, into_bundles, run_bundle
 from icl_circuits.progress import tracked
 from icl_circuits.prompts import TokenBatch
 from icl_circuits.residual import answer_logits
@@ -80,8 +80,8 @@ def run_each(
         variants: what to change, each a sequence of interventions that apply together; an empty one changes nothing.
         metric: a name, or a function of the answer-position logits `[prompt d_vocab]` and their prompts, which may be
             a part of the batch.
-        budget: bytes that a chunk of variants may take; default a quarter of what is free. On a GPU that runs out of
-            memory all the same, chunks are halved until they fit.
+        budget: bytes that a bundle of variants may take; default a quarter of what is free. On a GPU that runs out of
+            memory all the same, bundles are halved until they fit.
         verify: how many variants, drawn at random, to check against the plain computation.
         seed: of that draw.
         description: of the progress bar.
@@ -90,8 +90,10 @@ def run_each(
         The metric with nothing changed `[prompt]` and under each variant `[variant prompt]`, on the CPU.
 
     Raises:
-        InputError: a head, layer, position or shape that does not fit; NaN logits; a checked variant that differs from
-            the plain computation by more than 1e-4 of the logit scale (1e-9 in float64, 5e-2 in half precision).
+        InputError: a head, layer, position, shape or value that does not fit; NaN logits; a checked variant that
+            differs from the plain computation by more than 1e-4 of the logit scale (1e-9 in float64, 5e-2 in half
+            precision).
+        Unfit: the model lacks a site that a variant patches.
     """
     require_metric(metric)
     if not len(batch):
@@ -121,20 +123,20 @@ def _run_each_in_engine(
     budget: int | None,
     description: str,
 ) -> Variants:
-    work: list[tuple[TokenBatch, Sequence[tuple[Patch, ...]], Chunk | None]] = []
+    work: list[tuple[TokenBatch, Sequence[tuple[Patch, ...]], Bundle | None]] = []
     for start, stop in batch.parts(PROMPT_TOKENS):
         prompts = batch.select(range(start, stop))
         cut = _of_prompts(variants, start, stop) if len(prompts) < len(batch) else variants
-        work += [(prompts, cut, chunk) for chunk in (None, *into_chunks(model, prompts, cut, budget))]
+        work += [(prompts, cut, bundle) for bundle in (None, *into_bundles(model, prompts, cut, budget))]
     bases, values, scale = [], [], 0.0
-    for prompts, cut, chunk in tracked(work, description):
-        if chunk is None:
+    for prompts, cut, bundle in tracked(work, description):
+        if bundle is None:
             base = run_base(model, prompts)
             bases.append(from_logits(metric, base.logits, prompts).cpu())
             values.append(bases[-1].expand(len(variants), *bases[-1].shape).clone())
             scale = max(scale, float(base.logits.abs().max()))
         else:
-            for rows, found in run_chunk(base, cut, chunk, metric):
+            for rows, found in run_bundle(base, cut, bundle, metric):
                 values[-1][list(rows)] = found
     return Variants(torch.cat(bases), torch.cat(values, 1), scale)
 

@@ -27,7 +27,7 @@ from icl_circuits.interventions import (
     require_metric,
 )
 from icl_circuits.models import LensModel, Site
-from icl_circuits.patching.chunks import into_chunks, measured, run_chunk
+from icl_circuits.patching.bundles import into_bundles, metric_of, run_bundle
 from icl_circuits.patching.routes import Arrival, EdgeKind, NormKind, Passage, make_routes
 from icl_circuits.patching.step import Window
 from icl_circuits.progress import tracked
@@ -106,15 +106,16 @@ def path_patch(
         norm: `exact` or `frozen`.
         metric: a name, or a function of answer-position logits and their prompts (which may be a part of the batch)
             with one value for each prompt.
-        budget: bytes for a chunk of edges, and for the senders' changes; default a quarter of what is free.
+        budget: bytes for a bundle of edges, and for the senders' changes; default a quarter of what is free.
 
     Returns:
         For every edge the metric `[edge prompt]`, the change of the receiver's score `[edge prompt demo]`, and the norm
         of the change of its output `[edge prompt]`.
 
     Raises:
-        InputError: a sender or receiver that does not exist; what the replacement and the metric raise; a model whose
-            heads do not write to the residual stream by `z W_O` (post-norms), or that the engine has no equations for.
+        InputError: a sender or receiver that does not exist, and what the replacement and the metric raise.
+        Unfit: a model whose heads do not write to the residual stream by `z W_O` (post-norms), or that the engine has
+            no equations for.
     """
     require_metric(metric)
     routes = make_routes(
@@ -176,8 +177,8 @@ def _patched(
 
     values = from_logits(metric, base.logits, batch).cpu()
     values = values.expand(len(variants), *values.shape).clone()
-    for chunk in into_chunks(passage.routes.model, batch, variants, budget):
-        for rows, found in run_chunk(base, variants, chunk, metric, see):
+    for bundle in into_bundles(passage.routes.model, batch, variants, budget):
+        for rows, found in run_bundle(base, variants, bundle, metric, see):
             values[list(rows)] = found
     score = _score_change(passage, arrival)[:, :, list(heads)].transpose(1, 2).flatten(0, 1)
     return values.numpy(), score.float().cpu().numpy(), output.numpy()
@@ -217,6 +218,6 @@ def _score_change(passage: Passage, arrival: Arrival) -> Float[Tensor, "sender b
 def _at_logits(passage: Passage, arrival: Arrival, metric: Metric) -> tuple[np.ndarray, ...]:
     """The metric of every edge into the logits."""
     base = passage.base
-    values = measured(base, arrival.new, metric).numpy()
+    values = metric_of(base, arrival.new, metric).numpy()
     missing = np.full((len(values), *label_positions_of(base.batch).shape), np.nan, np.float32)
     return values, missing, np.full(values.shape, np.nan, np.float32)

@@ -17,7 +17,7 @@ from icl_circuits.prompts.tokens import TokenBatch, padded
 
 Texts = Sequence[str] | Sequence[Sequence[int]] | Int[Tensor, "_ _"]
 """Prompts as strings, or as tokens: a tensor, or a list of ids for each prompt."""
-Answers = Sequence[str] | Sequence[int] | Int[Tensor, " _"]
+AnswerWords = Sequence[str] | Sequence[int] | Int[Tensor, " _"]
 """An answer for each prompt: a word as it follows the prompt, its leading space included, or a vocabulary id."""
 COLUMNS = {"clean": "clean", "corrupted": "corrupted", "answers": "correct", "foils": "incorrect"}
 """Columns of the field's circuit benchmarks (EAP-IG, MIB)."""
@@ -38,8 +38,8 @@ def pairs(
     *,
     clean: Texts | str | None = None,
     corrupted: Texts | str | None = None,
-    answers: Answers | str | None = None,
-    foils: Answers | str | None = None,
+    answers: AnswerWords | str | None = None,
+    foils: AnswerWords | str | None = None,
     prepend_bos: bool | None = None,
 ) -> Pairs:
     """Clean and corrupted prompts as two batches, row by row partners: IOI, greater-than, facts.
@@ -81,7 +81,12 @@ def pairs(
 
 
 def token_batch(
-    model: LensModel, texts: Texts, answers: Answers, foils: Answers | None = None, *, prepend_bos: bool | None = None
+    model: LensModel,
+    texts: Texts,
+    answers: AnswerWords,
+    foils: AnswerWords | None = None,
+    *,
+    prepend_bos: bool | None = None,
 ) -> TokenBatch:
     """Prompts with their answers, as a batch that sweeps, paths, attribution and metrics take.
 
@@ -113,7 +118,7 @@ class _Told:
     foil: list[int] | None
 
 
-def _told_apart(model: LensModel, texts: Texts, answers: Answers, foils: Answers | None) -> _Told:
+def _told_apart(model: LensModel, texts: Texts, answers: AnswerWords, foils: AnswerWords | None) -> _Told:
     """Read the answers behind their prompts."""
     right = _answer_tokens(model, texts, answers, "answer")
     if foils is None:
@@ -131,7 +136,7 @@ def _told_apart(model: LensModel, texts: Texts, answers: Answers, foils: Answers
     return _Told(shared, target, foil)
 
 
-def _answer_tokens(model: LensModel, texts: Texts, answers: Answers, what: str) -> list[list[int]]:
+def _answer_tokens(model: LensModel, texts: Texts, answers: AnswerWords, what: str) -> list[list[int]]:
     """The tokens of each answer: of a word, as it follows its prompt, or alone where they would run together."""
     if len(answers) != len(texts):
         raise InputError(f"there are {len(texts)} prompts and {len(answers)} {what}s: give each prompt one")

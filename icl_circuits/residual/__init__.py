@@ -37,6 +37,7 @@ from icl_circuits.residual.increase import (
 from icl_circuits.residual.moved import (
     Moved as Moved,
     Moves as Moves,
+    by_source as by_source,
 )
 from icl_circuits.residual.run import (
     Hooked as Hooked,

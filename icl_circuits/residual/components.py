@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal, NamedTuple
 
 from icl_circuits.errors import InputError
@@ -115,8 +116,10 @@ class Edge:
     sender: Node
     receiver: Node
     input: HeadInput | None = None
-    """Which input of the head; None for label positions, the answer position and the logits. For `k` and `v` of a path
-    patch, the head counts key-value heads."""
+    """Which input of the head; None for label positions, the answer position and the logits.
+
+    Of a path patch, `k` and `v` belong to a key-value head, and its whole group of query heads reads the change. In a
+    circuit they belong to a query head, and it alone reads the change. Without grouped queries both are one."""
 
     def __str__(self) -> str:
         return f"{self.sender} -> {self.receiver}" + (f".{self.input}" if self.input else "")
@@ -147,6 +150,9 @@ def require_heads(model: LensModel, heads: Sequence[Head]) -> None:
     for head in heads:
         if not isinstance(head, Head):
             raise InputError(f"{head!r} is no Head: write Head(layer, head)")
+        given: tuple[object, ...] = tuple(head)
+        if not all(isinstance(number, Integral) and not isinstance(number, bool) for number in given):
+            raise InputError(f"Head{given} does not count layers and heads: give whole numbers")
         if not (0 <= head.layer < model.cfg.n_layers and 0 <= head.head < model.cfg.n_heads):
             raise InputError(
                 f"head {head} does not exist: {model.cfg.model_name!r} has layers 0..{model.cfg.n_layers - 1} with "

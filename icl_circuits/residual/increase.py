@@ -34,8 +34,8 @@ from icl_circuits.models import (
 from icl_circuits.progress import tracked
 from icl_circuits.prompts import TokenBatch
 from icl_circuits.residual.capture import Capture, final_state
-from icl_circuits.residual.components import Head, require_heads
-from icl_circuits.residual.moved import Moves
+from icl_circuits.residual.components import Head, require_some_heads
+from icl_circuits.residual.moved import Moves, by_source
 from icl_circuits.residual.run import answer_logits
 
 
@@ -146,33 +146,29 @@ def position_increase(model: LensModel, batch: TokenBatch, heads: Sequence[Head]
     The head's output is a sum over positions, `o = sum_p alpha_p vo_p` with `vo_p = v_p W_O`; each is scored alone.
 
     Raises:
-        InputError: a head that does not exist.
+        InputError: no heads, or one that does not exist.
         Unfit: an identity fails that this rests on: z is attention times values, heads add up to `attn_out`, layers to
             the residual stream, norm and unembedding make the logits.
     """
-    heads = tuple(heads)
-    require_heads(model, heads)
+    heads = require_some_heads(model, heads)
     require_identities(model, batch.tokens, batch.last, "values", "heads", "layers", "readout")
     out = readout(model)
-    shape = (len(batch), len(heads), batch.tokens.shape[1])
-    increase, attention = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
-    start = 0
+    increase, attention = [], []
     for chunk in tracked(list(batch.chunks()), "positions inside heads"):
         states = Capture([*(("resid_pre", n) for n in {h.layer for h in heads}), final_state(model)], chunk.last)
         moves = Moves(heads, chunk.last)
         answer_logits(model, chunk, states, moves)
         scale = out.norm.scale(states.at(*final_state(model)))
-        stop, width = start + len(chunk), chunk.tokens.shape[1]
-        text = chunk.is_text.cpu().numpy()
-        for place, head in enumerate(heads):
+        gained, alpha = [], []
+        for head in heads:
             resid_pre, moved = states.at("resid_pre", head.layer), moves.of(model, head)
             tried = torch.cat([resid_pre[:, None], resid_pre[:, None] + moved.weighted()], 1)
             log_probs = target_log_probs(out, tried, scale, chunk.target)
-            gained = (log_probs[:, 1:] - log_probs[:, :1]).cpu().numpy()
-            increase[start:stop, place, :width] = np.where(text, gained, np.nan)
-            attention[start:stop, place, :width] = np.where(text, moved.alpha.cpu().numpy(), np.nan)
-        start = stop
-    return PositionIncrease(heads, increase, attention)
+            gained.append(log_probs[:, 1:] - log_probs[:, :1])
+            alpha.append(moved.alpha)
+        increase.append(torch.stack(gained, 1))
+        attention.append(torch.stack(alpha, 1))
+    return PositionIncrease(heads, by_source(batch, increase), by_source(batch, attention))
 
 
 def target_log_probs(

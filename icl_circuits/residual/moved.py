@@ -9,11 +9,13 @@ That is so where the identities `values` and `heads` hold: whoever uses this ask
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from icl_circuits.models import HookPair, LensModel, attention_weights
+from icl_circuits.prompts import TokenBatch
 from icl_circuits.residual.capture import Capture
 from icl_circuits.residual.components import Head
 
@@ -60,3 +62,19 @@ class Moves:
         W_O = weights.outlet.linear(weights.W_O[head.head], torch.ones_like(scale[:1]))
         v = self._values.of(model, "v", head) / scale[:, None]
         return Moved(self._rows.of(model, "pattern", head), v, W_O)
+
+
+def by_source(
+    batch: TokenBatch, chunks: Sequence[Float[Tensor, "_ selected _ *rest"]]
+) -> Float[np.ndarray, "prompt selected src_pos *rest"]:
+    """What was found chunk by chunk at every source position, for the whole batch: NaN after the answer positions."""
+    n_pos = batch.tokens.shape[1]
+    found = torch.cat([_padded(chunk, n_pos) for chunk in chunks]).float()
+    found[~batch.is_text[:, None].expand(-1, found.shape[1], -1)] = torch.nan
+    return found.cpu().numpy()
+
+
+def _padded(chunk: Tensor, n_pos: int) -> Tensor:
+    """`chunk` with as many source positions as its whole batch has: chunks are cut to their longest prompt."""
+    missing = chunk.new_zeros(*chunk.shape[:2], n_pos - chunk.shape[2], *chunk.shape[3:])
+    return torch.cat([chunk, missing], 2)

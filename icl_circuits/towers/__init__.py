@@ -2,9 +2,7 @@
 
 from icl_circuits.towers.flow import (
     Flow as Flow,
-    Probe as Probe,
     knock_out_flow as knock_out_flow,
-    probe_flow as probe_flow,
 )
 from icl_circuits.towers.groups import (
     HeadGroup as HeadGroup,
@@ -13,21 +11,26 @@ from icl_circuits.towers.groups import (
 )
 from icl_circuits.towers.ov import (
     LabelFeatures as LabelFeatures,
-    OVCircuits as OVCircuits,
     label_features as label_features,
-    ov_circuits as ov_circuits,
     split_change as split_change,
     value_output as value_output,
     value_outputs as value_outputs,
 )
+from icl_circuits.towers.ov_weights import (
+    OVCircuits as OVCircuits,
+    ov_circuits as ov_circuits,
+)
+from icl_circuits.towers.probes import (
+    Probe as Probe,
+    probe_flow as probe_flow,
+)
 from icl_circuits.towers.qk import (
-    MetricLearning as MetricLearning,
-    QKSpectrum as QKSpectrum,
     TwoTowers as TwoTowers,
-    class_auc as class_auc,
-    metric_learning as metric_learning,
-    qk_spectrum as qk_spectrum,
     two_towers as two_towers,
+)
+from icl_circuits.towers.qk_weights import (
+    QKSpectrum as QKSpectrum,
+    qk_spectrum as qk_spectrum,
 )
 from icl_circuits.towers.reads import (
     TowerReads as TowerReads,
@@ -36,6 +39,11 @@ from icl_circuits.towers.reads import (
 from icl_circuits.towers.reversed_labels import (
     Reversal as Reversal,
     reversal as reversal,
+)
+from icl_circuits.towers.similarity import (
+    MetricLearning as MetricLearning,
+    class_auc as class_auc,
+    metric_learning as metric_learning,
 )
 from icl_circuits.towers.tokens import (
     tower_tokens as tower_tokens,

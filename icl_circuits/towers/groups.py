@@ -7,9 +7,10 @@ import numpy as np
 
 from icl_circuits.residual import Head
 from icl_circuits.stats import Interval, bootstrap_mean
-from icl_circuits.towers.ov import LabelFeatures, OVCircuits
-from icl_circuits.towers.qk import MetricLearning
+from icl_circuits.towers.ov import LabelFeatures
+from icl_circuits.towers.ov_weights import OVCircuits
 from icl_circuits.towers.reversed_labels import Reversal
+from icl_circuits.towers.similarity import MetricLearning
 
 Measures = dict[str, Interval | float | None]
 """By name: means over prompts with their 95 % bootstrap intervals, or numbers without; None: not measured."""

@@ -16,19 +16,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from icl_circuits.models import (
-    LensModel,
-    at_least_float32,
-    attention_weights,
-    block_norms,
-    factored,
-    probe_tokens,
-    readout,
-    require_identities,
-)
+from icl_circuits.models import LensModel, readout, require_identities
 from icl_circuits.progress import tracked
 from icl_circuits.prompts import PromptBatch, TokenBatch
-from icl_circuits.residual import Capture, Head, Moves, answer_logits, final_state, require_some_heads
+from icl_circuits.residual import Capture, Head, Moves, answer_logits, by_source, final_state, require_some_heads
 from icl_circuits.stats import bootstrap_mean
 
 
@@ -155,29 +146,25 @@ def label_features(model: LensModel, batch: PromptBatch, heads: Sequence[Head]) 
     heads = require_some_heads(model, heads)
     require_identities(model, batch.tokens, batch.last, "values", "heads", "readout")
     out = readout(model)
-    shape = (len(batch), len(heads), batch.tokens.shape[1])
-    attention = np.full(shape, np.nan, np.float32)
-    logits = np.full((*shape, len(batch.labels)), np.nan, np.float32)
-    start = 0
+    attention, logits = [], []
     one = torch.ones(1, device=out.W_U.device)
     for chunk in tracked(list(batch.chunks()), "label features"):
         moves, final = Moves(heads, chunk.last), Capture([final_state(model)], chunk.last)
         answer_logits(model, chunk, moves, final)
         scale = out.norm.scale(final.at(*final_state(model)))[:, None]
-        text = chunk.is_text.cpu().numpy()
-        stop, width = start + len(chunk), chunk.tokens.shape[1]
-        for place, head in enumerate(heads):
+        alpha, projected = [], []
+        for head in heads:
             moved = moves.of(model, head)
             onto_labels = out.norm.linear(moved.W_O, one) @ out.W_U[:, batch.label_tokens]
-            projected = moved.v @ onto_labels / scale
-            attention[start:stop, place, :width] = np.where(text, moved.alpha.cpu().numpy(), np.nan)
-            logits[start:stop, place, :width] = np.where(text[..., None], projected.cpu().numpy(), np.nan)
-        start = stop
+            projected.append(moved.v @ onto_labels / scale)
+            alpha.append(moved.alpha)
+        attention.append(torch.stack(alpha, 1))
+        logits.append(torch.stack(projected, 1))
     return LabelFeatures(
         heads,
         batch.labels,
-        attention,
-        logits,
+        by_source(batch, attention),
+        by_source(batch, logits),
         batch.label_positions.cpu().numpy(),
         batch.demo_labels.cpu().numpy(),
         batch.gold.cpu().numpy(),
@@ -193,6 +180,7 @@ def value_output(
 
     Raises:
         InputError: a head that does not exist.
+        Unfit: heads that do not write `z W_O` (post-norms).
     """
     return value_outputs(model, batch, [head])[0]
 
@@ -213,70 +201,3 @@ def value_outputs(
     answer_logits(model, batch, moves)
     moved = [moves.of(model, head) for head in heads]
     return [(each.vectors(), each.weighted()) for each in moved]
-
-
-# --- the weights alone ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class OVCircuits:
-    """What the value-output matrices of some heads do, from the weights alone."""
-
-    heads: tuple[Head, ...]
-    copying_score: Float[np.ndarray, " selected"]
-    """`sum Re(eigenvalue) / sum |eigenvalue|` of the full OV circuit `W_E W_V W_O W_U` (norm weights included): 1 for a
-    head that raises the tokens it reads, -1 for one that lowers them (Elhage et al. 2021, "A Mathematical Framework for
-    Transformer Circuits")."""
-    singular_values: Float[np.ndarray, "selected d_head"]
-    """Of `W_OV = W_V W_O`, largest first."""
-
-    def to_frame(self) -> pd.DataFrame:
-        """One row a head: copying score, the largest singular value, and the effective rank of W_OV."""
-        return pd.DataFrame(
-            {
-                "layer": [head.layer for head in self.heads],
-                "head": [head.head for head in self.heads],
-                "copying_score": self.copying_score,
-                "largest_singular_value": self.singular_values[:, 0],
-                "effective_rank": [effective_rank(values) for values in self.singular_values],
-            }
-        )
-
-
-def effective_rank(singular_values: Float[np.ndarray, " rank"]) -> float:
-    """`exp` of the entropy of the singular values' shares (Roy and Vetterli 2007): n for n equal ones, 1 for a single
-    one.
-    """
-    total = singular_values.sum()
-    if total <= 0:
-        return 0.0
-    shares = singular_values[singular_values > 0] / total
-    return float(np.exp(-(shares * np.log(shares)).sum()))
-
-
-@torch.no_grad()
-def ov_circuits(model: LensModel, heads: Sequence[Head]) -> OVCircuits:
-    """Copying score and spectrum of each head's value-output matrix.
-
-    A post-norm counts with its weights: its scale, which depends on the prompt, changes no score.
-
-    Raises:
-        InputError: a head that does not exist.
-        Unfit: an identity fails that the circuit rests on. It is tried on tokens from all over the vocabulary.
-    """
-    heads = require_some_heads(model, heads)
-    require_identities(model, *probe_tokens(model, 16), "projections", "values", "heads", "readout")
-    out = readout(model)
-    W_E = at_least_float32(model.embed.W_E)
-    scores, spectra = [], []
-    for layer, head in heads:
-        weights = attention_weights(model, layer)
-        W_V, W_O = at_least_float32(weights.W_V[head]), at_least_float32(weights.W_O[head])
-        one = torch.ones(1, device=W_V.device)
-        reads = block_norms(model, layer).ln1.linear(W_E, one) @ W_V
-        writes = out.project(weights.outlet.linear(W_O, one), one)
-        eigenvalues = factored(reads, writes).eigenvalues.cpu()
-        total = float(eigenvalues.abs().sum())
-        scores.append(float(eigenvalues.real.sum()) / total if total > 0 else 0.0)
-        spectra.append(factored(W_V, W_O).S[: W_V.shape[1]].cpu().numpy())
-    return OVCircuits(heads, np.array(scores), np.stack(spectra).astype(np.float64))

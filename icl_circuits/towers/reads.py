@@ -88,9 +88,9 @@ def tower_reads(model: LensModel, batch: PromptBatch, heads: Sequence[Head]) -> 
     Linear through the norm with its scale frozen at the actual state, so the parts add up to the score exactly.
 
     Raises:
-        InputError: a head that does not exist; zero-shot prompts.
-        Unfit: a model with norms on queries and keys, or with capped scores, for which the split would not be linear;
-            an identity fails that the split rests on (`require_identities`).
+        InputError: a head that does not exist.
+        Unfit: zero-shot prompts; a model with norms on queries and keys, or with capped scores, for which the split
+            would not be linear; an identity fails that the split rests on (`require_identities`).
     """
     heads = require_some_heads(model, heads)
     require_demonstrations(batch, "to compare with")

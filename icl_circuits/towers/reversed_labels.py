@@ -117,7 +117,8 @@ def reversal(model: LensModel, batch: PromptBatch, heads: Sequence[Head]) -> Rev
     Of each pair, the one whose right label is the first (foo) counts as the original.
 
     Raises:
-        InputError: labels other than two, or a head that does not exist.
+        InputError: a head that does not exist.
+        Unfit: labels other than two.
     """
     if len(batch.labels) != 2:
         raise Unfit(f"labels {', '.join(batch.labels)!r}: a reversal exchanges two labels, so give two")

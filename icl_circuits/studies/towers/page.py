@@ -14,10 +14,10 @@ from icl_circuits.studies.towers.run import TowerFindings
 from icl_circuits.studies.towers.tables import (
     control_table,
     group_table,
-    head_table,
     rank_table,
     reads_table,
     summary,
+    tower_table,
     words_table,
 )
 from icl_circuits.towers import head_measures
@@ -34,7 +34,7 @@ def present(begun: Begun, findings: TowerFindings) -> Part:
     own_labels = [head.label for head in begun.scores.selected.heads]
     rows = head_measures(findings.own, own_labels, findings.grouped, findings.circuits)
     means = {"in_context_heads": findings.own.means(), "random_heads": findings.random.means()}
-    heads, controls, tables = head_table(begun, rows), control_table(findings, means), paper_tables(begun, findings)
+    heads, controls, tables = tower_table(begun, rows), control_table(findings, means), paper_tables(begun, findings)
     return Part(
         headline=_headline(findings),
         summary=summary(findings, rows, means),

@@ -38,7 +38,7 @@ def cell(value: Interval | float | None, form: str = ".2f") -> str:
     return "" if value is None or mean is None or not np.isfinite(mean) else format(value, form)
 
 
-def head_table(begun: Begun, rows: Sequence[Measures]) -> Table:
+def tower_table(begun: Begun, rows: Sequence[Measures]) -> Table:
     """What each selected head does."""
     columns = {
         "class AUC": ("qk_auc", ".2f"),

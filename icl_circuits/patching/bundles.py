@@ -20,7 +20,7 @@ CPU_POSITIONS = 2048
 
 
 @dataclass(frozen=True)
-class Chunk:
+class Bundle:
     """Variants that run together, lowest first layer first, in windows of one width that end at the answer position."""
 
     rows: tuple[int, ...]
@@ -28,11 +28,11 @@ class Chunk:
     width: int
 
 
-def into_chunks(
+def into_bundles(
     model: LensModel, batch: TokenBatch, variants: Sequence[tuple[Patch, ...]], budget: int | None = None
-) -> list[Chunk]:
+) -> list[Bundle]:
     """Which variants to run together: of like width, as many as the budget allows. Empty ones are left out."""
-    budget = free_bytes(batch.tokens.device) // 4 if budget is None else budget
+    budget = budget_on(batch.tokens.device, budget)
     widths: dict[int, int] = {}  # of each tensor of positions: patches share few
 
     def width_of(patch: Patch) -> int:
@@ -46,22 +46,22 @@ def into_chunks(
         for row, variant in enumerate(variants)
         if variant
     )
-    chunks: list[list[tuple[int, int, int]]] = []
+    bundles: list[list[tuple[int, int, int]]] = []
     for item in todo:
         width = item[0]
         fits = max(1, budget // _row_bytes(model, batch, width))
         if batch.tokens.device.type == "cpu":
             fits = min(fits, max(1, CPU_POSITIONS // (len(batch) * width)))
-        if chunks and len(chunks[-1]) < fits and (width <= 1.25 * chunks[-1][0][0] or len(chunks[-1]) < fits // 4):
-            chunks[-1].append(item)
+        if bundles and len(bundles[-1]) < fits and (width <= 1.25 * bundles[-1][0][0] or len(bundles[-1]) < fits // 4):
+            bundles[-1].append(item)
         else:
-            chunks.append([item])
-    return [_chunk(items) for items in chunks]
+            bundles.append([item])
+    return [_bundle(items) for items in bundles]
 
 
-def _chunk(items: Sequence[tuple[int, int, int]]) -> Chunk:
+def _bundle(items: Sequence[tuple[int, int, int]]) -> Bundle:
     ordered = sorted(items, key=lambda item: item[1])
-    return Chunk(
+    return Bundle(
         tuple(row for _, _, row in ordered),
         tuple(layer for _, layer, _ in ordered),
         max(width for width, _, _ in items),
@@ -76,49 +76,51 @@ def _row_bytes(model: LensModel, batch: TokenBatch, width: int) -> int:
     return int(itemsize * len(batch) * width * (per_position + attention))
 
 
-def free_bytes(device: torch.device) -> int:
-    """How much memory is free."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)
+def budget_on(device: torch.device, budget: int | None) -> int:
+    """The budget in bytes: what was asked for, or a quarter of the memory that is free."""
+    if budget is not None:
+        return budget
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    return int(free) // 4
 
 
 SeeRows = Callable[[int, Site, Tensor, Sequence[int], Window], None]
 """Is shown each activation: its layer and site, itself, which variants its rows are, and its positions."""
 
 
-def run_chunk(
-    base: BaseRun, variants: Sequence[tuple[Patch, ...]], chunk: Chunk, metric: Metric, see: SeeRows | None = None
+def run_bundle(
+    base: BaseRun, variants: Sequence[tuple[Patch, ...]], bundle: Bundle, metric: Metric, see: SeeRows | None = None
 ) -> list[tuple[tuple[int, ...], Float[Tensor, "variant prompt *value"]]]:
-    """The metric of the chunk's variants: all of them, or in halves where a GPU runs out of memory."""
+    """The metric of the bundle's variants: all of them, or in halves where a GPU runs out of memory."""
     try:
-        return [(chunk.rows, measured(base, base.readout.norm(_final_states(base, variants, chunk, see)), metric))]
+        return [(bundle.rows, metric_of(base, base.readout.norm(_final_states(base, variants, bundle, see)), metric))]
     except torch.cuda.OutOfMemoryError as error:
-        if len(chunk.rows) == 1:
+        if len(bundle.rows) == 1:
             raise InputError(
                 f"one variant of {len(base.batch)} prompts does not fit into the GPU's memory: use fewer prompts"
             ) from error
     torch.cuda.empty_cache()
-    middle = len(chunk.rows) // 2
+    middle = len(bundle.rows) // 2
     halves = [
-        Chunk(chunk.rows[part], chunk.first_layers[part], chunk.width) for part in (slice(middle), slice(middle, None))
+        Bundle(bundle.rows[part], bundle.first_layers[part], bundle.width)
+        for part in (slice(middle), slice(middle, None))
     ]
-    return [found for half in halves for found in run_chunk(base, variants, half, metric, see)]
+    return [found for half in halves for found in run_bundle(base, variants, half, metric, see)]
 
 
 def _final_states(
-    base: BaseRun, variants: Sequence[tuple[Patch, ...]], chunk: Chunk, see: SeeRows | None
+    base: BaseRun, variants: Sequence[tuple[Patch, ...]], bundle: Bundle, see: SeeRows | None
 ) -> Float[Tensor, "variant prompt d_model"]:
-    """The final residual state at the answer position under each variant of the chunk."""
+    """The final residual state at the answer position under each variant of the bundle."""
     answer = base.at_answer
-    window = answer if chunk.width == 1 else Window((base.batch.last - chunk.width + 1).clamp(min=0), chunk.width)
+    window = answer if bundle.width == 1 else Window((base.batch.last - bundle.width + 1).clamp(min=0), bundle.width)
     x = window.of(base.resid_pre[0])[None][:0]
-    for layer in range(chunk.first_layers[0], len(base.blocks)):
-        joining = chunk.first_layers.count(layer)
+    for layer in range(bundle.first_layers[0], len(base.blocks)):
+        joining = bundle.first_layers.count(layer)
         if joining:
             entering = window.of(base.resid_pre[layer])
             x = torch.cat([x, entering.expand(joining, *entering.shape)])
-        rows = chunk.rows[: len(x)]
+        rows = bundle.rows[: len(x)]
         patches = [(i, patch) for i, row in enumerate(rows) for patch in variants[row] if patch.layer == layer]
         out = answer if layer == len(base.blocks) - 1 else window
 
@@ -131,7 +133,7 @@ def _shown(see: SeeRows, layer: int, rows: Sequence[int], out: Window, site: Sit
     see(layer, site, activation, rows, out)
 
 
-def measured(
+def metric_of(
     base: BaseRun, normed: Float[Tensor, "variant prompt d_model"], metric: Metric
 ) -> Float[Tensor, "variant prompt *value"]:
     """The metric of final normed states at the answer position, on the CPU."""

@@ -1,0 +1,67 @@
+"""Whether attention is metric learning: do demonstrations of the query's class score above the others?"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+
+from icl_circuits.residual import Head
+from icl_circuits.stats import Interval, bootstrap_mean, generator
+from icl_circuits.towers.qk import TwoTowers
+
+
+def class_auc(
+    scores: Float[np.ndarray, "prompt selected demo"], same_class: Bool[np.ndarray, "prompt demo"]
+) -> Float[np.ndarray, "prompt selected"]:
+    """How often a same-class demonstration scores above an other-class one, over all such pairs of a prompt; ties half.
+
+    NaN for a prompt without such a pair.
+    """
+    pairs = same_class[:, :, None] & ~same_class[:, None, :]
+    ahead = (scores[..., :, None] > scores[..., None, :]) + 0.5 * (scores[..., :, None] == scores[..., None, :])
+    count = pairs.sum(axis=(1, 2))[:, None].astype(float)
+    total = (ahead * pairs[:, None]).sum(axis=(2, 3))
+    return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+
+
+@dataclass(frozen=True)
+class MetricLearning:
+    """Whether each head's score ranks same-class demonstrations above others: AUC within prompts, 0.5 is chance."""
+
+    heads: tuple[Head, ...]
+    auc: Float[np.ndarray, "prompt selected"]
+    auc_content: Float[np.ndarray, "prompt selected"]
+    """Of the scores without position."""
+    auc_shuffled: Float[np.ndarray, "draw prompt selected"]
+    """Of the scores, with the classes of each prompt's demonstrations shuffled: what chance looks like here."""
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a head: AUCs with 95 % bootstrap intervals over prompts, and where 95 % of the shuffles lie."""
+        rows = []
+        shuffled = np.nanmean(self.auc_shuffled, axis=1)
+        for place, head in enumerate(self.heads):
+            row: dict[str, object] = {"layer": head.layer, "head": head.head}
+            for name, values in (("auc", self.auc), ("auc_content", self.auc_content)):
+                row |= bootstrap_mean(values[:, place][np.isfinite(values[:, place])]).columns(name)
+            chance = Interval(shuffled[:, place].mean(), *np.quantile(shuffled[:, place], [0.025, 0.975]))
+            rows.append(row | chance.columns("auc_shuffled"))
+        return pd.DataFrame(rows)
+
+
+def metric_learning(towers: TwoTowers, *, draws: int = 100, seed: int = 0) -> MetricLearning:
+    """Test the claim: does the score rank same-class demonstrations above other-class ones?
+
+    Args:
+        towers: of prompts in shuffled order; in the paper's fixed order class match and recency are confounded.
+        draws: shuffles of the demonstrations' classes, for the control.
+        seed: of the shuffles.
+    """
+    rng = generator(seed)
+    shuffled = [class_auc(towers.score, rng.permuted(towers.same_class, axis=1)) for _ in range(draws)]
+    return MetricLearning(
+        towers.heads,
+        class_auc(towers.score, towers.same_class),
+        class_auc(towers.content_score, towers.same_class),
+        np.stack(shuffled),
+    )
