@@ -18,7 +18,7 @@ from torch import Tensor
 
 from icl_circuits.models import LensModel, at_least_float32, attention_weights, factored, norm_of, readout
 from icl_circuits.progress import tracked
-from icl_circuits.prompts import PromptBatch, TokenBatch
+from icl_circuits.prompts import PromptBatch, TokenBatch, require_labels
 from icl_circuits.residual import Capture, Head, Moves, answer_logits, final_state, require_some_heads
 from icl_circuits.stats import bootstrap_mean
 
@@ -139,8 +139,9 @@ def label_features(model: LensModel, batch: PromptBatch, heads: Sequence[Head]) 
     """What the value-output vectors of `heads` hold of each label at every source position.
 
     Raises:
-        InputError: a head that does not exist.
+        InputError: a head that does not exist, or prompts that `encode` did not make.
     """
+    require_labels(batch, "whose features these are")
     heads = require_some_heads(model, heads)
     out = readout(model)
     shape = (len(batch), len(heads), batch.tokens.shape[1])
