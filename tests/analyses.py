@@ -1,4 +1,4 @@
-"""Every public analysis on one model, each held to the model's own activations: exact, by the plain path, or refused."""
+"""Every public analysis on one model, held to the model's own activations: exact, by the plain path, or refused."""
 
 import warnings
 from collections.abc import Callable

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -10,6 +11,7 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # the workers share the cores, an
     n_threads = max((os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]), 1)
     os.environ.setdefault("OMP_NUM_THREADS", str(n_threads))
 
+import jaxtyping
 import pytest
 import torch
 import transformers
@@ -126,6 +128,14 @@ def require_backend(backend: str) -> None:
 def gpt2(folders: dict[str, Path]) -> LensModel:
     """One small model, on the default backend."""
     return load_model(str(folders["gpt2"]), device="cpu")
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Types are not checked at calls, as they are not for users."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from torch import Tensor
 
 import icl_circuits as icl
 from icl_circuits.errors import InputError
+from icl_circuits.heads import score_heads
 from icl_circuits.models import LensModel, backend_of, is_parallel, load_model, require_live_scores
 from icl_circuits.prompts import TokenBatch, pairs, token_batch
 
@@ -141,10 +142,10 @@ def test_an_answer_is_what_its_prompt_goes_on_with(gpt2: LensModel) -> None:
         ({"answers": None}, "pairs need answers"),
         ({"clean": ["x"] * 2 + [""]}, "prompt 2 is empty"),
         ({"corrupted": [""] + ["x"] * 2}, "corrupted prompt 0 is empty"),
-        ({"answers": [" Mary", "", " Tom"]}, "prompt 1: answer '' is empty"),
+        ({"answers": [" Mary", "", " Tom"]}, "answer 1 is empty"),
         (
             {"foils": [" cat"] * 3, "answers": [" dog", " cat", " dog"]},
-            "prompt 1: no token tells the answer ' cat' from",
+            r"no token tells answer 1 \(' cat'\) from foil 1 \(' cat'\)",
         ),
         ({"answers": [1, 2, 10_000]}, "answer 2: id 10000 is not in the vocabulary"),
         ({"clean": ["x" * 300] * 3}, "reads at most 256"),
@@ -165,12 +166,157 @@ def test_bad_files_are_named(gpt2: LensModel, tmp_path: Path) -> None:
         ("empty.csv", "cannot be read as CSV"),
         ("binary.csv", "cannot be read as CSV"),
         ("other.csv", "no column 'correct' for answers: theirs are clean, corrupted, label"),
-        ("ids.csv", "row 1: 'c' is no vocabulary id"),
+        ("ids.csv", "row 0: 'c' is no vocabulary id"),
     ):
         with pytest.raises(InputError, match=message):
             pairs(gpt2, tmp_path / name)
     with pytest.raises(InputError, match="name its column"):
         pairs(gpt2, tmp_path / "other.csv", answers=["c"])
+
+
+IDS = {"clean": [[5, 6], [7, 8, 9]], "corrupted": [[5], [6]], "answers": [1, 2], "foils": [3, 4]}
+
+
+def as_frame(**change: Any) -> pd.DataFrame:
+    columns = {"clean": ["a", "b"], "corrupted": ["c", "d"], "correct": [" dog", " cat"]}
+    return pd.DataFrame({name: values for name, values in (columns | change).items() if values is not None})
+
+
+@pytest.mark.parametrize(
+    ("data", "change", "message"),
+    [
+        (None, IDS | {"clean": [[5], None]}, r"prompt 1 is missing \(None\): give it, or leave out the row"),
+        (None, IDS | {"clean": ["a", float("nan")]}, r"prompt 1 is missing \(nan\)"),
+        (None, IDS | {"clean": ["a", [5]]}, "prompt 1: one of text and tokens, prompt 0 the other"),
+        (None, IDS | {"clean": [[5], [1.5]]}, "prompt 1: 1.5 is neither text nor a vocabulary id"),
+        (None, IDS | {"clean": [[5], [True]]}, "prompt 1: True is neither text nor"),
+        (None, IDS | {"clean": [[5], []]}, "prompt 1 is empty"),
+        (None, IDS | {"clean": torch.tensor([5, 6])}, "prompt 0 is 5: give a text, or a list of the prompt's"),
+        (None, IDS | {"clean": torch.tensor([[0.5], [1.5]])}, "prompt 0: 0.5 is neither text nor a vocabulary id"),
+        (None, IDS | {"clean": [[1, -1], [2, 3]]}, "prompt 0: id -1 is not in the vocabulary"),
+        (None, IDS | {"corrupted": [[1, 2], [2, 2**70]]}, "corrupted prompt 1: id 1180591620717411303424 is not in"),
+        (None, IDS | {"clean": {"a": 1, "b": 2}}, "clean: {'a': 1, 'b': 2} is a dict: give a list"),
+        (None, IDS | {"clean": {"a", "b"}}, "is a set: give a list"),
+        (None, IDS | {"clean": 3}, "clean: 3 is a int"),
+        (None, IDS | {"clean": ["a", "\ud83d"]}, "half of a character"),
+        (None, IDS | {"answers": torch.tensor([[1], [2]])}, r"answer 0: \[1\] is neither text nor a vocabulary id"),
+        (None, IDS | {"answers": [1, None]}, "answer 1 is missing"),
+        (None, IDS | {"answers": [1, pd.NA]}, "answer 1 is missing"),
+        (None, IDS | {"answers": [1, 2.0]}, "answer 1: 2.0 is neither text nor"),
+        (None, IDS | {"foils": [True, 2]}, "foil 0: True is neither text nor"),
+        (as_frame(correct=[" dog", None]), {}, "answer 1 is missing"),
+        (as_frame(correct=[5.0, None]), {}, "answer 0: 5.0 is neither text nor"),
+        (as_frame(correct=None, correct_idx=[5.0, None]), {}, "answer 1 is missing"),
+        (as_frame(correct=None, correct_idx=[5.5, 6]), {}, "column 'correct_idx', row 0: 5.5 is no vocabulary id"),
+        (as_frame(correct=None, correct_idx=[5, True]), {}, "row 1: True is no vocabulary id"),
+        (as_frame(clean_idx=[5, 6]), {"clean": "clean_idx"}, "'clean_idx' holds vocabulary ids, one a row"),
+        (as_frame(clean=None, clean_idx=[5, 6]), {}, "no column 'clean' for clean"),
+        (pd.concat([as_frame(), as_frame()[["clean"]]], axis=1), {}, "column 'clean' stands in the pairs twice"),
+        (as_frame()[:0], {}, "0 clean, 0 corrupted, 0 answers"),
+        ([{"clean": "a"}], {}, "pairs data is a list: give a CSV file or a data frame"),
+        ({"clean": ["a"]}, {}, "pairs data is a dict"),
+        (3, {}, "pairs data is a int"),
+    ],
+)  # fmt: skip
+@pytest.mark.usefixtures("unchecked")
+def test_odd_rows_are_named(gpt2: LensModel, data: Any, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        pairs(gpt2, data, **change)
+
+
+def test_a_frame_is_what_its_file_is(gpt2: LensModel, tmp_path: Path) -> None:
+    """Numbers in a column of words are words, however pandas reads them, and whatever its index."""
+    given = {"clean": ["17 cat", "18 dog"], "corrupted": ["1 cat", "1 dog"], "correct": ["52", "7"]}
+    pd.DataFrame(given).to_csv(tmp_path / "pairs.csv", index=False)
+    expected, frame = pairs(gpt2, tmp_path / "pairs.csv").clean, pd.read_csv(tmp_path / "pairs.csv")
+    assert frame["correct"].dtype == "int64"
+    assert expected.target.tolist() == [ids_of(gpt2, "17 cat52")[len(ids_of(gpt2, "17 cat"))], ids_of(gpt2, "7")[0]]
+    extra = pd.concat([frame[:0], pd.DataFrame([["x", "x", 1]], columns=frame.columns), frame], ignore_index=True)
+    some = extra[extra["clean"] != "x"]
+    assert some.index[0] == 1
+    columns = {"clean": some["clean"], "corrupted": some["corrupted"], "answers": some["correct"].astype(str)}
+    for found in (pairs(gpt2, frame), pairs(gpt2, some), pairs(gpt2, **columns)):
+        torch.testing.assert_close(found.clean.tokens, expected.tokens)
+        torch.testing.assert_close(found.clean.target, expected.target)
+    digits = pairs(gpt2, frame.assign(clean=[17, 18]), answers="correct").clean
+    assert digits.texts == ("17", "18")
+    torch.testing.assert_close(digits.tokens[0], torch.tensor(ids_of(gpt2, "17")))
+
+
+def test_the_fields_files_as_frames(gpt2: LensModel) -> None:
+    if not SHARED.is_dir():
+        pytest.skip("the circuit benchmarks' files are not on this machine")
+    for name, options in (("greater_than.csv", {"answers": "label"}), ("ioi.csv", {})):
+        of_file, of_frame = (pairs(gpt2, data, **options) for data in (SHARED / name, pd.read_csv(SHARED / name)))
+        for batch, other in zip(of_frame, of_file, strict=True):
+            for part in ("tokens", "last", "target"):
+                torch.testing.assert_close(getattr(batch, part), getattr(other, part))
+
+
+def test_what_joins_a_prompt_is_not_in_its_text(gpt2: LensModel) -> None:
+    batch = token_batch(gpt2, ["a cat"], [" Mary"], [" John"], prepend_bos=True)
+    assert batch.texts == ("a cat",)
+    whole = [gpt2.tokenizer.bos_token_id, *ids_of(gpt2, "a cat"), *ids_of(gpt2, " ")]
+    assert batch.tokens[0].tolist() == whole
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_select_takes_numbers(gpt2: LensModel) -> None:
+    batch = token_batch(gpt2, ["a", "b", "c"], ["x"] * 3)
+    assert batch.select(torch.tensor([2, 0])).texts == ("c", "a")  # type: ignore[arg-type]
+    assert batch.select(np.array([1])).texts == ("b",)  # type: ignore[arg-type]
+    assert batch.select([-1]).texts == ("c",)
+    for wrong in ([True, False, True], torch.tensor([True, False, True]), [3], [0.0], ["a"]):
+        with pytest.raises(InputError, match="is no prompt's number: give whole numbers 0..2"):
+            batch.select(wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_odd_positions_and_replacements_are_named(gpt2: LensModel) -> None:
+    clean, corrupted = pairs(gpt2, **ioi(3))
+    for positions, message in (
+        (torch.zeros(3, 1), "positions are float32: give whole numbers"),
+        (torch.ones(3, 1, dtype=torch.bool), "positions are bool"),
+        (torch.zeros(3, 0, dtype=torch.long), "positions: there are none"),
+        ([[1], [1], [1]], "positions are a list: name 'last'"),
+        ("end", "positions 'end' is unknown"),
+    ):
+        with pytest.raises(InputError, match=message):
+            icl.sweep(gpt2, clean, positions=positions)  # type: ignore[arg-type]
+    narrow = icl.sweep(gpt2, clean, positions=clean.last[:, None].int())
+    np.testing.assert_allclose(narrow.values, icl.sweep(gpt2, clean).values, atol=1e-6)
+    for replacement, message in (
+        ("mean", r"replacement is 'mean': give Zero\(\), Mean\(reference\)"),
+        (corrupted, "replacement is a TokenBatch: give"),
+        (icl.Zero, "replacement is a type"),
+        (icl.Mean("a"), "Mean is of a str: give the prompts"),  # type: ignore[arg-type]
+        (icl.Interchange(pairs(gpt2, **ioi(3))), "Interchange is of a Pairs"),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(InputError, match=message):
+            icl.sweep(gpt2, clean, replacement=replacement)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_needs_demonstrations_refuses_other_prompts(gpt2: LensModel) -> None:
+    batch, heads = pairs(gpt2, **ioi(3)).clean, [icl.Head(0, 0)]
+    calls: Any = {
+        "find_circuit": lambda: icl.find_circuit(gpt2, batch, heads),
+        "score_edges": lambda: icl.score_edges(gpt2, batch, []),
+        "label_features": lambda: icl.label_features(gpt2, batch, heads),
+        "knock_out_flow": lambda: icl.knock_out_flow(gpt2, batch),
+        "probe_flow": lambda: icl.probe_flow(gpt2, batch, batch),
+        "reversal": lambda: icl.reversal(gpt2, batch, heads),
+        "tower_reads": lambda: icl.tower_reads(gpt2, batch, heads),
+        "tower_tokens": lambda: icl.tower_tokens(gpt2, batch, heads),
+        "two_towers": lambda: icl.two_towers(gpt2, batch, heads),
+        "add_minority_values": lambda: icl.add_minority_values(batch, heads),
+        "score_heads": lambda: score_heads(gpt2, batch, n_heads=1),
+        "group_intervention": lambda: icl.group_intervention(gpt2, batch, None),
+    }  # fmt: skip
+    for name, call in calls.items():
+        with pytest.raises(InputError, match="a TokenBatch has no demonstrations and label words") as raised:
+            call()
+        assert type(raised.value) is InputError, name
 
 
 def test_partners_of_other_lengths(gpt2: LensModel) -> None:

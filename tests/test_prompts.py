@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -33,7 +34,6 @@ from icl_circuits.prompts import (
     sample_prompts,
     zero_shot,
 )
-from icl_circuits.prompts.rows import _in_memory
 
 WITH_MODEL = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 TEXTS = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=20).filter(lambda text: text.strip())
@@ -291,8 +291,8 @@ def test_csv_and_jsonl_hold_the_same_rows(tmp_path: Path) -> None:
         ("", "cannot be read as CSV"),
         ("text,label\na,x\nb,x\n", r"one class only \('x'\)"),
         ("text,class\na,x\n", "no column 'label': its columns are text, class"),
-        ("text,label\na,x\n,y\n", "row 2: empty text"),
-        ("text,label\na,x\nb,\n", "row 2: empty label"),
+        ("text,label\na,x\n,y\n", r"row 1 \(from 0\): empty text"),
+        ("text,label\na,x\nb,\n", r"row 1 \(from 0\): empty label"),
         ('text,label\n"a,x\n', "cannot be read as CSV"),
     ],
 )
@@ -357,12 +357,38 @@ def test_rows_in_memory(words: Rows) -> None:
     assert renamed.rows == words.rows
     for wrong, message in (
         (frame.drop(columns="label"), "has no column 'label'"),
-        ([*dicts, {"text": "x"}], "row 561: empty label"),
+        ([*dicts, {"text": "x"}], "row 560 .from 0.: empty label"),
         (frame[:0], "has no rows"),
         ([{"text": "a", "label": 1}, {"text": "b", "label": 1}], "one class only"),
     ):
         with pytest.raises(InputError, match=message):
             load_rows(wrong)
-    for neither in (3, ["a", "b"]):
-        with pytest.raises(InputError, match="give a name, a data frame, a list of dicts"):
-            _in_memory(neither)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_odd_rows_in_memory(tmp_path: Path) -> None:
+    for neither in (3, ["a", "b"], {"text": "a"}, None, b"a.csv"):
+        with pytest.raises(InputError, match="give a name or path, a data frame, a list of dicts"):
+            load_rows(neither)  # type: ignore[arg-type]
+    for wrong, message in (
+        ([], "data 'list of 0 rows' has no rows"),
+        ([{"text": pd.NA, "label": "a"}], "row 0 .from 0.: empty text"),
+        ([{"text": "b", "label": "a"}, {"text": "a", "label": float("nan")}], "row 1 .from 0.: empty label"),
+        ([{"text": ["a"], "label": "b"}], r"row 0 .from 0., text: \['a'\] is a list, no text: write it as text"),
+        ([{"text": {"a": 1}, "label": "b"}], "is a dict, no text"),
+        ([{"text": True, "label": "b"}], "True is a bool, no text"),
+        ([{"text": "a", "label": ["b"]}], r"row 0 .from 0., label: \['b'\] is a list, no text"),
+        ([{"text": float("inf"), "label": "b"}], "inf is a float, no text"),
+        ([{"text": "a\ud83d", "label": "b"}], "half of a character"),
+        (pd.DataFrame([["a", "x", "b"]], columns=["text", "text", "label"]), "has 2 columns 'text'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            load_rows(wrong)  # type: ignore[arg-type]
+    (tmp_path / "d.csv").write_text("text,label\na,x\nb,y\n")
+    assert load_rows(tmp_path / "d.csv") == load_rows(str(tmp_path / "d.csv"))
+
+
+def test_one_class_however_its_number_is_written() -> None:
+    labels: list[Any] = [1, 1.0, "1", "1.0", np.int64(1), np.float32(1), True, 2.5, "x1.0", 10**400]
+    found = load_rows([{"text": f"t{i}", "label": label} for i, label in enumerate(labels)])
+    assert [row.label for row in found.rows] == ["1"] * 6 + ["True", "2.5", "x1.0", str(10**400)]

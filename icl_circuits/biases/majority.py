@@ -18,7 +18,7 @@ from icl_circuits.errors import InputError, Unfit
 from icl_circuits.heads import Answers, as_answers, score_answers
 from icl_circuits.models import HookPair, LensModel, hook_name, probe_tokens, readout, require_identities
 from icl_circuits.progress import tracked
-from icl_circuits.prompts import DEFAULT_SEPARATOR, Prompt, PromptBatch, encode, imbalance
+from icl_circuits.prompts import DEFAULT_SEPARATOR, Prompt, PromptBatch, encode, imbalance, require_labels
 from icl_circuits.residual import Capture, Head, Moves, answer_logits, final_state, require_heads, require_some_heads
 from icl_circuits.stats import Counts, bootstrap_mean, each_once, weighted_mean
 
@@ -92,7 +92,11 @@ def add_minority_values(batch: PromptBatch, heads: Sequence[Head], coefficient: 
         batch: the prompts that will be run.
         heads: the in-context heads.
         coefficient: `a_c`; the paper's is 0.03.
+
+    Raises:
+        InputError: prompts that `encode` did not make.
     """
+    require_labels(batch, "to add the minority's values of")
     return AddWeightedValues(tuple(heads), coefficient * minority_weights(batch), batch.last)
 
 

@@ -29,7 +29,7 @@ from icl_circuits.models import (
 )
 from icl_circuits.patching import path_patch, plain_metric, run_each
 from icl_circuits.progress import tracked
-from icl_circuits.prompts import PromptBatch, require_demonstrations
+from icl_circuits.prompts import PromptBatch, require_demonstrations, require_labels
 from icl_circuits.residual import (
     Capture,
     Edge,
@@ -112,9 +112,10 @@ def score_edges(
 
     Raises:
         InputError: an edge that is none of those `find_circuit` makes, a head or demonstration that does not exist,
-            and what `run_each`, `path_patch` and `KnockOut` raise.
-        Unfit: a single prompt, post-norms, or a model that `path_patch` or `KnockOut` cannot do.
+            prompts that `encode` did not make, and what `run_each`, `path_patch` and `KnockOut` raise.
+        Unfit: a single prompt, or a model that `path_patch` or `KnockOut` cannot do.
     """
+    require_labels(batch, "to score edges of")
     kinds: dict[str, list[Edge]] = {}
     for edge in edges:
         kinds.setdefault(_kind(edge, batch), []).append(edge)

@@ -24,13 +24,13 @@ class Answers:
     """
 
     top1: Bool[np.ndarray, "*prompts"]
-    """The right label is more probable than every other token of the vocabulary (a tie is wrong)."""
+    """The right answer is more probable than every other token of the vocabulary (a tie is wrong)."""
     between_labels: Bool[np.ndarray, "*prompts"]
-    """The right label is more probable than every other label (a tie is wrong)."""
+    """The right answer is more probable than every other label, or than its foil (a tie is wrong)."""
     log_prob: Float[np.ndarray, "*prompts"]
-    """Log-probability of the right label, nats."""
+    """Log-probability of the right answer, nats."""
     logit_diff: Float[np.ndarray, "*prompts"]
-    """Logit of the right label less that of the best other label."""
+    """Logit of the right answer less that of the best other label, or of its foil."""
 
     def __getitem__(self, index: int | slice) -> "Answers":
         """The answers of one or some entries of the first axis."""

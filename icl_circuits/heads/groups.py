@@ -12,7 +12,7 @@ from icl_circuits.heads.answers import Answers, answer_each
 from icl_circuits.heads.selection import InContextHeads
 from icl_circuits.interventions import ZeroHeads
 from icl_circuits.models import LensModel
-from icl_circuits.prompts import PromptBatch
+from icl_circuits.prompts import PromptBatch, require_labels
 from icl_circuits.residual import Head, all_heads
 from icl_circuits.stats import bootstrap_mean, generator
 
@@ -90,8 +90,9 @@ def group_intervention(
         seed: of the draws.
 
     Raises:
-        InputError: no draws asked for, or too few heads are left unselected for them.
+        InputError: no draws asked for, too few heads left unselected for them, or prompts that `encode` did not make.
     """
+    require_labels(batch, "to group heads by")
     if n_random < 1:
         raise InputError(f"{n_random} draws of random heads make no control: ask for at least 1")
     draws = tuple(random_heads(all_heads(model), selected.of(), seed=(seed, i)) for i in range(n_random))

@@ -8,7 +8,7 @@ from icl_circuits.errors import InputError
 from icl_circuits.heads.causal import HeadEffects, zero_each_head
 from icl_circuits.heads.selection import InContextHeads, select_heads
 from icl_circuits.models import LensModel
-from icl_circuits.prompts import PromptBatch
+from icl_circuits.prompts import PromptBatch, require_labels
 from icl_circuits.residual import Head, LogProbIncrease, log_prob_increase
 
 
@@ -34,9 +34,11 @@ def score_heads(model: LensModel, batch: PromptBatch, *, n_heads: int = 12) -> S
     """Score every head statically and causally on `batch`, and select `n_heads` (arXiv 2402.02872).
 
     Raises:
-        InputError: more heads asked for than half of the model's, and whatever scoring and selecting raise.
+        InputError: more heads asked for than half of the model's, prompts that `encode` did not make, and whatever
+            scoring and selecting raise.
         Unfit: what `log_prob_increase` raises.
     """
+    require_labels(batch, "to select heads for")
     in_model = model.cfg.n_layers * model.cfg.n_heads
     if n_heads > in_model // 2:
         raise InputError(

@@ -23,15 +23,22 @@ def positions_of(batch: TokenBatch, positions: PositionsName | Positions) -> Pos
     """The positions of each prompt, `[batch chosen]`, on the batch's device.
 
     Raises:
-        InputError: an unknown name, label positions of prompts without demonstrations, or a tensor of the wrong shape,
-            with positions that do not exist, or with one twice.
+        InputError: an unknown name, label positions of prompts without demonstrations, or a tensor of the wrong shape
+            or kind of numbers, without positions, with positions that do not exist, or with one twice.
     """
     if isinstance(positions, Tensor):
         require_positions(positions, len(batch), batch.tokens.shape[1], "positions")
+        if not positions.shape[1]:
+            raise InputError("positions: there are none: give each prompt one or more")
         for row, chosen in enumerate(positions.tolist()):
             if len(set(chosen)) < len(chosen):
                 raise InputError(f"positions: prompt {row} has a position twice in {chosen}: give each once")
-        return positions.to(batch.tokens.device)
+        return positions.long().to(batch.tokens.device)
+    if not isinstance(positions, str):
+        raise InputError(
+            f"positions are a {type(positions).__name__}: name 'last', 'labels' or 'all', or give a tensor of whole "
+            "numbers, a row for each prompt"
+        )
     require_one_of(positions, get_args(PositionsName), "positions")
     if positions == "last":
         return batch.last[:, None]
@@ -44,7 +51,12 @@ def positions_of(batch: TokenBatch, positions: PositionsName | Positions) -> Pos
 
 
 def require_positions(positions: Tensor, batch: int, n_pos: int, name: str) -> None:
-    """Raise `InputError` unless `positions` are `[batch chosen]` and exist."""
+    """Raise `InputError` unless `positions` are whole numbers `[batch chosen]` and exist."""
+    if positions.dtype == torch.bool or positions.is_floating_point() or positions.is_complex():
+        raise InputError(
+            f"{name}: positions are {str(positions.dtype).removeprefix('torch.')}: give whole numbers (of a mask, "
+            "mask.nonzero())"
+        )
     if positions.ndim != 2 or positions.shape[0] != batch:
         raise InputError(f"{name}: positions have shape {list(positions.shape)}, but the batch has {batch} rows")
     if positions.numel() and not (int(positions.min()) >= 0 and int(positions.max()) < n_pos):
@@ -59,4 +71,4 @@ def position_mask(
     if positions is None:
         return torch.ones(batch, n_pos, dtype=torch.bool, device=device)
     require_positions(positions, batch, n_pos, name)
-    return torch.zeros(batch, n_pos, dtype=torch.bool, device=device).scatter(1, positions.to(device), True)
+    return torch.zeros(batch, n_pos, dtype=torch.bool, device=device).scatter(1, positions.long().to(device), True)

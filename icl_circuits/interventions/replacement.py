@@ -101,7 +101,13 @@ def values_at(
     sites: Sequence[tuple[Site, int]],
     positions: PositionsName | Positions,
 ) -> ValueAt:
-    """The replacement's values for some (site, layer) pairs, from one forward pass of what they come from, if any."""
+    """The replacement's values for some (site, layer) pairs, from one forward pass of what they come from, if any.
+
+    Raises:
+        InputError: what is no replacement or is of no batch, a mean of patterns or of chosen positions, and what
+            `source_of` raises.
+    """
+    _require_replacement(replacement)
     if isinstance(replacement, Zero):
         width = {"pattern": batch.tokens.shape[1]} | dict.fromkeys(("q", "k", "v", "z"), model.cfg.d_head)
         return lambda site, layer, head: torch.zeros(width.get(site, model.cfg.d_model))
@@ -127,6 +133,19 @@ def mean_z(model: LensModel, batch: TokenBatch, heads: Sequence[Head]) -> dict[H
     capture = Capture([("z", head.layer) for head in heads])
     answer_logits(model, batch, capture)
     return {head: capture.found["z", head.layer][:, :, head.head][batch.is_text].mean(0) for head in heads}
+
+
+def _require_replacement(replacement: object) -> None:
+    if not isinstance(replacement, Replacement):
+        name = repr(replacement) if isinstance(replacement, str) else f"a {type(replacement).__name__}"
+        raise InputError(
+            f"replacement is {name}: give Zero(), Mean(reference), Interchange(source) or Resample(), where reference "
+            "and source are batches"
+        )
+    batch = {Mean: "reference", Interchange: "source"}.get(type(replacement))
+    if batch and not isinstance(getattr(replacement, batch), TokenBatch):
+        given = type(getattr(replacement, batch)).__name__
+        raise InputError(f"{type(replacement).__name__} is of a {given}: give the prompts, a TokenBatch")
 
 
 def _captured(

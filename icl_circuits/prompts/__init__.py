@@ -6,6 +6,7 @@ from icl_circuits.prompts.batch import (
     encode as encode,
     label_positions_of as label_positions_of,
     require_demonstrations as require_demonstrations,
+    require_labels as require_labels,
 )
 from icl_circuits.prompts.paired import (
     Pairs as Pairs,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from icl_circuits.errors import InputError, Unfit
 from icl_circuits.models import LensModel, device_of, model_card
+from icl_circuits.prompts.cells import shown
 from icl_circuits.prompts.prompt import Prompt
 from icl_circuits.prompts.tokens import TokenBatch, padded
 
@@ -89,7 +90,8 @@ def encode(
         model: gives the tokenizer, the context length and the device.
         prompts: all with the same label words and the same number of demonstrations.
         separator: between units; the paper uses a single space.
-        prepend_bos: default: what the model's own tokenizer does (Llama: yes, GPT-2: no).
+        prepend_bos: default: as the model's own tokenizer does (Llama: yes, GPT-2: no); a model of yours follows its
+            `cfg.default_prepend_bos`.
 
     Raises:
         InputError: labels whose first tokens coincide; a label of several tokens; a prompt longer than the context;
@@ -131,9 +133,24 @@ def encode(
     )
 
 
-def require_demonstrations(batch: PromptBatch, purpose: str) -> None:
-    """Raise `Unfit` where prompts are zero-shot: `purpose` says what demonstrations are needed for."""
-    if not batch.n_demos:
+def require_labels(batch: TokenBatch, purpose: str) -> None:
+    """Raise `InputError` for prompts that `encode` did not make: `purpose` says what label words are needed for."""
+    if not isinstance(batch, PromptBatch):
+        raise InputError(
+            f"a {type(batch).__name__} has no demonstrations and label words {purpose}: give a PromptBatch, which "
+            "encode(model, prompts) makes"
+        )
+
+
+def require_demonstrations(batch: TokenBatch, purpose: str) -> None:
+    """Raise `Unfit` where prompts are zero-shot, and `InputError` where `encode` did not make them.
+
+    Args:
+        batch: the prompts.
+        purpose: what demonstrations are needed for, as the message goes on: `to compare with`.
+    """
+    require_labels(batch, purpose)
+    if not label_positions_of(batch).shape[1]:
         raise Unfit(f"zero-shot prompts have no demonstrations {purpose}: use 1 shot or more")
 
 
@@ -151,6 +168,14 @@ def bos_of(model: LensModel, prepend_bos: bool | None) -> list[int]:
     if tokenizer.bos_token_id is None:
         raise InputError(f"the tokenizer of {name!r} has no BOS token to prepend: use prepend_bos=False")
     return [tokenizer.bos_token_id]
+
+
+def ids_of(model: LensModel, text: str) -> list[int]:
+    """The tokens of a text, without special ones. Raises `InputError` where the model has no tokenizer."""
+    if model.tokenizer is None:
+        raise InputError(f"{shown(text)} is text, but {model.cfg.model_name!r} has no tokenizer: give token ids")
+    found: list[int] = model.tokenizer(text, add_special_tokens=False).input_ids
+    return found
 
 
 def require_context(model: LensModel, rows: Sequence[Sequence[int]], what: str) -> None:

@@ -1,24 +1,20 @@
 """Prompts as plain strings or tokens with their answers, alone or in pairs of clean and corrupted ones."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
-from jaxtyping import Int
-from torch import Tensor
 
 from icl_circuits.errors import InputError
 from icl_circuits.models import LensModel, device_of
-from icl_circuits.prompts.batch import bos_of, require_context
+from icl_circuits.prompts.apart import Apart, tell_apart
+from icl_circuits.prompts.batch import bos_of, ids_of, require_context
+from icl_circuits.prompts.cells import is_missing, plain, shown
+from icl_circuits.prompts.given import Prompts, Texts, answers_of, listed, prompts_of
 from icl_circuits.prompts.tokens import TokenBatch, padded
 
-Texts = Sequence[str] | Sequence[Sequence[int]] | Int[Tensor, "_ _"]
-"""Prompts as strings, or as tokens: a tensor, or a list of ids for each prompt."""
-AnswerWords = Sequence[str] | Sequence[int] | Int[Tensor, " _"]
-"""An answer for each prompt: a word as it follows the prompt, its leading space included, or a vocabulary id."""
 COLUMNS = {"clean": "clean", "corrupted": "corrupted", "answers": "correct", "foils": "incorrect"}
 """Columns of the field's circuit benchmarks (EAP-IG, MIB)."""
 IDS = "_idx"
@@ -53,16 +49,18 @@ def pairs(
     Args:
         model: any TransformerLens model. Strings need its tokenizer; tokens need none.
         data: a CSV file or a data frame.
-        clean: the clean prompts, or their column; default `clean`.
+        clean: the clean prompts, or their column; default `clean`. The rows of a tensor count as equally long, without
+            padding; where lengths differ, give a list of ids for each prompt.
         corrupted: a partner for each, or their column; default `corrupted`.
         answers: the right answer to each clean prompt, or their column; default `correct`, else `correct_idx`.
         foils: the wrong answer, or their column; default `incorrect`, else `incorrect_idx`, else none. `logit_diff`
             needs them.
-        prepend_bos: default: what the model's own tokenizer does. Tokens are taken as they are.
+        prepend_bos: default: as the model's own tokenizer does; a model of yours follows its
+            `cfg.default_prepend_bos`. Tokens are taken as they are.
 
     Raises:
-        InputError: a missing file or column, other numbers of prompts, partners, answers and foils, and what
-            `token_batch` raises.
+        InputError: a missing file or column, a column that stands there twice, other numbers of prompts, partners,
+            answers and foils, and what `token_batch` raises. Rows are counted from 0.
     """
     given: dict[str, Any] = {"clean": clean, "corrupted": corrupted, "answers": answers, "foils": foils}
     if data is not None:
@@ -70,13 +68,15 @@ def pairs(
     for name in ("clean", "corrupted", "answers"):
         if given[name] is None or isinstance(given[name], str):
             raise InputError(f"pairs need {name}: give a list of them, or a file or data frame as data")
-    sizes = {name: len(values) for name, values in given.items() if values is not None}
-    if len(set(sizes.values())) > 1 or not len(given["clean"]):
-        raise InputError(f"pairs need one of each for every prompt, but there are {_counted(sizes)}")
-    told = _told_apart(model, given["clean"], given["answers"], given["foils"])
+    columns = {name: listed(values, name) for name, values in given.items() if values is not None}
+    if len({len(values) for values in columns.values()}) > 1 or not columns["clean"]:
+        sizes = ", ".join(f"{len(values)} {name}" for name, values in columns.items())
+        raise InputError(f"pairs need one of each for every prompt, but there are {sizes}")
+    texts, partners = prompts_of(columns["clean"], "prompt"), prompts_of(columns["corrupted"], "corrupted prompt")
+    told = _told_apart(model, texts, columns["answers"], columns.get("foils"))
     return Pairs(
-        _batch(model, given["clean"], told, "prompt", prepend_bos),
-        _batch(model, given["corrupted"], told, "corrupted prompt", prepend_bos),
+        _batch(model, texts, told, "prompt", prepend_bos),
+        _batch(model, partners, told, "corrupted prompt", prepend_bos),
     )
 
 
@@ -95,102 +95,86 @@ def token_batch(
 
     Args:
         model: any TransformerLens model. Strings need its tokenizer; tokens need none.
-        texts: the prompts, as strings or as tokens.
+        texts: the prompts, as strings or as tokens. The rows of a tensor count as equally long, without padding; where
+            lengths differ, give a list of ids for each prompt.
         answers: the right answer to each, as it follows the prompt (` Paris`, with its space), or a vocabulary id.
         foils: the wrong answer that `logit_diff` compares it with.
-        prepend_bos: default: what the model's own tokenizer does. Tokens are taken as they are.
+        prepend_bos: default: as the model's own tokenizer does; a model of yours follows its
+            `cfg.default_prepend_bos`. Tokens are taken as they are.
 
     Raises:
-        InputError: no prompts, an empty one or one too long; another number of answers; an empty answer, an id out of
-            the vocabulary, or an answer that no token tells from its foil; strings for a model without tokenizer.
+        InputError: no prompts, an empty one or one too long; a row that is missing or neither text nor whole numbers;
+            another number of answers; an empty answer, an id out of the vocabulary, or an answer that no token tells
+            from its foil; strings for a model without tokenizer. Rows are counted from 0.
     """
-    if not len(texts):
-        raise InputError("there is no prompt: give one or more")
-    return _batch(model, texts, _told_apart(model, texts, answers, foils), "prompt", prepend_bos)
+    prompts = prompts_of(texts, "prompt")
+    return _batch(model, prompts, _told_apart(model, prompts, answers, foils), "prompt", prepend_bos)
 
 
-@dataclass(frozen=True)
-class _Told:
-    """What tells each right answer from the wrong one: the tokens they share first, and the next of either."""
-
-    shared: list[list[int]]
-    target: list[int]
-    foil: list[int] | None
-
-
-def _told_apart(model: LensModel, texts: Texts, answers: AnswerWords, foils: AnswerWords | None) -> _Told:
-    """Read the answers behind their prompts."""
+def _told_apart(model: LensModel, texts: Prompts, answers: object, foils: object) -> list[Apart]:
+    """Where each right answer and its foil, if any, differ behind their prompt."""
     right = _answer_tokens(model, texts, answers, "answer")
     if foils is None:
-        return _Told([[] for _ in right], [tokens[0] for tokens in right], None)
-    shared, target, foil = [], [], []
-    for row, (ours, theirs) in enumerate(zip(right, _answer_tokens(model, texts, foils, "foil"), strict=True)):
-        same = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), None)
-        if same is None:
-            raise InputError(
-                f"prompt {row}: no token tells the answer {answers[row]!r} from the foil {foils[row]!r}: choose another"
-            )
-        shared.append(ours[:same])
-        target.append(ours[same])
-        foil.append(theirs[same])
-    return _Told(shared, target, foil)
+        return [tell_apart([tokens], [name]) for name, tokens in right]
+    both = zip(right, _answer_tokens(model, texts, foils, "foil"), strict=True)
+    return [tell_apart([ours, theirs], [name, other]) for (name, ours), (other, theirs) in both]
 
 
-def _answer_tokens(model: LensModel, texts: Texts, answers: AnswerWords, what: str) -> list[list[int]]:
-    """The tokens of each answer: of a word, as it follows its prompt, or alone where they would run together."""
-    if len(answers) != len(texts):
-        raise InputError(f"there are {len(texts)} prompts and {len(answers)} {what}s: give each prompt one")
+def _answer_tokens(model: LensModel, texts: Prompts, answers: object, what: str) -> list[tuple[str, list[int]]]:
+    """Each answer's name and tokens: of a word, as it follows its prompt, or alone where they would run together."""
     found = []
-    for row, (text, answer) in enumerate(zip(texts, answers, strict=True)):
-        if isinstance(answer, str):
-            before = _ids(model, text) if isinstance(text, str) else []
-            together = _ids(model, text + answer) if isinstance(text, str) else []
-            apart = together[: len(before)] == before and len(together) > len(before)
-            found.append(together[len(before) :] if apart else _ids(model, answer))
+    for row, (text, answer) in enumerate(zip(texts, answers_of(answers, what, len(texts)), strict=True)):
+        if isinstance(answer, int):
+            tokens = [answer]
         else:
-            found.append([int(answer)])
-        if not found[-1]:
-            raise InputError(f"prompt {row}: {what} {answer!r} is empty: give a word")
-        _require_vocabulary(model, found[-1], f"{what} {row}")
+            before = ids_of(model, text) if isinstance(text, str) else []
+            together = ids_of(model, text + answer) if isinstance(text, str) else []
+            apart = together[: len(before)] == before and len(together) > len(before)
+            tokens = together[len(before) :] if apart else ids_of(model, answer)
+        _require_vocabulary(model, tokens, f"{what} {row}")
+        found.append((f"{what} {row} ({shown(answer)})", tokens))
     return found
 
 
-def _batch(model: LensModel, texts: Texts, told: _Told, what: str, prepend_bos: bool | None) -> TokenBatch:
+def _batch(model: LensModel, texts: Prompts, apart: list[Apart], what: str, prepend_bos: bool | None) -> TokenBatch:
     """Prompts as a batch, each with what its answers share behind it."""
-    if isinstance(texts[0], str):
-        bos, words = bos_of(model, prepend_bos), tuple(str(text) for text in texts)
-        alone = [bos + _ids(model, text) for text in words]
-    else:
-        alone = [[int(token) for token in row] for row in texts]
-        words = tuple("" if model.tokenizer is None else str(model.tokenizer.decode(row)) for row in alone)
-    for i, row in enumerate(alone):
-        if not row:
-            raise InputError(f"{what} {i} is empty: give it a token at least")
-        _require_vocabulary(model, row, f"{what} {i}")
-    rows = [row + shared for row, shared in zip(alone, told.shared, strict=True)]
+    bos = bos_of(model, prepend_bos) if isinstance(texts[0], str) else []
+    alone = [bos + (ids_of(model, text) if isinstance(text, str) else text) for text in texts]
+    for row, ids in enumerate(alone):
+        _require_vocabulary(model, ids, f"{what} {row}")
+    rows = [ids + told.shared for ids, told in zip(alone, apart, strict=True)]
     require_context(model, rows, what)
-    device = device_of(model)
-    tokens, last = padded(rows, device)
-    foil = None if told.foil is None else torch.tensor(told.foil, device=device)
-    return TokenBatch(tokens=tokens, last=last, target=torch.tensor(told.target, device=device), foil=foil, texts=words)
+    tokens, last = padded(rows, device_of(model))
+    following = torch.tensor([told.following for told in apart], device=tokens.device)
+    return TokenBatch(
+        tokens=tokens,
+        last=last,
+        target=following[:, 0],
+        foil=following[:, 1] if following.shape[1] > 1 else None,
+        texts=tuple(text if isinstance(text, str) else _decoded(model, text) for text in texts),
+    )
 
 
-def _ids(model: LensModel, words: str) -> list[int]:
-    if model.tokenizer is None:
-        raise InputError(f"{words!r} is text, but {model.cfg.model_name!r} has no tokenizer: give token ids")
-    found: list[int] = model.tokenizer(words, add_special_tokens=False).input_ids
-    return found
+def _decoded(model: LensModel, tokens: list[int]) -> str:
+    return "" if model.tokenizer is None else str(model.tokenizer.decode(tokens))
 
 
 def _require_vocabulary(model: LensModel, ids: Sequence[int], where: str) -> None:
+    """Raise `InputError` for a token that the model does not have, or for none at all."""
+    if not ids:
+        raise InputError(f"{where} has no token for this tokenizer: give other words")
     wrong = next((token for token in ids if not 0 <= token < model.cfg.d_vocab), None)
     if wrong is not None:
-        raise InputError(f"{where}: id {wrong} is not in the vocabulary, which has ids 0..{model.cfg.d_vocab - 1}")
+        raise InputError(
+            f"{where}: id {shown(wrong)} is not in the vocabulary, which has ids 0..{model.cfg.d_vocab - 1}"
+        )
 
 
 def _read_table(data: str | Path | pd.DataFrame) -> pd.DataFrame:
     if isinstance(data, pd.DataFrame):
         return data
+    if not isinstance(data, str | Path):
+        raise InputError(f"pairs data is a {type(data).__name__}: give a CSV file or a data frame, or name the columns")
     try:
         return pd.read_csv(data, dtype=str, keep_default_na=False)
     except FileNotFoundError:
@@ -205,11 +189,9 @@ def _from_table(table: pd.DataFrame, given: dict[str, Any]) -> dict[str, Any]:
     for name, wanted in given.items():
         if wanted is not None and not isinstance(wanted, str):
             raise InputError(f"{name}: with data given, name its column; without, give the {name} themselves")
-        default = COLUMNS[name] if COLUMNS[name] in table or COLUMNS[name] + IDS not in table else COLUMNS[name] + IDS
-        column = default if wanted is None else wanted
+        column = _default_column(table, name) if wanted is None else wanted
         if column in table:
-            values = table[column].tolist()
-            found[name] = [_id(value, column, row) for row, value in enumerate(values)] if _is_ids(column) else values
+            found[name] = _column(table, column, name)
         elif name == "foils" and wanted is None:
             found[name] = None
         else:
@@ -217,16 +199,28 @@ def _from_table(table: pd.DataFrame, given: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _is_ids(column: str) -> bool:
-    return column.endswith(IDS)
+def _default_column(table: pd.DataFrame, name: str) -> str:
+    words, ids = COLUMNS[name], COLUMNS[name] + IDS
+    return ids if name in ("answers", "foils") and words not in table and ids in table else words
 
 
-def _id(value: object, column: str, row: int) -> int:
+def _column(table: pd.DataFrame, column: str, name: str) -> list[Any]:
+    """A column as words or, by its name, as vocabulary ids: a frame's numbers are what its file's are."""
+    if list(table.columns).count(column) > 1:
+        raise InputError(f"column {column!r} stands in the pairs twice: rename one of them")
+    values = [plain(value) for value in table[column]]
+    if not column.endswith(IDS):
+        return [str(value) if isinstance(value, int) and not isinstance(value, bool) else value for value in values]
+    if name not in ("answers", "foils"):
+        raise InputError(f"column {column!r} holds vocabulary ids, one a row: name a column of texts for {name}")
+    return [_id(value, column, row) for row, value in enumerate(values)]
+
+
+def _id(value: object, column: str, row: int) -> object:
+    """A cell as a vocabulary id; a missing one stays as it is."""
+    if is_missing(value) or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
     try:
-        return int(str(value))
+        return int(value if isinstance(value, str) or (isinstance(value, float) and value.is_integer()) else "")
     except ValueError:
-        raise InputError(f"column {column!r}, row {row + 1}: {value!r} is no vocabulary id, a whole number") from None
-
-
-def _counted(sizes: dict[str, int]) -> str:
-    return ", ".join(f"{n} {name}" for name, n in sizes.items())
+        raise InputError(f"column {column!r}, row {row}: {shown(value)} is no vocabulary id, a whole number") from None

@@ -3,7 +3,6 @@
 import importlib.resources
 import importlib.util
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import pandas as pd
 
 from icl_circuits.errors import InputError
+from icl_circuits.prompts.cells import class_of, text_of
 from icl_circuits.stats import generator
 
 WORD_CATEGORIES = "word-categories"
@@ -57,15 +57,17 @@ class Rows:
 
 @runtime_checkable
 class HubDataset(Protocol):
-    """A `datasets.Dataset`, known by what it can do: the package is not needed to take one."""
+    """A `datasets.Dataset` that you have, known by what it can do."""
 
     features: Any
+    """What each column holds; class numbers come with their names."""
 
-    def to_pandas(self) -> Any:  # noqa: D102
+    def to_pandas(self) -> Any:
+        """The rows as a data frame."""
         ...
 
 
-Data = str | pd.DataFrame | HubDataset | Sequence[Mapping[str, Any]]
+Data = str | Path | pd.DataFrame | HubDataset | Sequence[Mapping[str, Any]]
 """The name of a data set, or one in memory: a data frame, a list of dicts, or a `datasets.Dataset`."""
 
 
@@ -77,33 +79,32 @@ def load_rows(data: Data, *, text_column: str = "text", label_column: str = "lab
             `hf:NAME` for a Hub data set's train split (needs the `data` extra); or a data frame, a list of dicts, or a
             `datasets.Dataset` in memory.
         text_column: the column with the text to classify.
-        label_column: the column with the class: a name, or a whole number.
+        label_column: the column with the class: a name, a number, or true and false. `1` and `1.0` are one class.
 
     Raises:
-        InputError: no such data set or column, an empty text or label, no rows, or a single class.
+        InputError: no such data set or column, a column that stands there twice, an empty text or label or one of
+            another kind, no rows, or a single class. Rows are counted from 0.
     """
-    name, frame = (data, _read_frame(data)) if isinstance(data, str) else _in_memory(data)
+    name, frame = (str(data), _read_frame(str(data))) if isinstance(data, str | Path) else _in_memory(data)
+    if not len(frame):
+        raise InputError(f"data {name!r} has no rows: give some")
     for column in (text_column, label_column):
-        if column not in frame.columns:
-            raise InputError(f"data {name!r} has no column {column!r}: its columns are {', '.join(map(str, frame))}")
+        found = list(frame.columns).count(column)
+        if found != 1:
+            problem = f"{found} columns" if found else "no column"
+            raise InputError(f"data {name!r} has {problem} {column!r}: its columns are {', '.join(map(str, frame))}")
     rows: list[Row] = []
-    for number, cells in enumerate(zip(frame[text_column], frame[label_column], strict=True), start=1):
-        text, label = (_cell(cell) for cell in cells)
-        if not text or not label:
-            raise InputError(f"data {name!r}, row {number}: empty {text_column if not text else label_column}")
-        rows.append(Row(text, label))
-    if not rows:
-        raise InputError(f"data {name!r} has no rows")
+    for number, (text, label) in enumerate(zip(frame[text_column], frame[label_column], strict=True)):
+        where = f"data {name!r}, row {number} (from 0)"
+        row = Row(text_of(text, f"{where}, {text_column}").strip(), class_of(label, f"{where}, {label_column}"))
+        if not row.text or not row.label:
+            empty = label_column if row.text else text_column
+            raise InputError(f"{where}: empty {empty}: fill it in, or leave the row out")
+        rows.append(row)
     classes = sorted({row.label for row in rows})
     if len(classes) < 2:
         raise InputError(f"data {name!r} has one class only ({classes[0]!r}): learning in context needs at least two")
     return Rows(name, tuple(rows))
-
-
-def _cell(value: object) -> str:
-    """A table cell as clean text; missing values are empty."""
-    missing = value is None or (isinstance(value, float) and math.isnan(value))
-    return "" if missing else str(value).strip()
 
 
 def _read_frame(name: str) -> pd.DataFrame:
@@ -138,7 +139,7 @@ def _in_memory(data: Any) -> tuple[str, pd.DataFrame]:
     elif isinstance(data, Sequence) and all(isinstance(row, Mapping) for row in data):
         frame = pd.DataFrame(list(data), dtype=object)
     else:
-        raise InputError(f"data is a {kind}: give a name, a data frame, a list of dicts, or a datasets.Dataset")
+        raise InputError(f"data is a {kind}: give a name or path, a data frame, a list of dicts, or a datasets.Dataset")
     return f"{kind} of {len(frame)} rows", frame
 
 

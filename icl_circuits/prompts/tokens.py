@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from icl_circuits.errors import InputError
+from icl_circuits.prompts.cells import plain, shown
 
 Batch = TypeVar("Batch", bound="TokenBatch")
 
@@ -29,6 +30,8 @@ class TokenBatch:
     foil: Int[Tensor, " batch"] | None = None
     """Vocabulary id of the wrong answer that the right one is compared with; None: none is given."""
     texts: tuple[str, ...]
+    """The prompts as given, without a BOS token and without the tokens that answer and foil share, which `tokens` has
+    behind the text. Of prompts given as tokens, what the tokenizer makes of them, if there is one."""
 
     def __len__(self) -> int:
         return self.tokens.shape[0]
@@ -73,8 +76,19 @@ class TokenBatch:
             yield start, min(start + rows, len(self))
 
     def select(self: Batch, rows: Sequence[int]) -> Batch:
-        """The prompts `rows`, in that order, padded as they are."""
-        return replace(self, **self._of_rows(list(rows)))
+        """The prompts with the numbers `rows`, in that order, padded as they are.
+
+        Raises:
+            InputError: a mask of true and false, or a number that no prompt has.
+        """
+        chosen = [plain(row) for row in rows]
+        for row in chosen:
+            if isinstance(row, bool) or not isinstance(row, int) or not -len(self) <= row < len(self):
+                raise InputError(
+                    f"select: {shown(row)} is no prompt's number: give whole numbers 0..{len(self) - 1} (of a mask, "
+                    "mask.nonzero()[:, 0])"
+                )
+        return replace(self, **self._of_rows(cast(list[int], chosen)))
 
     def _of_rows(self, rows: list[int]) -> dict[str, Any]:
         """The fields that have a row a prompt, of some prompts."""

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from icl_circuits.models import LensModel, readout, require_identities
 from icl_circuits.progress import tracked
-from icl_circuits.prompts import PromptBatch, TokenBatch
+from icl_circuits.prompts import PromptBatch, TokenBatch, require_labels
 from icl_circuits.residual import Capture, Head, Moves, answer_logits, by_source, final_state, require_some_heads
 from icl_circuits.stats import bootstrap_mean
 
@@ -139,10 +139,11 @@ def label_features(model: LensModel, batch: PromptBatch, heads: Sequence[Head]) 
     """What the value-output vectors of `heads` hold of each label at every source position.
 
     Raises:
-        InputError: a head that does not exist.
+        InputError: a head that does not exist, or prompts that `encode` did not make.
         Unfit: z is not attention times values, heads do not add up to `attn_out`, or norm and unembedding do not make
             the logits.
     """
+    require_labels(batch, "whose features these are")
     heads = require_some_heads(model, heads)
     require_identities(model, batch.tokens, batch.last, "values", "heads", "readout")
     out = readout(model)

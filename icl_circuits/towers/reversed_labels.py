@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from icl_circuits.errors import Unfit
 from icl_circuits.heads import Answers, answer
 from icl_circuits.models import LensModel
-from icl_circuits.prompts import PromptBatch, encode, reverse_labels
+from icl_circuits.prompts import PromptBatch, encode, require_labels, reverse_labels
 from icl_circuits.residual import Head
 from icl_circuits.stats import Interval, relative_change
 from icl_circuits.towers.ov import LabelFeatures, label_features, mean_where, split_change
@@ -117,9 +117,10 @@ def reversal(model: LensModel, batch: PromptBatch, heads: Sequence[Head]) -> Rev
     Of each pair, the one whose right label is the first (foo) counts as the original.
 
     Raises:
-        InputError: a head that does not exist.
+        InputError: a head that does not exist, or prompts that `encode` did not make.
         Unfit: labels other than two.
     """
+    require_labels(batch, "to reverse")
     if len(batch.labels) != 2:
         raise Unfit(f"labels {', '.join(batch.labels)!r}: a reversal exchanges two labels, so give two")
     pairs = [(p, reverse_labels(p)) if p.gold == 0 else (reverse_labels(p), p) for p in batch.prompts]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from icl_circuits.errors import InputError
 from icl_circuits.models import LensModel, Place, has_mlp, readout, require_identities
-from icl_circuits.prompts import PromptBatch
+from icl_circuits.prompts import PromptBatch, require_labels
 from icl_circuits.residual import Capture, Head, answer_logits, final_state, require_some_heads
 from icl_circuits.towers.ov import value_outputs
 
@@ -34,9 +34,10 @@ def tower_tokens(
         One row a head, kind and position: the token there, attention to it, `top` and `bottom`, tuples of token texts.
 
     Raises:
-        InputError: a head or a prompt that does not exist.
+        InputError: a head or a prompt that does not exist, or prompts that `encode` did not make.
         Unfit: an identity fails that this rests on (`require_identities`).
     """
+    require_labels(batch, "to show the tokens at")
     heads = require_some_heads(model, heads)
     if not 0 <= prompt < len(batch):
         raise InputError(f"prompt {prompt} does not exist: there are prompts 0..{len(batch) - 1}")

@@ -1,0 +1,80 @@
+"""Single values as people give them: is one missing, is one text, and how a message shows it."""
+
+import math
+import re
+from reprlib import Repr
+from typing import Any
+
+import pandas as pd
+
+from icl_circuits.errors import InputError
+
+_SHORT = Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it, never longer than about 60 characters."""
+    try:
+        return _SHORT.repr(value)
+    except ValueError:  # Python writes no number of more than 4300 digits
+        return f"{type(value).__name__} of more than 4300 digits"
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a value stands for none: `None`, NaN, `pd.NA`, `pd.NaT`."""
+    return pd.api.types.is_scalar(value) and bool(pd.isna(value))
+
+
+def plain(value: object) -> object:
+    """A number out of a tensor or array as Python's own; other values as they are."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def text_of(value: object, where: str) -> str:
+    """A value as text: words, or a number as it is written; empty where it is missing.
+
+    Raises:
+        InputError: what is no text (lists, dicts, true and false, bytes, dates), or text that no tokenizer reads.
+    """
+    value = plain(value)
+    if is_missing(value):
+        return ""
+    if isinstance(value, str):
+        require_characters(value, where)
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
+        raise InputError(f"{where}: {shown(value)} is {_kind(value)}, no text: write it as text")
+    return str(value)
+
+
+def class_of(value: object, where: str) -> str:
+    """A value as the name of a class: text, true or false, or a number. `1` and `1.0` are the class `1`.
+
+    Raises:
+        InputError: whatever else.
+    """
+    value = plain(value)
+    name = str(value) if isinstance(value, bool) else text_of(value, where).strip()
+    return re.sub(r"^([+-]?\d+)\.0+$", r"\1", name)
+
+
+def require_characters(text: str, where: str) -> None:
+    """Raise `InputError` where a text holds half of a surrogate pair, which no tokenizer reads."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{where}: {shown(text)} holds {text[error.start]!r}, half of a character (a lone surrogate): save the "
+            "data again with whole characters, or leave the row out"
+        ) from None
+
+
+def _is_finite(value: int | float) -> bool:
+    """Whether a number can be written; one too large to be a float can, up to Python's 4300 digits."""
+    return abs(value) < 10**4300 if isinstance(value, int) else math.isfinite(value)
+
+
+def _kind(value: object) -> str:
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
