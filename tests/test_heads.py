@@ -2,13 +2,11 @@
 
 import dataclasses
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import transformers
 from planted import GAIN, VOCABULARY, planted_rows
 
 from icl_circuits.errors import InputError
@@ -289,17 +287,6 @@ def test_zero_shot_prompts_are_scored(model: LensModel, words: Any) -> None:
     batch = encode(model, sample_prompts(words, 3, shots=0))
     assert batch.label_positions.shape == (3, 0)
     assert np.isfinite(log_prob_increase(model, batch).heads).all()
-
-
-def test_models_that_scale_their_logits_are_refused(tmp_path: Path, words: Any) -> None:
-    from conftest import save_model, save_tokenizer
-
-    sizes = {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 2, "intermediate_size": 64}
-    config = transformers.GraniteConfig(vocab_size=save_tokenizer(tmp_path), logits_scaling=8.0, **sizes)
-    save_model(tmp_path, config)
-    model = load_model(str(tmp_path), backend="bridge", device="cpu")
-    with pytest.raises(InputError, match="does not make its logits from norm and unembedding alone"):
-        log_prob_increase(model, encode(model, sample_prompts(words, 2, shots=1)))
 
 
 def test_positions_to_frame(planted: LensModel, planted_batch: PromptBatch) -> None:

@@ -87,6 +87,8 @@ def test_both_classes_tell_the_same_facts(folders: dict[str, Path], name: str) -
     assert is_parallel(hooked) == is_parallel(bridge) == (name in ("neox", "gptj"))
     for layer in range(3):
         for field, value in vars(attention_weights(hooked, layer)).items():
+            if field == "outlet":
+                continue
             torch.testing.assert_close(getattr(attention_weights(bridge, layer), field), value, msg=field)
 
     def facts(model: LensModel) -> dict[str, object]:

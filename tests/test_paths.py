@@ -1,13 +1,15 @@
 """Path patching equals three passes of plain hooks, edge by edge; attribution equals gradient times difference."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import loaded
-from test_engine import SPECIAL, special, twin_of
+from architectures import tiny_config
+from conftest import loaded, save_model, save_tokenizer
+from test_engine import twin_of
 from torch import Tensor
 
 from icl_circuits.errors import InputError
@@ -128,6 +130,32 @@ def test_every_edge_equals_three_passes(
     assert moved > (0 if positions == "all" or replacement == "run" else 1e-3)
 
 
+@pytest.mark.parametrize("kind", ["direct", "through_mlps"])
+@pytest.mark.parametrize("name", ["Gemma2ForCausalLM", "Olmo2ForCausalLM", "GraniteForCausalLM"])
+def test_paths_lead_through_post_norms_and_multipliers(tmp_path: Path, words: Rows, name: str, kind: Any) -> None:
+    """A head's change goes through the post-norm as it is, not as if the norm were linear."""
+    save_model(tmp_path, tiny_config(name, save_tokenizer(tmp_path)))
+    model = loaded(tmp_path, "bridge")
+    clean, corrupted = twin_of(model, words)
+    receivers = [Head(2, 1), Head(3, 0)]
+    found = path_patch(
+        model,
+        clean,
+        senders=SENDERS,
+        receivers=receivers,
+        logits=True,
+        positions="all",
+        replacement=Interchange(corrupted),
+        kind=kind,
+    )
+    plain = Plain(model, clean, corrupted, torch.arange(clean.tokens.shape[1]).repeat(len(clean), 1))
+    for edge, values in zip(found.edges, found.values, strict=True):
+        logits, _ = plain.edge(edge, kind)
+        expected = difference(logits, clean).numpy()
+        np.testing.assert_allclose(values, expected, atol=1e-4 * found.logit_scale, err_msg=str(edge))
+    assert np.abs(found.effect).max() > 1e-3
+
+
 def _require_effects_on_the_receiver(
     model: LensModel, batch: PromptBatch, plain: Plain, found: Paths, i: int, seen: dict[str, Tensor]
 ) -> None:
@@ -230,7 +258,7 @@ def test_paths_in_small_budgets_and_frames(gpt2: LensModel, words: Rows) -> None
     assert frame.loc[frame["receiver"] == "logits", "score"].isna().all()
 
 
-def test_what_has_no_paths_is_named(gpt2: LensModel, words: Rows, tmp_path: Any) -> None:
+def test_what_has_no_paths_is_named(gpt2: LensModel, words: Rows) -> None:
     batch = encode(gpt2, sample_prompts(words, 3, shots=1))
     with pytest.raises(InputError, match="head L5H0 does not exist"):
         path_patch(gpt2, batch, senders=[Head(5, 0)])
@@ -239,10 +267,6 @@ def test_what_has_no_paths_is_named(gpt2: LensModel, words: Rows, tmp_path: Any)
     with pytest.raises(InputError, match="cannot be patched exactly: a hook is on"):  # noqa: SIM117
         with intervene(gpt2, ScaleScores((Head(0, 0),), 0.5)):
             path_patch(gpt2, batch)
-    config, more = SPECIAL["gemma2"]
-    gemma = loaded(special(tmp_path, config, **more), "bridge")
-    with pytest.raises(InputError, match=r"norms what its heads write \(a post-norm\)"):
-        path_patch(gemma, encode(gemma, sample_prompts(words, 3, shots=1)))
 
 
 def test_key_heads_of_grouped_attention_are_counted(folders: Any, words: Rows) -> None:

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from icl_circuits.errors import Unfit
+from icl_circuits.errors import InputError, Unfit
 from icl_circuits.interventions.positions import Positions
 from icl_circuits.interventions.scores import score_hooks
 from icl_circuits.models import (
@@ -24,9 +24,14 @@ from icl_circuits.models import (
     hook_name,
     hook_points,
     kv_head,
+    probe_tokens,
     read_block,
+    require_identities,
 )
 from icl_circuits.residual import Capture, Head, require_heads
+
+PROBED_POSITIONS = 64
+"""How long a prompt the equations are tried on where no prompts are at hand."""
 
 
 def position_places(model: LensModel, layer: int, n_pos: int) -> tuple[Block, tuple[Place, ...]]:
@@ -81,7 +86,8 @@ class WithoutPosition:
         """The hooks on `model` that do this.
 
         Raises:
-            Unfit: no position to take off, or scores that nothing reads.
+            Unfit: no position to take off, scores that nothing reads, or scores that the model makes in another way.
+            InputError: a head that does not exist; while the model runs, one that generates with a key-value cache.
         """
         require_heads(model, self.heads)
         blocks: dict[int, Block] = {}
@@ -89,10 +95,16 @@ class WithoutPosition:
         for layer in sorted({head.layer for head in self.heads}):
             blocks[layer], more = position_places(model, layer, 1)
             places += [("q", layer), ("k", layer), *more]
+        require_identities(model, *probe_tokens(model, PROBED_POSITIONS), "scores", "projections")
         seen = Capture(places)
 
         def changed(head: Head, scores: Float[Tensor, "batch pos src_pos"]) -> Float[Tensor, "batch pos src_pos"]:
             block, found = blocks[head.layer], seen.found
+            if scores.shape[-1] != found["k", head.layer].shape[1]:
+                raise InputError(
+                    "WithoutPosition compares a query with the keys of all positions, but a key-value cache shows the "
+                    "new ones alone: call generate with use_past_kv_cache=False"
+                )
             position = found.get(("pos_embed", 0)), found.get(("resid_pre", head.layer))
             q, k = (positionless(block, name, found[name, head.layer], *position) for name in ("q", "k"))
             content = block.scores(q[:, :, head.head], k[:, :, kv_head(model, head.head)])

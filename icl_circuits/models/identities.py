@@ -58,7 +58,7 @@ class _FailedError(Exception):
 def require_identities(
     model: LensModel, tokens: Int[Tensor, "batch pos"], last: Int[Tensor, " batch"], *identities: Identity
 ) -> None:
-    """Check identities on the longest prompt, unless that was done before on one as long.
+    """Check identities on the longest prompt, unless that was done before on one as long and without hooks.
 
     Args:
         model: the model, with whatever hooks are on it.
@@ -69,37 +69,39 @@ def require_identities(
     Raises:
         Unfit: one does not hold for this model. The message names it and the layer.
     """
-    longest = int(last.argmax())
-    tokens = tokens[longest, : int(last[longest]) + 1]
+    row = int(last.argmax())
+    n_pos = int(last[row]) + 1
+    if any(point.fwd_hooks for point in hook_points(model).values()):  # hooks, of this batch, make another model of it
+        _check(model, tokens, row, n_pos, list(identities))
+        return
     state = cast(Any, model).training, model.unembed.W_U.dtype, repr(vars(model.cfg))
     checked: dict[Any, int] = getattr(model, "icl_identities", {})
-    wanted = [name for name in identities if checked.get((name, state), 0) < len(tokens)]
-    if not wanted:
-        return
-    _check(model, tokens, wanted)
-    if not any(point.fwd_hooks for point in hook_points(model).values()):  # hooks make another model of it
-        cast(Any, model).icl_identities = checked | dict.fromkeys([(name, state) for name in wanted], len(tokens))
+    wanted = [name for name in identities if checked.get((name, state), 0) < n_pos]
+    if wanted:
+        _check(model, tokens[row : row + 1, :n_pos], 0, n_pos, wanted)
+        cast(Any, model).icl_identities = checked | dict.fromkeys([(name, state) for name in wanted], n_pos)
 
 
-def _check(model: LensModel, tokens: Int[Tensor, " pos"], wanted: list[Identity]) -> None:
-    """Run the prompt once and compare layer by layer, holding one layer's activations at a time."""
+def _check(model: LensModel, tokens: Int[Tensor, "batch pos"], row: int, n_pos: int, wanted: list[Identity]) -> None:
+    """Run prompts once and compare one of them layer by layer, holding one layer's activations at a time."""
     sites = dict.fromkeys(site for name in wanted for site in SITES[name] if site != "mlp_out" or has_mlp(model))
     checks = [name for name in wanted if name in CHECKS]
     seen: Seen = {}
 
     def keep(site: ReadSite, layer: int) -> HookPair:
         def read(activation: Tensor, hook: object) -> None:
-            seen[site] = at_least_float32(activation.detach()[0])
+            of_prompt = activation.detach()[row]
+            seen[site] = at_least_float32(of_prompt[:, :n_pos, :n_pos] if site == "pattern" else of_prompt[:n_pos])
 
         return hook_name(site, layer), read
 
     def compare(layer: int) -> HookPair:
         def read(resid_post: Tensor, hook: object) -> None:
-            seen["resid_post"] = at_least_float32(resid_post.detach()[0])
+            seen["resid_post"] = at_least_float32(resid_post.detach()[row, :n_pos])
             for name in checks:
                 with _naming(model, name, f"layer {layer}"):
                     for site in SITES[name]:
-                        _require_shape(model, site, seen.get(site), len(tokens))
+                        _require_shape(model, site, seen.get(site), n_pos)
                     CHECKS[name](model, layer, seen)
             left = seen["resid_post"]
             seen.clear()
@@ -111,7 +113,7 @@ def _check(model: LensModel, tokens: Int[Tensor, " pos"], wanted: list[Identity]
     for layer in range(model.cfg.n_layers):
         pairs += [keep(site, layer) for site in sites] + [compare(layer)]
     with attached(model, pairs):
-        logits = at_least_float32(model(tokens[None])[0, -1])
+        logits = at_least_float32(model(tokens)[row, n_pos - 1])
     if "readout" in wanted:
         with _naming(model, "readout", "the last position"):
             _readout(model, seen, logits)

@@ -13,7 +13,7 @@ from icl_circuits.prompts.cells import is_missing, plain, require_characters, sh
 
 Texts: TypeAlias = Sequence[str] | Sequence[Sequence[int]] | Int[Tensor, "_ _"] | np.ndarray | pd.Series
 """Prompts as strings, or as tokens: a list of ids for each prompt, or a tensor of prompts that are equally long."""
-Answers: TypeAlias = Sequence[str] | Sequence[int] | Int[Tensor, " _"] | np.ndarray | pd.Series
+AnswerWords: TypeAlias = Sequence[str] | Sequence[int] | Int[Tensor, " _"] | np.ndarray | pd.Series
 """An answer for each prompt: a word as it follows the prompt, its leading space included, or a vocabulary id."""
 
 Prompts: TypeAlias = list[str] | list[list[int]]

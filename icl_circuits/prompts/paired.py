@@ -12,7 +12,7 @@ from icl_circuits.models import LensModel, device_of
 from icl_circuits.prompts.apart import Apart, tell_apart
 from icl_circuits.prompts.batch import bos_of, ids_of, require_context
 from icl_circuits.prompts.cells import is_missing, plain, shown
-from icl_circuits.prompts.given import Prompts, Texts, answers_of, listed, prompts_of
+from icl_circuits.prompts.given import AnswerWords, Prompts, Texts, answers_of, listed, prompts_of
 from icl_circuits.prompts.tokens import TokenBatch, padded
 
 COLUMNS = {"clean": "clean", "corrupted": "corrupted", "answers": "correct", "foils": "incorrect"}
