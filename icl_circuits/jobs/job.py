@@ -43,6 +43,8 @@ class ModelSpec:
     """Of the model's weights."""
     device: str | None = None
     """Default: the one TransformerLens chooses."""
+    n_ctx: int | None = None
+    """Tokens that a HookedTransformer reads at most. Default: the model's, capped by TransformerLens."""
 
 
 @Parameter(name="*")

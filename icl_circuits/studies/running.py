@@ -32,7 +32,14 @@ def load_spec(spec: ModelSpec) -> LensModel:
         InputError: whatever `load_model` raises.
     """
     dtype = getattr(torch, spec.dtype)
-    return load_model(spec.model, backend=spec.backend, revision=spec.revision, dtype=dtype, device=spec.device)
+    return load_model(
+        spec.model,
+        backend=spec.backend,
+        revision=spec.revision,
+        dtype=dtype,
+        device=spec.device,
+        n_ctx=spec.n_ctx,
+    )
 
 
 def load_data(spec: DataSpec) -> Rows:
