@@ -22,3 +22,9 @@ def require_one_of(value: object, choices: Sequence[str], what: str) -> None:
     """Raise `InputError` unless `value` is one of `choices`."""
     if value not in choices:
         raise InputError(f"{what} {value!r} is unknown: use one of {', '.join(choices)}")
+
+
+def in_one_line(error: Exception) -> str:
+    """The kind of an error and its words, in one line of at most 160 characters."""
+    line = " ".join(f"{type(error).__name__}: {error}".split())
+    return line if len(line) <= 160 else line[:157] + "..."

@@ -135,7 +135,8 @@ def read_block(model: LensModel, layer: int, n_pos: int) -> Block:
     """
     try:
         return _read_block(model, layer, n_pos)
-    except (AttributeError, NotImplementedError) as error:  # multi-head latent attention has no W_K, for one
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError, NotImplementedError) as error:
+        # multi-head latent attention has no W_K, for one; Gemma 4's layers have heads of different sizes
         raise NotAlgebraError(f"layer {layer} lacks a part that the engine needs ({error})") from error
 
 
@@ -256,6 +257,8 @@ def _mlp(module: Any, act_fn: str) -> Callable[[Tensor], Tensor]:
 
     TransformerLens writes that activation out in eight passes over memory; torch has it as one kernel.
     """
+    if getattr(module, "name", "") is None:  # OPT's matrices lie in the layer itself
+        raise NotAlgebraError("its MLP is no module of its own")
     if act_fn not in TANH_GELUS or type(module).__name__ != "MLP":
         return cast("Callable[[Tensor], Tensor]", module)
 

@@ -14,7 +14,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from icl_circuits.errors import InputError
+from icl_circuits.errors import InputError, in_one_line
 from icl_circuits.models.fidelity import max_positions
 from icl_circuits.models.lens import LensModel, Processing, hooked_transformer_class
 
@@ -93,7 +93,7 @@ def to_hooked(
         raise
     except Exception as error:  # a conversion meets a configuration that nobody thought of in many ways
         raise InputError(
-            f"HookedTransformer has no conversion for {architecture} of this shape ({_short(error)}): use "
+            f"HookedTransformer has no conversion for {architecture} of this shape ({in_one_line(error)}): use "
             "backend='bridge'"
         ) from error
     with _quiet():
@@ -103,12 +103,6 @@ def to_hooked(
             model.tokenizer = tokenizer
         model.to(device)
     return cast(LensModel, model)
-
-
-def _short(error: Exception) -> str:
-    """An error in one line of at most 120 characters."""
-    line = " ".join(str(error).split())
-    return f"{type(error).__name__}: {line if len(line) <= 120 else line[:117] + '...'}"
 
 
 def _converted(loading: Any, hf_model: Any, n_ctx: int | None, **options: Any) -> tuple[Any, dict[str, Tensor]]:
@@ -160,7 +154,7 @@ def to_bridge(
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # an adapter meets a configuration that nobody thought of in many ways
-        raise InputError(f"TransformerBridge cannot load {type(hf_model).__name__} ({_short(error)})") from error
+        raise InputError(f"TransformerBridge cannot load {type(hf_model).__name__} ({in_one_line(error)})") from error
     return cast(LensModel, model)
 
 

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from icl_circuits.errors import InputError
+from icl_circuits.errors import InputError, in_one_line
 from icl_circuits.models.hooks import attached
 from icl_circuits.models.lens import LensModel, device_of
 from icl_circuits.models.precision import identity_tolerance
@@ -70,7 +70,14 @@ def require_same(model: LensModel, expected: Reference, name: str) -> None:
     """Raise `InputError` where the model does not compute what Hugging Face does, or sees what comes later."""
     if not torch.isfinite(expected.log_probs).all():
         raise InputError(f"model {name!r} gives NaN or infinite logits: its weights are corrupt or dtype is too narrow")
-    found = _log_probs(model, expected.tokens, expected.kept)[:, : expected.log_probs.shape[-1]]
+    try:
+        found = _log_probs(model, expected.tokens, expected.kept)[:, : expected.log_probs.shape[-1]]
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a class that was put together wrongly stops anywhere
+        raise InputError(
+            f"{type(model).__name__} of {name!r} cannot run ({in_one_line(error)}): try the other backend"
+        ) from error
     limit = identity_tolerance(model.unembed.W_U.dtype) * expected.log_probs.abs().max().item()
     difference = (found - expected.log_probs).abs().max().item()
     if not difference <= limit:
