@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,13 @@ from recording import RECORDED, differences
 from safetensors.numpy import load_file, save_file
 
 from icl_circuits import cli
+from icl_circuits.heads import answer
 from icl_circuits.jobs import DataSpec, Job, ModelSpec, Settings
+from icl_circuits.models import load_model
 from icl_circuits.models.lens import hooked_transformer_class
+from icl_circuits.prompts import load_rows
 from icl_circuits.report import Results, write_results
-from icl_circuits.studies import Outcome, load_results
+from icl_circuits.studies import Outcome, begin, load_results, sample_job
 
 TOWER_KEYS = {
     "qk_auc", "qk_auc_shuffled", "qk_auc_without_position", "qk_auc_grouped_order", "ov_logit_minus",
@@ -274,6 +278,27 @@ def test_circuit_command(run: Any, folders: dict[str, Path], tmp_path: Path) -> 
     assert {file.name for file in tmp_path.iterdir()} == {"new", "f", "hostile.csv"}
 
 
+def test_labels_of_several_tokens(run: Any, folders: dict[str, Path], tmp_path: Path) -> None:
+    """From a file of another encoding and delimiter; what scores the first token alone is left out, and said."""
+    rows = [f"caf\u00e9 {kind}{i}\t{kind}" for kind in ("x", "y") for i in range(12)]
+    (tmp_path / "d.csv").write_bytes("\n".join(["text\tlabel", *rows]).encode("latin-1"))
+    data = ("--data", "d.csv", "--encoding", "latin-1", "--delimiter", "\\t", "--label-score", "whole")
+    code, out, err = run("report", "--model", str(folders["gpt2"]), *data, "--labels", "foo cat,0 1", *SMALL)
+    assert (code, err.count("error")) == (0, 0), err
+    assert "Left out: biases cannot score labels of several tokens whole" in out
+    results = json.loads((tmp_path / "icl-report" / "results.json").read_text())
+    assert results["provenance"]["label_score"] == "whole"
+    assert "caf\u00e9" in results["prompts"]["selection"][0]["text"]
+    found = load_results(tmp_path / "icl-report").values
+    model = load_model(str(folders["gpt2"]), device="cpu")
+    read = load_rows(tmp_path / "d.csv", encoding="latin-1", delimiter="\t")
+    settings = Settings(("foo cat", "0 1"), shots=2, prompts=6, heads=2)
+    batch = begin(model, sample_job(read, settings, "whole")).evaluation
+    expected = answer(model, batch).log_prob
+    np.testing.assert_allclose(found["groups"].base.answers.log_prob, expected, atol=1e-5)
+    assert (np.abs(expected - answer(model, replace(batch, label_score="first")).log_prob) > 0.1).all()
+
+
 def test_heads_command(run: Any, folders: dict[str, Path], tmp_path: Path) -> None:
     code, out, _ = run("heads", "--model", str(folders["gptj"]), *SMALL)
     assert code == 0
@@ -345,8 +370,12 @@ def test_using_the_package_warns_of_nothing_and_draws_nothing() -> None:
         (("--data", "EMPTY"), "has no rows"),
         (("--data", "ONE"), "one class only"),
         (("--data", "GOOD", "--shots", "7"), "7 shots and a query need 8"),
-        (("--labels", "foo,foobar"), "start with the same token"),
-        (("--labels", "foo,extraordinary"), "choose a word of one token"),
+        (("--labels", "foo,foobar"), "no token tells label 'foo' from label 'foobar': choose another word"),
+        (("--separator", " bar "), "separator ' bar ' is one of the labels"),
+        (("--data", "GOOD", "--encoding", "utf-9"), "encoding 'utf-9' is unknown"),
+        (("--data", "GOOD", "--delimiter", "::"), "delimiter '::': give one character"),
+        (("--data", "GOOD", "--delimiter", "\\t"), "no column 'text': its columns are text,label"),
+        (("--encoding", "latin-1"), "only files have an encoding"),
         (("--labels", "foo"), "at least two different words"),
         (("--shots", "19"), "reads at most 256"),
         (("--heads", "7"), "select at most 6"),
@@ -411,11 +440,20 @@ def test_options_become_a_job(run: Any, monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setattr("icl_circuits.studies.run_job", no_run)
     assert run("report")[0] == 0
     options = ("--labels", "foo, bar,baz", "--separator", r"-\n\t", "--shots", "2", "--shots", "3", "--force")
-    assert run("towers", *options, "--dtype", "float64", "--data", "x.csv", "--out", "r", "--seed", "-1")[0] == 0
+    data = ("--data", "x.csv", "--encoding", "cp1252", "--delimiter", r"\t", "--label-score", "whole")
+    assert run("towers", *options, *data, "--dtype", "float64", "--out", "r", "--seed", "-1")[0] == 0
     settings = Settings(("foo", "bar", "baz"), shots=3, seed=-1, separator="-\n\t")
     assert asked == [
         (Job(), Path("icl-report"), False),
-        (Job(ModelSpec(dtype="float64"), DataSpec("x.csv"), settings), Path("r"), True),
+        (
+            Job(
+                ModelSpec(dtype="float64"),
+                DataSpec("x.csv", encoding="cp1252", delimiter="\t", label_score="whole"),
+                settings,
+            ),
+            Path("r"),
+            True,
+        ),
     ]
 
 

@@ -158,13 +158,13 @@ def test_bad_pairs_are_named(gpt2: LensModel, change: dict[str, Any], message: s
 
 def test_bad_files_are_named(gpt2: LensModel, tmp_path: Path) -> None:
     (tmp_path / "empty.csv").touch()
-    (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00clean")
+    (tmp_path / "binary.csv").write_bytes(b"\xff\xfec\x00l")
     (tmp_path / "other.csv").write_text("clean,corrupted,label\na,b,c\n")
     (tmp_path / "ids.csv").write_text("clean,corrupted,correct_idx\na,b,c\n")
     for name, message in (
         ("none.csv", "does not exist"),
-        ("empty.csv", "cannot be read as CSV"),
-        ("binary.csv", "cannot be read as CSV"),
+        ("empty.csv", "is empty: its first line must name the columns"),
+        ("binary.csv", "line 1: byte 0x6c is not utf-16"),
         ("other.csv", "no column 'correct' for answers: theirs are clean, corrupted, label"),
         ("ids.csv", "row 0: 'c' is no vocabulary id"),
     ):

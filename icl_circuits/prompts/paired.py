@@ -12,6 +12,7 @@ from icl_circuits.models import LensModel, device_of
 from icl_circuits.prompts.apart import Apart, tell_apart
 from icl_circuits.prompts.batch import bos_of, ids_of, require_context
 from icl_circuits.prompts.cells import is_missing, plain, shown
+from icl_circuits.prompts.files import path_of, read_csv
 from icl_circuits.prompts.given import AnswerWords, Prompts, Texts, answers_of, listed, prompts_of
 from icl_circuits.prompts.tokens import TokenBatch, padded
 
@@ -37,6 +38,8 @@ def pairs(
     answers: AnswerWords | str | None = None,
     foils: AnswerWords | str | None = None,
     prepend_bos: bool | None = None,
+    encoding: str | None = None,
+    delimiter: str | None = None,
 ) -> Pairs:
     """Clean and corrupted prompts as two batches, row by row partners: IOI, greater-than, facts.
 
@@ -57,6 +60,8 @@ def pairs(
             needs them.
         prepend_bos: default: as the model's own tokenizer does; a model of yours follows its
             `cfg.default_prepend_bos`. Tokens are taken as they are.
+        encoding: of a file, as for `load_rows`.
+        delimiter: of a file, as for `load_rows`.
 
     Raises:
         InputError: a missing file or column, a column that stands there twice, other numbers of prompts, partners,
@@ -64,7 +69,7 @@ def pairs(
     """
     given: dict[str, Any] = {"clean": clean, "corrupted": corrupted, "answers": answers, "foils": foils}
     if data is not None:
-        given = _from_table(_read_table(data), given)
+        given = _from_table(_read_table(data, encoding, delimiter), given)
     for name in ("clean", "corrupted", "answers"):
         if given[name] is None or isinstance(given[name], str):
             raise InputError(f"pairs need {name}: give a list of them, or a file or data frame as data")
@@ -170,17 +175,12 @@ def _require_vocabulary(model: LensModel, ids: Sequence[int], where: str) -> Non
         )
 
 
-def _read_table(data: str | Path | pd.DataFrame) -> pd.DataFrame:
+def _read_table(data: str | Path | pd.DataFrame, encoding: str | None, delimiter: str | None) -> pd.DataFrame:
     if isinstance(data, pd.DataFrame):
         return data
     if not isinstance(data, str | Path):
         raise InputError(f"pairs data is a {type(data).__name__}: give a CSV file or a data frame, or name the columns")
-    try:
-        return pd.read_csv(data, dtype=str, keep_default_na=False)
-    except FileNotFoundError:
-        raise InputError(f"pairs file {str(data)!r} does not exist") from None
-    except (ValueError, OSError) as error:  # the errors of pandas' parser and UTF-8 decoding are ValueErrors
-        raise InputError(f"pairs file {str(data)!r} cannot be read as CSV: {error}") from error
+    return read_csv(path_of(data), encoding, delimiter)
 
 
 def _from_table(table: pd.DataFrame, given: dict[str, Any]) -> dict[str, Any]:

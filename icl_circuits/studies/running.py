@@ -48,7 +48,13 @@ def load_data(spec: DataSpec) -> Rows:
     Raises:
         InputError: whatever `load_rows` raises.
     """
-    return load_rows(spec.data, text_column=spec.text_column, label_column=spec.label_column)
+    return load_rows(
+        spec.data,
+        text_column=spec.text_column,
+        label_column=spec.label_column,
+        encoding=spec.encoding,
+        delimiter=spec.delimiter,
+    )
 
 
 def run_studies(begun: Begun, studies: Sequence[Study]) -> Outcome:
@@ -82,7 +88,7 @@ def run_job(job: Job, studies: Sequence[Study], out: Path, *, force: bool = Fals
     Raises:
         InputError: bad input of any kind; nothing is written then.
     """
-    prompts = sample_job(load_data(job.data), job.settings)
+    prompts = sample_job(load_data(job.data), job.settings, job.data.label_score)
     with new_folder(out, force=force) as folder:
         begun = begin(load_spec(job.model), prompts)
         outcome = run_studies(begun, studies)
