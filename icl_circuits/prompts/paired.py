@@ -90,8 +90,8 @@ def token_batch(
 ) -> TokenBatch:
     """Prompts with their answers, as a batch that sweeps, paths, attribution and metrics take.
 
-    The last position predicts one token of an answer: the first in which it and its foil differ, or, without a foil, the
-    first that is not space alone. The tokens before that one join the prompt.
+    The last position predicts one token of an answer: the first in which it and its foil differ, or, without a foil,
+    the first that is not space alone. The tokens before that one join the prompt.
 
     Args:
         model: any TransformerLens model. Strings need its tokenizer; tokens need none.
