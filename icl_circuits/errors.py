@@ -1,6 +1,7 @@
 """The error that bad input raises, and its one kind that a report goes on after."""
 
 from collections.abc import Sequence
+from typing import SupportsIndex
 
 
 class InputError(ValueError):
@@ -16,6 +17,12 @@ class Unfit(InputError):  # noqa: N818
 
     Several studies in one report go on without the one that raises it, and say what was left out and why.
     """
+
+
+def require_whole(value: object, least: int, problem: str) -> None:
+    """Raise `InputError(problem)` unless `value` is a whole number, `least` or more."""
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex) or value.__index__() < least:
+        raise InputError(problem)
 
 
 def require_one_of(value: object, choices: Sequence[str], what: str) -> None:

@@ -7,17 +7,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from icl_circuits.errors import InputError
+from icl_circuits.errors import require_whole
 
 
 def generator(*seed: int) -> np.random.Generator:
     """A random generator for a seed and, after it, the numbers that tell its uses apart.
 
     Raises:
-        InputError: a negative number.
+        InputError: a negative number, or one that is not whole.
     """
-    if min(seed) < 0:
-        raise InputError(f"seed is {min(seed)}: give 0 or more")
+    for number in seed:
+        require_whole(number, 0, f"seed is {number}: give a whole number, 0 or more")
     return np.random.default_rng(seed)
 
 

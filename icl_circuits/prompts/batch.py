@@ -158,10 +158,12 @@ def encode(
 
 def _require_alike(prompts: Sequence[Prompt]) -> None:
     """Raise `InputError` unless the prompts can stand in one batch."""
+    if not isinstance(prompts, Sequence) or not all(isinstance(prompt, Prompt) for prompt in prompts):
+        raise InputError(f"prompts are {shown(prompts)}: give a list of Prompts, as sample_prompts makes them")
     if not prompts:
         raise InputError("no prompts to encode: give one or more")
     labels, n_demos = prompts[0].labels, len(prompts[0].demos)
-    if len(labels) < 2 or not all(labels):
+    if len(labels) < 2 or not all(isinstance(label, str) and label for label in labels):
         raise InputError(f"labels {labels}: give at least two words")
     for number, prompt in enumerate(prompts):
         if prompt.labels != labels or len(prompt.demos) != n_demos:

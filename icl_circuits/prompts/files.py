@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from icl_circuits.errors import InputError
+from icl_circuits.prompts.cells import kind, named
 
 MARKS = {  # UTF-32's begins with UTF-16's
     b"\xff\xfe\x00\x00": "utf-32", b"\x00\x00\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16",
@@ -54,9 +55,10 @@ def read_csv(path: Path, encoding: str | None, delimiter: str | None) -> pd.Data
     found = []
     for line, row in rows:
         if len(row) != len(header):
+            cells = "1 cell" if len(row) == 1 else f"{len(row)} cells"
             raise InputError(
-                f"file {str(path)!r}, line {line}: {len(row)} cells, but the header names {len(header)} columns "
-                f"({', '.join(header)}): put texts that hold the delimiter in double quotes"
+                f"file {str(path)!r}, line {line}: {cells}, but the header names {len(header)} columns "
+                f"({named(header)}): put texts that hold the delimiter in double quotes"
             )
         found.append(row)
     return pd.DataFrame(found, columns=pd.Index(header), dtype=object)
@@ -97,14 +99,14 @@ def _read(path: Path, encoding: str | None) -> str:
         raise InputError(f"file {str(path)!r} cannot be read: {_reason(error)}") from None
     found = next((name for mark, name in MARKS.items() if data.startswith(mark)), "utf-8")
     try:
-        text = data.decode(encoding or found)
+        text = data.decode(found if encoding is None else encoding)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise InputError(
             f"file {str(path)!r}, line {line}: byte 0x{data[error.start]:02x} is not {encoding or found}: save the "
             "file as UTF-8, or give its encoding (latin-1, cp1252, utf-16)"
         ) from None
-    except (LookupError, ValueError):
+    except (LookupError, ValueError, TypeError):
         raise InputError(
             f"encoding {encoding!r} is unknown: use utf-8, utf-16, latin-1 or another of Python's"
         ) from None
@@ -118,7 +120,7 @@ def _read(path: Path, encoding: str | None) -> str:
 
 def _delimiter(path: Path, text: str, given: str | None) -> str:
     if given is not None:
-        if len(given) != 1 or given in '"\r\n':
+        if not isinstance(given, str) or len(given) != 1 or given in '"\r\n':
             raise InputError(f"delimiter {given!r}: give one character, such as a comma, a semicolon or a tab")
         return given
     if kind_of(path) == ".tsv":
@@ -149,8 +151,8 @@ def _json_object(path: Path, number: int, line: str) -> dict[str, Any]:
     except ValueError as error:
         raise InputError(f"{where} cannot be read as JSON ({error}): write one object a line") from None
     if not isinstance(found, dict):
-        kind = "null" if found is None else f"a {type(found).__name__}"
-        raise InputError(f"{where} holds {kind}, no object: write each row as {{...}} on a line of its own")
+        held = "null" if found is None else kind(found)
+        raise InputError(f"{where} holds {held}, no object: write each row as {{...}} on a line of its own")
     return found
 
 

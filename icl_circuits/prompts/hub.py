@@ -2,6 +2,7 @@
 
 import importlib.util
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import pandas as pd
@@ -42,7 +43,7 @@ def read_hub(given: str) -> pd.DataFrame:
     Raises:
         InputError: no such data set, configuration or split, or no network; it says which there are.
     """
-    what = f"data '{HUB_PREFIX}{given}'"
+    what = f"data {HUB_PREFIX + given!r}"
     if importlib.util.find_spec("datasets") is None:
         raise InputError(f"{what} needs the datasets package: run `pip install 'icl_circuits[data]'`")
     from datasets import load_dataset
@@ -76,7 +77,7 @@ def _taken_apart(given: str, what: str) -> HubName:
         if folder.is_dir():
             return HubName(str(folder), None, name_split)
     folder = path_of(whole)
-    if (folder.parent / "README.md").is_file():  # which names a data set's configurations
+    if "/" in whole and _names_configurations(folder.parent / "README.md"):
         return HubName(str(folder.parent), folder.name, split)
     if whole.startswith((".", "/", "~")) or whole.count("/") > 2:
         raise InputError(f"{what}: folder {whole!r} does not exist: check the path")
@@ -84,11 +85,17 @@ def _taken_apart(given: str, what: str) -> HubName:
     return HubName(path, config, split) if "/" in path else HubName(whole, None, split)
 
 
+def _names_configurations(card: Path) -> bool:
+    """Whether a file is a data set's card with configurations."""
+    return card.is_file() and "config_name:" in card.read_text(encoding="utf-8", errors="replace")
+
+
 def _cause(name: HubName, error: Exception) -> str:
     """What went wrong, and the way out of it."""
     from datasets import get_dataset_config_names, get_dataset_split_names
     from datasets.exceptions import DatasetNotFoundError
 
+    said = " ".join(str(error).split())[:300]
     if isinstance(error, DatasetNotFoundError):
         return f"{error} Check the name, owner and all; a configuration follows it, as in {HUB_PREFIX}owner/name/CONFIG"
     if isinstance(error, ConnectionError):
@@ -100,7 +107,7 @@ def _cause(name: HubName, error: Exception) -> str:
         splits = _names(get_dataset_split_names, name.path, name.config)
         if splits and name.split not in splits:
             return f"it has no split {name.split!r}, but {', '.join(splits)}: name one, as in ...@{splits[0]}"
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return f"{type(error).__name__}: {said}"
 
 
 def _names(ask: Callable[..., list[str]], *of: str | None) -> list[str]:

@@ -11,7 +11,7 @@ from icl_circuits.errors import InputError
 from icl_circuits.models import LensModel, device_of
 from icl_circuits.prompts.apart import Apart, tell_apart
 from icl_circuits.prompts.batch import bos_of, ids_of, require_context
-from icl_circuits.prompts.cells import is_missing, plain, shown
+from icl_circuits.prompts.cells import is_missing, kind, named, plain, shown
 from icl_circuits.prompts.files import path_of, read_csv
 from icl_circuits.prompts.given import AnswerWords, Prompts, Texts, answers_of, listed, prompts_of
 from icl_circuits.prompts.tokens import TokenBatch, padded
@@ -76,7 +76,7 @@ def pairs(
     columns = {name: listed(values, name) for name, values in given.items() if values is not None}
     if len({len(values) for values in columns.values()}) > 1 or not columns["clean"]:
         sizes = ", ".join(f"{len(values)} {name}" for name, values in columns.items())
-        raise InputError(f"pairs need one of each for every prompt, but there are {sizes}")
+        raise InputError(f"pairs need one of each for every prompt, but there are {sizes}: give as many of each")
     texts, partners = prompts_of(columns["clean"], "prompt"), prompts_of(columns["corrupted"], "corrupted prompt")
     told = _told_apart(model, texts, columns["answers"], columns.get("foils"))
     return Pairs(
@@ -95,8 +95,8 @@ def token_batch(
 ) -> TokenBatch:
     """Prompts with their answers, as a batch that sweeps, paths, attribution and metrics take.
 
-    An answer of several tokens is read by its first, which the last position predicts. Where it begins as its foil
-    does, it is read by the first token in which they differ. The tokens before that one join the prompt.
+    The last position predicts one token of an answer: the first in which it and its foil differ, or, without a foil,
+    the first that is not space alone. The tokens before that one join the prompt.
 
     Args:
         model: any TransformerLens model. Strings need its tokenizer; tokens need none.
@@ -120,9 +120,15 @@ def _told_apart(model: LensModel, texts: Prompts, answers: object, foils: object
     """Where each right answer and its foil, if any, differ behind their prompt."""
     right = _answer_tokens(model, texts, answers, "answer")
     if foils is None:
-        return [tell_apart([tokens], [name]) for name, tokens in right]
+        return [_behind_spaces(model, tokens) for _, tokens in right]
     both = zip(right, _answer_tokens(model, texts, foils, "foil"), strict=True)
     return [tell_apart([ours, theirs], [name, other]) for (name, ours), (other, theirs) in both]
+
+
+def _behind_spaces(model: LensModel, tokens: list[int]) -> Apart:
+    """An answer alone: tokens that are nothing but space join the prompt, and the next is predicted."""
+    first = next((i for i, token in enumerate(tokens[:-1]) if _decoded(model, [token]).strip()), len(tokens) - 1)
+    return Apart(tokens[:first], [tokens[first]])
 
 
 def _answer_tokens(model: LensModel, texts: Prompts, answers: object, what: str) -> list[tuple[str, list[int]]]:
@@ -179,7 +185,7 @@ def _read_table(data: str | Path | pd.DataFrame, encoding: str | None, delimiter
     if isinstance(data, pd.DataFrame):
         return data
     if not isinstance(data, str | Path):
-        raise InputError(f"pairs data is a {type(data).__name__}: give a CSV file or a data frame, or name the columns")
+        raise InputError(f"pairs data is {kind(data)}: give a CSV file or a data frame, or name the columns")
     return read_csv(path_of(data), encoding, delimiter)
 
 
@@ -195,7 +201,7 @@ def _from_table(table: pd.DataFrame, given: dict[str, Any]) -> dict[str, Any]:
         elif name == "foils" and wanted is None:
             found[name] = None
         else:
-            raise InputError(f"the pairs have no column {column!r} for {name}: theirs are {', '.join(map(str, table))}")
+            raise InputError(f"the pairs have no column {column!r} for {name}: theirs are {named(table)}")
     return found
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from icl_circuits.errors import InputError
-from icl_circuits.prompts.cells import class_of, text_of
+from icl_circuits.prompts.cells import class_of, kind, named, text_of
 from icl_circuits.prompts.files import kind_of, path_of, read_csv, read_jsonl
 from icl_circuits.prompts.hub import HUB_PREFIX, HubDataset, named_classes, read_hub
 from icl_circuits.stats import generator
@@ -90,7 +90,7 @@ def load_rows(
         found = list(frame.columns).count(column)
         if found != 1:
             problem = f"{found} columns" if found else "no column"
-            raise InputError(f"data {name!r} has {problem} {column!r}: its columns are {', '.join(map(str, frame))}")
+            raise InputError(f"data {name!r} has {problem} {column!r}: its columns are {named(frame)}")
     rows: list[Row] = []
     for number, (text, label) in enumerate(zip(frame[text_column], frame[label_column], strict=True)):
         where = f"data {name!r}, row {number} (from 0)"
@@ -132,7 +132,6 @@ def _named(name: str) -> pd.DataFrame:
 
 def _in_memory(data: Any) -> tuple[str, pd.DataFrame]:
     """What a data set in memory is called, and its rows."""
-    kind = type(data).__name__
     if isinstance(data, pd.DataFrame):
         frame = data
     elif isinstance(data, HubDataset):
@@ -140,5 +139,7 @@ def _in_memory(data: Any) -> tuple[str, pd.DataFrame]:
     elif isinstance(data, Sequence) and all(isinstance(row, Mapping) for row in data):
         frame = pd.DataFrame(list(data), dtype=object)
     else:
-        raise InputError(f"data is a {kind}: give a name or path, a data frame, a list of dicts, or a datasets.Dataset")
-    return f"{kind} of {len(frame)} rows", frame
+        raise InputError(
+            f"data is {kind(data)}: give a name or path, a data frame, a list of dicts, or a datasets.Dataset"
+        )
+    return f"{type(data).__name__} of {len(frame)} rows", frame

@@ -43,6 +43,8 @@ def template_of(tokenizer: Any, bos: list[int], labels: Sequence[str], separator
         raise InputError(
             f"a {type(tokenizer).__name__} does not say which characters its tokens are of: load it with use_fast=True"
         )
+    if not isinstance(separator, str):
+        raise InputError(f"separator {separator!r}: give text, such as a space or a new line")
     if separator.strip() in labels:
         raise InputError(f"separator {separator!r} is one of the labels, {', '.join(labels)}: choose another")
     words = []
