@@ -381,7 +381,7 @@ def test_using_the_package_warns_of_nothing_and_draws_nothing() -> None:
         (("--heads", "7"), "select at most 6"),
         (("--seed", "-1"), "seed is -1"),
         (("--device", "nonsense"), "device 'nonsense' does not exist"),
-        (("--model", "[/x]"), "cannot load model '[/x]'"),
+        (("--model", "[/x]"), "model folder '[/x]' does not exist"),
         (("--out", "/proc/none/r"), "cannot write to"),
         (("--heads", "0"), "cannot select 0 heads"),
         (("--prompts", "0"), "cannot sample 0 prompts"),
