@@ -138,6 +138,9 @@ FILES: list[tuple[str, bytes, dict[str, Any], Any]] = [
     ("d.csv", CSV, {"delimiter": '"'}, "give one character"),
     ("d.csv", CSV, {"delimiter": "\n"}, "give one character"),
     ("d.csv", CSV, {"delimiter": 3}, "delimiter 3: give one character"),
+    ("d.csv", CSV, {"text_column": "label"}, "text_column and label_column are both 'label': name the column of each"),
+    ("d.csv", CSV, {"text_column": ["text"]}, "has no column .'text'.: its columns are text, label"),
+    ("d.csv", CSV, {"label_column": None}, "has no column None"),
     ("d.jsonl", JSONL, {"delimiter": ","}, "only CSV files a delimiter: leave them out"),
     # JSONL
     ("d.jsonl", JSONL.replace(b"\n", b"\r\n"), {}, GOOD),
@@ -206,7 +209,9 @@ def test_what_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         "nul\0.csv": "cannot be read: embedded null",
         "~nobody-of-this-name/d.csv": "cannot be found: Could not determine home",
         "": "data '' is unknown: give",
-        ".": "data '.' is unknown",
+        ".": "data '.' is a folder: name a file in it, or hf:. if it is laid out as a Hub data set",
+        "~nobody-of-this-name": "cannot be found",
+        "https://example.org/d.csv": "is a web address: download it",
         "hf:": "data 'hf:': give hf:NAME/CONFIG@SPLIT",
         "hf:@test": "give hf:NAME/CONFIG@SPLIT",
         "hf:a@": "give hf:NAME/CONFIG@SPLIT",
@@ -489,7 +494,3 @@ BATCHES: list[tuple[Any, Any, Any]] = [
 @pytest.mark.parametrize(("texts", "answers", "expected"), BATCHES, ids=itertools.count())
 def test_batches(gpt2: LensModel, texts: Any, answers: Any, expected: Any) -> None:
     check(lambda: icl.token_batch(gpt2, texts, answers).texts, expected)
-
-
-def test_the_tables_are_long() -> None:
-    assert sum(map(len, (FILES, MEMORY, SAMPLED, ENCODED, PAIR_FILES, BATCHES))) >= 120

@@ -83,6 +83,8 @@ def load_rows(
             that stands there twice, an empty text or label or one of another kind, no rows, or a single class. Rows
             are counted from 0, lines of files from 1.
     """
+    if text_column == label_column:
+        raise InputError(f"text_column and label_column are both {text_column!r}: name the column of each")
     name, frame = _read(data, encoding, delimiter)
     if not len(frame):
         raise InputError(f"data {name!r} has no rows: give some")
@@ -107,6 +109,8 @@ def load_rows(
 
 def _read(data: Data, encoding: str | None, delimiter: str | None) -> tuple[str, pd.DataFrame]:
     """What a data set is called, and its rows."""
+    if isinstance(data, str) and "://" in data:
+        raise InputError(f"data {data!r} is a web address: download it, and give the file")
     if isinstance(data, str | Path) and not str(data).startswith(HUB_PREFIX):
         path = path_of(data)
         if kind_of(path) == ".jsonl" and delimiter is None:
@@ -124,6 +128,10 @@ def _named(name: str) -> pd.DataFrame:
             return read_csv(words, None, None)
     if name.startswith(HUB_PREFIX):
         return read_hub(name.removeprefix(HUB_PREFIX))
+    if name and path_of(name).is_dir():
+        raise InputError(
+            f"data {name!r} is a folder: name a file in it, or {HUB_PREFIX}{name} if it is laid out as a Hub data set"
+        )
     raise InputError(
         f"data {name!r} is unknown: give {WORD_CATEGORIES!r}, a .csv, .tsv or .jsonl file, or {HUB_PREFIX}NAME (of the "
         "Hub, or a folder laid out as there)"
