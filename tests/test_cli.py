@@ -213,6 +213,18 @@ def test_towers_and_biases_commands(run: Any, folders: dict[str, Path], tmp_path
         assert 0 <= low <= high
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["Gemma2ForCausalLM", "Gemma3ForCausalLM"])
+def test_report_behind_post_norms(run: Any, tmp_path: Path, name: str) -> None:
+    """Models whose heads write through a norm are analysed as any other."""
+    folder = tmp_path / "model"
+    save_model(folder, tiny_config(name, save_tokenizer(folder)))
+    code, out, err = run("report", "--model", str(folder), "--backend", "bridge", "--out", "r", *SMALL)
+    assert (code, err.count("error")) == (0, 0), err
+    assert "Left out" not in out
+    check_report(tmp_path / "r", heads=2, prompts=6)
+
+
 def test_a_report_leaves_out_what_cannot_be_measured(run: Any, folders: dict[str, Path], tmp_path: Path) -> None:
     """GPT-J's scores are dead on the Bridge: no flow, no recency. One shot: no imbalance."""
     options = ("--model", str(folders["gptj"]), "--backend", "bridge")
