@@ -256,7 +256,7 @@ def test_equations_that_miss_make_it_fall_back(folders: dict[str, Path], words: 
         return dataclasses.replace(read_block(model, layer, n_pos), scale=1.0)
 
     monkeypatch.setattr("icl_circuits.patching.base_run.read_block", wrong)
-    with pytest.raises(NotAlgebraError, match=r"miss its blocks\.0\.attn\.hook_z"):
+    with pytest.raises(NotAlgebraError, match=r"miss its blocks\.0\.attn\.hook_attn_scores"):
         run_base(model, batch)
     with pytest.warns(UserWarning, match="the engine's equations miss its"):
         found = run_each(model, batch, [(ZeroHeads((Head(0, 0),)),)])

@@ -54,6 +54,7 @@ from icl_circuits.models.precision import (
     at_least_float32 as at_least_float32,
     engine_tolerance as engine_tolerance,
     identity_tolerance as identity_tolerance,
+    step_tolerance as step_tolerance,
 )
 from icl_circuits.models.sites import (
     ATTENTION_SITES as ATTENTION_SITES,

@@ -172,7 +172,7 @@ def _read_block(model: LensModel, layer: int, n_pos: int) -> Block:
         ln2=(norms.ln2 or norms.ln1) if with_mlp else None,  # GPT-J's MLP shares ln1
         attn_outlet=norms.attn_outlet,
         mlp_outlet=norms.mlp_outlet,
-        mlp=_mlp(block.mlp, cfg.act_fn if hooked else "") if with_mlp else None,
+        mlp=_mlp(block.mlp, cfg.act_fn if hooked else "", W_K.dtype) if with_mlp else None,
         norm_q=_qk_norm(attn, "q_norm"),
         norm_k=_qk_norm(attn, "k_norm"),
         attn=attn,
@@ -252,18 +252,18 @@ def _turns_neighbours(source: Any) -> bool:
     return rotate_half is not None and rotate_half(torch.arange(4.0)).tolist() == [-1.0, 0.0, -3.0, 2.0]
 
 
-def _mlp(module: Any, act_fn: str) -> Callable[[Tensor], Tensor]:
-    """The MLP as a function: the module itself, but for HookedTransformer's plain tanh-GELU one.
+def _mlp(module: Any, act_fn: str, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """The MLP as a function of normed states: the module itself, but for HookedTransformer's plain tanh-GELU one.
 
     TransformerLens writes that activation out in eight passes over memory; torch has it as one kernel.
     """
     if getattr(module, "name", "") is None:  # OPT's matrices lie in the layer itself
         raise NotAlgebraError("its MLP is no module of its own")
     if act_fn not in TANH_GELUS or type(module).__name__ != "MLP":
-        return cast("Callable[[Tensor], Tensor]", module)
+        return lambda normed: cast(Tensor, module(normed.to(dtype)))
 
     def mlp(normed: Tensor) -> Tensor:
-        post = F.gelu(F.linear(normed, module.W_in.T, module.b_in), approximate="tanh")
+        post = F.gelu(F.linear(normed.to(dtype), module.W_in.T, module.b_in), approximate="tanh")
         return F.linear(post, module.W_out.T, module.b_out)
 
     return mlp

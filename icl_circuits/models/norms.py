@@ -89,7 +89,7 @@ def norm_of(model: LensModel, module: Any) -> Norm:
 
 def no_norm(model: LensModel) -> Norm:
     """The norm that changes nothing."""
-    like = at_least_float32(model.unembed.W_U)
+    like = at_least_float32(model.unembed.W_U[:1, :1])
     d_model = model.cfg.d_model
     return Norm(normalises=False, centred=False, eps=0.0, weight=like.new_ones(d_model), bias=like.new_zeros(d_model))
 

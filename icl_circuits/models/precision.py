@@ -17,3 +17,11 @@ def identity_tolerance(dtype: torch.dtype) -> float:
 def engine_tolerance(dtype: torch.dtype) -> float:
     """How far the sweep engine may be from `run_with_hooks`, relative to the largest value."""
     return {torch.float64: 1e-9, torch.float32: 1e-4}.get(dtype, 5e-2)
+
+
+def step_tolerance(dtype: torch.dtype) -> float:
+    """How far one step of a layer, made from the model's own activations, may be off, relative to its length.
+
+    In half precision that is a few roundings: on SmolLM2 steps are 2 times the dtype's `eps` apart at most.
+    """
+    return {torch.float64: 1e-9, torch.float32: 1e-4}.get(dtype, 8 * torch.finfo(dtype).eps)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from icl_circuits.errors import InputError
 from icl_circuits.interventions import FROM_ANSWERS, Metric, Patch, from_answer_logits, from_logits
-from icl_circuits.models import LOGITS_AT_ONCE, LensModel, Site
+from icl_circuits.models import LOGITS_AT_ONCE, LensModel, ReadSite
 from icl_circuits.patching.step import BaseRun, Window, advance
 from icl_circuits.prompts import TokenBatch
 
@@ -84,7 +84,7 @@ def budget_on(device: torch.device, budget: int | None) -> int:
     return int(free) // 4
 
 
-SeeRows = Callable[[int, Site, Tensor, Sequence[int], Window], None]
+SeeRows = Callable[[int, ReadSite, Tensor, Sequence[int], Window], None]
 """Is shown each activation: its layer and site, itself, which variants its rows are, and its positions."""
 
 
@@ -129,7 +129,7 @@ def _final_states(
     return x[:, :, -1]
 
 
-def _shown(see: SeeRows, layer: int, rows: Sequence[int], out: Window, site: Site, activation: Tensor) -> None:
+def _shown(see: SeeRows, layer: int, rows: Sequence[int], out: Window, site: ReadSite, activation: Tensor) -> None:
     see(layer, site, activation, rows, out)
 
 

@@ -26,7 +26,7 @@ from icl_circuits.interventions import (
     metric_name,
     require_metric,
 )
-from icl_circuits.models import LensModel, Site
+from icl_circuits.models import LensModel, ReadSite
 from icl_circuits.patching.bundles import into_bundles, metric_of, run_bundle
 from icl_circuits.patching.routes import Arrival, EdgeKind, NormKind, Passage, make_routes
 from icl_circuits.patching.step import Window
@@ -162,7 +162,7 @@ def _patched(
     group = 1 if name == "q" else block.n_heads // block.n_kv_heads
     output = torch.zeros(len(variants), len(batch))
 
-    def see(at_layer: int, site: Site, activation: Tensor, rows: Sequence[int], out: Window) -> None:
+    def see(at_layer: int, site: ReadSite, activation: Tensor, rows: Sequence[int], out: Window) -> None:
         if (at_layer, site) != (layer, "z"):
             return
         place = batch.last - out.start

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from icl_circuits.errors import InputError, Unfit, require_one_of
 from icl_circuits.interventions import Positions, PositionsName, Replacement, ValueAt, positions_of, values_at
-from icl_circuits.models import Block, LensModel, Norm, NotAlgebraError, Site, has_mlp, n_kv_heads
+from icl_circuits.models import Block, LensModel, Norm, NotAlgebraError, Place, ReadSite, Site, has_mlp, n_kv_heads
 from icl_circuits.patching.base_run import run_base
 from icl_circuits.patching.bundles import budget_on
 from icl_circuits.patching.engine import PROMPT_TOKENS
@@ -153,9 +153,9 @@ class Passage:
         """
         self.routes, self.rows = routes, slice(start, stop)
         self.at = routes.at[start:stop]
-        self.here: dict[tuple[Site, int], Tensor] = {}
+        self.here: dict[Place, Tensor] = {}
         """Activations of the base run at the chosen positions, `[batch chosen ...]`."""
-        self.at_answer: dict[tuple[Site, int], Tensor] = {}
+        self.at_answer: dict[Place, Tensor] = {}
         """The same at the answer position, `[batch ...]`."""
         name = routes.model.cfg.model_name
         try:
@@ -163,7 +163,7 @@ class Passage:
         except NotAlgebraError as error:
             raise Unfit(f"the paths of {name!r} cannot be patched exactly: {error}") from None
 
-    def _keep(self, layer: int, site: Site, activation: Tensor) -> None:
+    def _keep(self, layer: int, site: ReadSite, activation: Tensor) -> None:
         if site not in ("resid_pre", "resid_mid", "q", "z", "mlp_out", "resid_post"):
             return
         rows = torch.arange(len(self.at), device=self.at.device)

@@ -14,14 +14,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from icl_circuits.interventions import Patch
-from icl_circuits.models import Block, Norm, Readout, Site
+from icl_circuits.models import Block, Norm, Readout, ReadSite, Site
 from icl_circuits.prompts import TokenBatch
 
 RowPatch = tuple[int, Patch]
 """A patch, and the variant it belongs to."""
 
-SeeSite = Callable[[Site, Tensor], None]
-"""Is shown each activation as its hook point would carry it, with a leading variant axis."""
+SeeSite = Callable[[ReadSite, Tensor], Tensor | None]
+"""Is shown each activation as its hook point would carry it, with a leading variant axis; what it gives takes its
+place. Of attention, `[batch kv_head variant group out_pos src]`, it is shown what `_scores` and `_pattern` give."""
 
 
 @dataclass(frozen=True)
@@ -91,25 +92,28 @@ def advance(
     """
     block = base.blocks[layer]
 
+    def seen(site: ReadSite, activation: Tensor) -> Tensor:
+        instead = None if see is None else see(site, activation)
+        return activation if instead is None else instead
+
     def hooked(site: Site, activation: Tensor, at: Window) -> Tensor:
         _write(activation, [(row, patch) for row, patch in patches if patch.site == site], at)
-        if see is not None:
-            see(site, activation)
-        return activation
+        return seen(site, activation)
 
-    def added(site: Site, activation: Tensor, post_norm: Norm | None) -> Tensor:
+    def added(site: Site, activation: Tensor, outlet: Norm | None) -> Tensor:
         """What a sublayer adds to the residual stream, patched where the model's own hook point lies."""
-        return hooked(site, activation if post_norm is None else _normed(post_norm, activation), out)
+        return hooked(site, activation if outlet is None else outlet(activation), out)
 
     x = hooked("resid_pre", x, window)
-    normed = _normed(block.ln1, x)
+    normed = block.ln1(x)
     k = block.turned("k", hooked("k", block.project("k", normed), window), window.positions)
     v = hooked("v", block.project("v", normed), window)
     if out is not window:
         rows, place = torch.arange(x.shape[1], device=x.device)[:, None], out.positions - window.start[:, None]
         x, normed = x[:, rows, place], normed[:, rows, place]
     q = block.turned("q", hooked("q", block.project("q", normed), out), out.positions)
-    pattern = _pattern(base, layer, q, k, window, out)
+    scores = seen("attn_scores", _scores(base, layer, q, k, window, out))
+    pattern = seen("pattern", _pattern(base, layer, scores, window))
     on_pattern = [(row, patch) for row, patch in patches if patch.site == "pattern"]
     if on_pattern:
         pattern = _patched_pattern(pattern, on_pattern, window, out)
@@ -118,21 +122,18 @@ def advance(
     if block.mlp is None or block.ln2 is None:
         return hooked("resid_post", x + attn_out, out)
     mlp_in = x if block.parallel else hooked("resid_mid", x + attn_out, out)
-    mlp_out = block.mlp(_normed(block.ln2, mlp_in).flatten(0, 1)).unflatten(0, x.shape[:2])
+    mlp_out = block.mlp(block.ln2(mlp_in).flatten(0, 1)).unflatten(0, x.shape[:2])
     mlp_out = added("mlp_out", mlp_out, block.mlp_outlet)
     return hooked("resid_post", mlp_in + mlp_out + (attn_out if block.parallel else 0), out)
 
 
-def _normed(norm: Norm, x: Tensor) -> Tensor:
-    return norm(x).to(x.dtype)
-
-
-def _pattern(
+def _scores(
     base: BaseRun, layer: int, q: Tensor, k: Tensor, window: Window, out: Window
 ) -> Float[Tensor, "batch kv_head variant group out_pos src"]:
-    """Attention of the out positions to the base run's keys before the window, then to the variants' own in it.
+    """Scores of the out positions with the base run's keys before the window, then with the variants' own in it.
 
-    The last axis has the base run's columns first, as many as the latest window start, then the window's.
+    The last axis has the base run's columns first, as many as the latest window start, then the window's. What a
+    position does not see is minus infinity.
     """
     block = base.blocks[layer]
     n_variants, _, n_out = q.shape[:3]
@@ -149,17 +150,20 @@ def _pattern(
     if block.softcap is not None:
         scores = block.softcap * torch.tanh(scores / block.softcap)
     columns, exists = _columns(window, cached)
-    distance = out.positions[:, :, None] - columns[:, None, :]
-    visible = exists[:, None, :] & (distance >= 0)
-    if block.window is not None:
-        visible &= distance < block.window
-    if not visible.all():
-        scores = scores.masked_fill(~visible[:, None, None, None], float("-inf"))
+    visible = exists[:, None, :] & block.visible(out.positions, columns)
+    return scores if visible.all() else scores.masked_fill(~visible[:, None, None, None], float("-inf"))
+
+
+def _pattern(
+    base: BaseRun, layer: int, scores: Float[Tensor, "batch kv_head variant group out_pos src"], window: Window
+) -> Float[Tensor, "batch kv_head variant group out_pos src"]:
+    """Attention, from the scores."""
+    block = base.blocks[layer]
     dtype = block.softmax_dtype or torch.promote_types(scores.dtype, torch.float32)
     if scores.dtype == dtype or scores.dtype != torch.float64:
         return scores.softmax(-1, dtype=dtype).to(scores.dtype)
     # The model rounds to less than its dtype: add up in its own order of columns, to round as it does.
-    n_src = base.batch.tokens.shape[1]
+    n_src, (columns, exists) = base.batch.tokens.shape[1], _columns(window, scores.shape[-1] - window.width)
     index = torch.where(exists, columns, n_src)[:, None, None, None, None].expand_as(scores)
     in_order = scores.new_full((*scores.shape[:-1], n_src + 1), float("-inf")).scatter(-1, index, scores)
     pattern = F.pad(in_order[..., :n_src].softmax(-1, dtype=dtype).to(scores.dtype), (0, 1))
@@ -167,7 +171,7 @@ def _pattern(
 
 
 def _columns(window: Window, cached: int) -> tuple[Int[Tensor, "batch src"], Bool[Tensor, "batch src"]]:
-    """The source position of each column of `_pattern`, and whether the column is not one that the window replaces."""
+    """The source position of each column of `_scores`, and whether the column is not one that the window replaces."""
     before = torch.arange(cached, device=window.start.device).expand(len(window.start), -1)
     own = window.positions
     return torch.cat([before, own], 1), torch.cat([before < window.start[:, None], torch.ones_like(own).bool()], 1)

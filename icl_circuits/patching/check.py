@@ -1,0 +1,116 @@
+"""Whether the engine's equations are the model's: each step of each layer, from what the model itself feeds it.
+
+Rounding adds up over layers, most of all in half precision. So no step is asked to give what the model's run has come
+to by then: each starts from the model's own activations of the step before, and is compared with those of its own.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from icl_circuits.models import (
+    ATTENTION_SITES,
+    HookPair,
+    LensModel,
+    NotAlgebraError,
+    ReadSite,
+    at_least_float32,
+    hook_name,
+    hook_points,
+    mlp_sites,
+    scores_are_live,
+    step_tolerance,
+    unmasked,
+)
+from icl_circuits.patching.step import BaseRun, Window, advance
+from icl_circuits.residual import Capture, answer_logits, final_state
+
+
+@torch.no_grad()
+def require_equations(model: LensModel, base: BaseRun) -> None:
+    """Raise `NotAlgebraError` unless the equations of `base` make every activation that the model makes of its batch.
+
+    One forward pass, with one layer's activations at a time in memory.
+    """
+    sites: list[ReadSite] = ["resid_pre", "q", "k", "v", "z", "attn_out", *mlp_sites(model), "resid_post"]
+    if scores_are_live(model):
+        sites += ["attn_scores", "pattern"]
+    points = hook_points(model)
+    for layer in range(model.cfg.n_layers):
+        missing = next((name for name in (hook_name(site, layer) for site in sites) if name not in points), None)
+        if missing is not None:
+            raise NotAlgebraError(f"it has no {missing!r} to check the engine's equations against")
+    final = Capture([final_state(model)], base.batch.last)
+    logits = answer_logits(model, base.batch, _Compared(base, sites), final)
+    _require_equal(base.readout.logits(final.at(*final_state(model))), logits, "logits")
+
+
+class _Compared:
+    """Compares the equations of each layer with what its hook points carry, as soon as the model has left it."""
+
+    def __init__(self, base: BaseRun, sites: Sequence[ReadSite]) -> None:
+        self.base, self.sites = base, sites
+        self.seen: dict[ReadSite, Tensor] = {}
+        """The activations of the layer that the model is in."""
+        self.left: list[Tensor] = []
+        """The state that it has left the layer before with."""
+        self.comparing = False
+        """While equations are tried, which calls the model's own norms and MLPs, hooks and all."""
+
+    def hooks(self, model: LensModel) -> list[HookPair]:
+        """The hooks on `model` that do this."""
+        return [self._reader(site, layer) for layer in range(model.cfg.n_layers) for site in self.sites]
+
+    def _reader(self, site: ReadSite, layer: int) -> HookPair:
+        def read(activation: Tensor, hook: object) -> None:
+            if self.comparing:
+                return
+            self.seen[site] = activation.detach()
+            if site == "resid_post":
+                self.comparing = True
+                self._compare(layer)
+                self.comparing = False
+                self.left = [self.seen["resid_post"]]
+                self.seen.clear()
+
+        return hook_name(site, layer), read
+
+    def _compare(self, layer: int) -> None:
+        """Make the layer's step, each part of it from the model's own activations."""
+        batch = self.base.batch
+        everywhere = Window(torch.zeros_like(batch.last), batch.tokens.shape[1])
+        entering = at_least_float32((*self.left, self.seen["resid_pre"])[0])[None]
+        advance(self.base, layer, entering, everywhere, everywhere, see=partial(self._follow, layer))
+
+    def _follow(self, layer: int, site: ReadSite, found: Tensor) -> Tensor | None:
+        """Compare what an equation gives with the model's own, and go on with that."""
+        if site not in self.seen:
+            return None
+        own, name = self.seen[site], hook_name(site, layer)
+        if site not in ATTENTION_SITES:
+            _require_equal(found.flatten(3), own[None].flatten(3), name)
+            return own[None].to(found)
+        own = own.unflatten(1, (found.shape[1], -1))[:, :, None]  # the engine keeps heads by key-value head
+        if site == "pattern":
+            _require_equal(found, own, name)
+            return own.to(found)
+        shown = found > float("-inf")
+        if (shown & ~unmasked(own)).any():
+            raise NotAlgebraError(f"the engine's equations show positions that its {name} hides")
+        found, own = (torch.where(shown, scores, 0.0) for scores in (found, own))
+        _require_equal(found.flatten(-2), own.flatten(-2), name)
+        return own.to(found).masked_fill(~shown, float("-inf"))
+
+
+def _require_equal(found: Tensor, expected: Tensor, name: str) -> None:
+    """Compare rows by their lengths, which rounding spares better than single numbers; a row much shorter than the
+    longest, by a thousandth of that one's.
+    """
+    if found.shape != expected.shape:
+        raise NotAlgebraError(f"its {name} has shape {list(expected.shape)}, not {list(found.shape)}")
+    found, tolerance, expected = at_least_float32(found), step_tolerance(expected.dtype), at_least_float32(expected)
+    length, error = expected.norm(dim=-1), (found - expected).norm(dim=-1)
+    if not (error <= tolerance * length.clamp(min=1e-3 * float(length.max()))).all():
+        raise NotAlgebraError(f"the engine's equations miss its {name} by {float((found - expected).abs().max()):.2g}")
