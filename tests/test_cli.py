@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from architectures import tiny_config
 from browser import open_page
-from conftest import require_backend, require_smollm2
+from conftest import require_backend, require_smollm2, save_model, save_tokenizer
 from recording import RECORDED, differences
 from safetensors.numpy import load_file, save_file
 
