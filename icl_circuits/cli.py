@@ -39,7 +39,13 @@ def main(studies: Sequence[Study] = STUDIES) -> None:
 
 
 def make_app(studies: Sequence[Study] = STUDIES) -> App:
-    """The commands: `report`, one for each study, `figures`, `heads` and `prompts`."""
+    """The commands: `report`, one for each study, `figures`, `heads` and `prompts`.
+
+    Raises:
+        InputError: a study is named like another command.
+    """
+    others: dict[str, Callable[..., None]] = {"figures": _figures(studies), "heads": heads, "prompts": prompts}
+    _require_own_names(studies, ("report", *others))
     app = App(
         name="icl-circuits",
         help="Find and test the in-context heads of a language model.",
@@ -55,10 +61,17 @@ def make_app(studies: Sequence[Study] = STUDIES) -> App:
     app.command(_writing(together, "icl-report"), name="report", help=found, sort_key=0)
     for place, study in enumerate(studies, start=1):
         app.command(_writing([study], study.out), name=study.command, help=study.help, sort_key=place)
-    others: dict[str, Callable[..., None]] = {"figures": _figures(studies), "heads": heads, "prompts": prompts}
     for place, (name, command) in enumerate(others.items(), start=len(studies) + 1):
         app.command(command, name=name, sort_key=place)
     return app
+
+
+def _require_own_names(studies: Sequence[Study], taken: tuple[str, ...]) -> None:
+    """Raise `InputError` for a study that has the command of another, or one of `taken`."""
+    commands = [*taken, *(study.command for study in studies)]
+    twice = next((command for i, command in enumerate(commands) if command in commands[:i]), None)
+    if twice is not None:
+        raise InputError(f"a study's command {twice!r} exists already: give the study another name")
 
 
 @contextmanager
@@ -80,8 +93,8 @@ def _writing(studies: Sequence[Study], folder: str) -> Callable[..., None]:
         console = _console()
         for title, table in (shown for part in outcome.parts for shown in part.shown):
             console.print(_rich(table, title))
-        for reason in outcome.left_out:
-            _say(f"Left out: {reason}")
+        for study in outcome.left_out:
+            _say(f"Left out: {study.study}: {study.why}")
         for name in (name for part in outcome.parts for name in part.files):
             _say(f"Also: {out / name}")
         _say(f"Report: {out / 'report.html'}")
@@ -106,6 +119,8 @@ def _figures(studies: Sequence[Study]) -> Callable[..., None]:
         found, figures = load_results(results, studies), figures_of(studies)
         with new_folder(out, force=force, ours=partial(are_figures, figures=figures)) as folder:
             names = write_figures(found, folder, figures)
+            if not names:
+                raise InputError(f"{str(results)!r} holds nothing that a figure is drawn of: give a report's folder")
         _say(f"Figures in {out}: {', '.join(names)}")
 
     return command

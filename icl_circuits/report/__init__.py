@@ -10,7 +10,11 @@ from icl_circuits.report.figures import (
 from icl_circuits.report.folder import (
     new_folder as new_folder,
 )
+from icl_circuits.report.merging import (
+    together as together,
+)
 from icl_circuits.report.part import (
+    LeftOut as LeftOut,
     Part as Part,
     RunRecord as RunRecord,
     with_ci95 as with_ci95,

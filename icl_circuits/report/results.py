@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from cattrs import BaseValidationError, Converter
@@ -16,8 +16,9 @@ from jaxtyping import AbstractArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
 
+from icl_circuits.circuits import node_of, plain_node
 from icl_circuits.errors import InputError
-from icl_circuits.residual import Edge, Head, Node
+from icl_circuits.residual import Edge, Head
 
 FILE = "results.safetensors"
 """Its name in a folder of results."""
@@ -103,23 +104,12 @@ def _converter() -> Converter:
     converter.register_unstructure_hook(Head, list)
     converter.register_structure_hook(Head, lambda value, _: Head(*value))
     converter.register_unstructure_hook(
-        Edge, lambda edge: [*map(_plain_node, (edge.sender, edge.receiver)), edge.input]
+        Edge, lambda edge: [plain_node(edge.sender), plain_node(edge.receiver), edge.input]
     )
-    converter.register_structure_hook(Edge, lambda value, _: Edge(_node(value[0]), _node(value[1]), value[2]))
+    converter.register_structure_hook(Edge, lambda value, _: Edge(node_of(value[0]), node_of(value[1]), value[2]))
     converter.register_unstructure_hook_func(is_array, lambda array: array)
     converter.register_structure_hook_func(is_array, an_array)
     return converter
-
-
-def _plain_node(node: Node) -> list[Any]:
-    """A node's kind and its numbers."""
-    return [type(node).__name__, *(node if isinstance(node, Head) else vars(node).values())]
-
-
-def _node(value: list[Any]) -> Node:
-    kinds = {kind.__name__: kind for kind in get_args(Node)}
-    node: Node = kinds[value[0]](*value[1:])
-    return node
 
 
 CONVERTER = _converter()

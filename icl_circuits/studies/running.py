@@ -10,7 +10,7 @@ from icl_circuits.errors import Unfit
 from icl_circuits.jobs import DataSpec, Job, ModelSpec
 from icl_circuits.models import LensModel, load_model
 from icl_circuits.prompts import Rows, load_rows
-from icl_circuits.report import Part, new_folder, write_report
+from icl_circuits.report import LeftOut, Part, new_folder, write_report
 from icl_circuits.studies.begun import Begun, begin, sample_job
 from icl_circuits.studies.files import figures_of, kinds_of
 from icl_circuits.studies.study import Study
@@ -21,8 +21,8 @@ class Outcome:
     """What came of the studies."""
 
     parts: tuple[Part, ...]
-    left_out: tuple[str, ...]
-    """Why studies were left out: the model or the prompts are not fit for them."""
+    left_out: tuple[LeftOut, ...] = ()
+    """The studies that the model or the prompts are not fit for."""
 
 
 def load_spec(spec: ModelSpec) -> LensModel:
@@ -65,15 +65,15 @@ def run_studies(begun: Begun, studies: Sequence[Study]) -> Outcome:
         InputError: a mistake in what was asked for.
     """
     parts: list[Part] = []
-    left_out: list[Unfit] = []
-    for body in (study.body() for study in studies):
+    left_out: list[LeftOut] = []
+    for study, body in [(study, study.body()) for study in studies]:
         try:
             parts.append(body.present(begun, body.run(begun)))
         except Unfit as error:
-            left_out.append(error)
+            left_out.append(LeftOut(study.name, str(error)))
     if left_out and not parts:
-        raise left_out[0]
-    return Outcome(tuple(parts), tuple(map(str, left_out)))
+        raise Unfit(left_out[0].why)
+    return Outcome(tuple(parts), tuple(left_out))
 
 
 def run_job(job: Job, studies: Sequence[Study], out: Path, *, force: bool = False) -> Outcome:
@@ -88,10 +88,10 @@ def run_job(job: Job, studies: Sequence[Study], out: Path, *, force: bool = Fals
     Raises:
         InputError: bad input of any kind; nothing is written then.
     """
+    kinds, figures = kinds_of(studies), figures_of(studies)  # imports every study: its faults show before hours of work
     prompts = sample_job(load_data(job.data), job.settings, job.data.label_score)
     with new_folder(out, force=force) as folder:
         begun = begin(load_spec(job.model), prompts)
         outcome = run_studies(begun, studies)
-        kinds, figures = kinds_of(studies), figures_of(studies)
-        write_report(begun.record, outcome.parts, folder, kinds=kinds, figures=figures)
+        write_report(begun.record, outcome.parts, outcome.left_out, folder, kinds=kinds, figures=figures)
     return outcome
