@@ -223,6 +223,7 @@ REASONS = {
     "caps its attention scores": "cap",
     "does not compute with the attention scores": "hooks",
     "no hook point|never fired": "hooks",
+    "sees what comes later": "encoder",
     "neither rotary nor learned": "position",
     "cannot be patched exactly|equations|lacks a part|rotary angles|cannot be told apart": "equations",
     "W_Q, W_K, W_V and W_O for each head|the place to write has": "shapes",

@@ -8,15 +8,17 @@ import tempfile
 import warnings
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from analyses import ANALYSES, Plain, outcome
 from architectures import decoder_classes, tiny_config
 from conftest import save_model, save_tokenizer
 
 import icl_circuits as icl
 from icl_circuits.errors import InputError
-from icl_circuits.models import load_model
+from icl_circuits.models import LensModel, load_model
 from icl_circuits.models.lens import hooked_transformer_class
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "models.md"
@@ -60,6 +62,68 @@ def test_each_decoder_class(tmp_path: Path, name: str) -> None:
         for cells in rows:
             if cells[2:] != ["not loaded: no conversion"]:
                 assert line(cells) in table.splitlines(), f"{DOCUMENT} lacks {line(cells)}"
+
+
+ROTARY = {"positional_embedding_type": "rotary", "rotary_dim": 8}
+OF_ONES_OWN: dict[str, dict[str, Any]] = {
+    "attention only": {"attn_only": True, "d_mlp": None, "act_fn": None},
+    "no norms": {"normalization_type": None},
+    "norms without weights": {"normalization_type": "LNPre"},
+    "neighbours turned": {"positional_embedding_type": "rotary", "rotary_dim": 4, "rotary_adjacent_pairs": True},
+    "shortformer": {"positional_embedding_type": "shortformer"},
+    "ALiBi": {"positional_embedding_type": "alibi"},
+    "parallel": {"parallel_attn_mlp": True},
+    "ungrouped": {"n_key_value_heads": 2, "ungroup_grouped_query_attention": True},
+    "wide heads": {"d_head": 16},
+    "unscaled": {"use_attn_scale": False},
+    "scaled by layer": {"scale_attn_by_inverse_layer_idx": True},
+    "seeing all": {"attention_dir": "bidirectional"},
+    "windows": {"use_local_attn": True, "window_size": 8, "attn_types": ["local", "global", "local"]},
+    "post-norms and caps": {
+        "normalization_type": "RMS", "use_normalization_before_and_after": True, "attn_scores_soft_cap": 2.0,
+        "output_logits_soft_cap": 3.0, "gated_mlp": True, "final_rms": True, **ROTARY,
+    },
+    "normed queries": {"use_qk_norm": True, "normalization_type": "RMS", **ROTARY},
+    "log-n attention": {"use_logn_attn": True},
+    "split inputs": {"use_split_qkv_input": True},
+    "experts": {"num_experts": 4, "experts_per_token": 2, "gated_mlp": True, "normalization_type": "RMS"},
+}  # fmt: skip
+"""`HookedTransformer` configurations that a user may train."""
+NO_SCORES = {"two towers", "tower reads", "sweep", "paths", "scores changed"}
+NOT_EXACT: dict[str, set[str]] = {
+    "shortformer": {"label features", *NO_SCORES},
+    "ALiBi": NO_SCORES,
+    "log-n attention": NO_SCORES,
+    "seeing all": set(ANALYSES),
+    "post-norms and caps": {"tower reads"},
+    "normed queries": {"tower reads"},
+}
+"""What is refused, or takes the plain path, by configuration; all else is exact."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", OF_ONES_OWN)
+def test_each_kind_of_hooked_transformer(gpt2: LensModel, kind: str) -> None:
+    hooked = hooked_transformer_class()
+    if hooked is None:
+        pytest.skip("this TransformerLens has no HookedTransformer")
+    from transformer_lens import HookedTransformerConfig
+
+    sizes = {"n_layers": 3, "d_model": 32, "n_ctx": 256, "d_head": 8, "n_heads": 4, "d_mlp": 64, "act_fn": "gelu_new"}
+    more = {"normalization_type": "LN", "d_vocab": gpt2.cfg.d_vocab, "seed": 0, "device": "cpu", "model_name": kind}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = hooked(HookedTransformerConfig(**(sizes | more | OF_ONES_OWN[kind])))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn_like(parameter) * (0.2 if parameter.ndim > 1 else 0.5))
+    model.tokenizer = gpt2.tokenizer
+    model.eval().requires_grad_(False)
+    prompts = icl.sample_prompts(icl.load_rows("word-categories"), 3, shots=2, seed=1)
+    batch = icl.encode(model, prompts, prepend_bos=False)
+    plain = Plain(model, batch)
+    found = {group: outcome(model, batch, plain, group) for group in ANALYSES}
+    assert {group for group, words in found.items() if words != "exact"} == NOT_EXACT.get(kind, set()), found
 
 
 def backends() -> tuple[str, ...]:

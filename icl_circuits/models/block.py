@@ -180,12 +180,11 @@ def _read_block(model: LensModel, layer: int, n_pos: int) -> Block:
 
 
 def _projection(attn: Any, name: str) -> tuple[Float[Tensor, "head d_model d_head"], Tensor | None]:
-    """`W_Q` and `b_Q`, or of K or V, with key-value heads as the model keeps them."""
-    letter = name.upper()
-    weight = getattr(attn, f"_W_{letter}", None)  # HookedTransformer's W_K repeats key-value heads, its _W_K does not
-    bias = getattr(attn, f"_b_{letter}", None)
-    weight = getattr(attn, f"W_{letter}") if weight is None else weight
-    return weight, getattr(attn, f"b_{letter}", None) if bias is None else bias
+    """`W_Q` and `b_Q`, or of K or V, with key-value heads as the model's hooks show them."""
+    grouped = f"_W_{name.upper()}"  # HookedTransformer's W_K repeats key-value heads, its _W_K does not
+    ungrouped = getattr(getattr(attn, "cfg", None), "ungroup_grouped_query_attention", False)
+    kept = "_" if hasattr(attn, grouped) and not ungrouped else ""
+    return getattr(attn, f"{kept}W_{name.upper()}"), getattr(attn, f"{kept}b_{name.upper()}", None)
 
 
 def _scale(attn: Any, source: Any, d_head: int) -> float:

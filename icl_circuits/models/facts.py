@@ -11,6 +11,7 @@ from torch import Tensor
 
 from icl_circuits.errors import InputError, Unfit
 from icl_circuits.models.lens import LensModel, backend_of, device_of
+from icl_circuits.models.precision import at_least_float32, identity_tolerance
 from icl_circuits.models.sites import Site, hook_name
 
 
@@ -70,6 +71,25 @@ def require_per_head_z(model: LensModel) -> None:
                 f"is {list(shapes.get(layer, ()))}), so its heads cannot be told apart"
             )
     cast(Any, model).icl_per_head_z = True
+
+
+def require_causal(model: LensModel) -> None:
+    """Raise `Unfit` where a position sees what comes later (BERT), tried once on a few tokens.
+
+    Prompts of different lengths run together, padded behind, which only a causal model does not notice.
+    """
+    if getattr(model, "icl_is_causal", False):
+        return
+    tokens = _few_tokens(model)
+    other = torch.cat([tokens[:, :-1], tokens[:, :1]], 1)
+    with torch.no_grad(), _hooks_set_aside(model):
+        one, two = (at_least_float32(model(each)[:, :-1]) for each in (tokens, other))
+    if not (one - two).abs().max() <= identity_tolerance(one.dtype) * one.abs().max():
+        raise Unfit(
+            f"{model.cfg.model_name!r} sees what comes later: it is an encoder, not a decoder that predicts the next "
+            "token; use a causal language model"
+        )
+    cast(Any, model).icl_is_causal = True
 
 
 def require_layer(model: LensModel, layer: int) -> None:

@@ -17,7 +17,7 @@ from icl_circuits.models.build import (
     to_hooked,
     wants_own_weights,
 )
-from icl_circuits.models.facts import note_live_scores, require_per_head_z
+from icl_circuits.models.facts import note_live_scores, require_causal, require_per_head_z
 from icl_circuits.models.fidelity import max_positions, reference, require_same
 from icl_circuits.models.lens import Backend, LensModel, Processing, backend_of, hooked_transformer_class
 from icl_circuits.models.source import load_hugging_face, offline, resolve
@@ -99,6 +99,7 @@ def load_model(
                 model = to_bridge(hf_model, tokenizer, **options)
         require_same(model, expected, name)
     model.cfg.model_name = name  # what the user calls it, also in messages
+    require_causal(model)
     require_per_head_z(model)
     note_live_scores(model)
     cast(torch.nn.Module, model).eval().requires_grad_(False)
