@@ -114,6 +114,7 @@ def test_each_kind_of_hooked_transformer(gpt2: LensModel, kind: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = hooked(HookedTransformerConfig(**(sizes | more | OF_ONES_OWN[kind])))
+    torch.manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.randn_like(parameter) * (0.2 if parameter.ndim > 1 else 0.5))
