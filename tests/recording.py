@@ -21,10 +21,11 @@ def rounding(recorded_on: dict[str, Any]) -> float:
 
 
 def processor() -> str:
-    """The processor's name, which decides how its libraries round."""
+    """The processor's name and the widest vectors it computes with, which decide how numbers are rounded."""
     about = Path("/proc/cpuinfo")
     lines = about.read_text(encoding="utf-8").splitlines() if about.exists() else []
-    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.processor())
+    name = next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.processor())
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def differences(recorded: Any, found: Any, rounding: float, where: str = "") -> list[str]:

@@ -2,7 +2,9 @@
 
 import json
 import os
+import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,7 +28,8 @@ from icl_circuits.jobs import DataSpec, Job, ModelSpec, Settings
 from icl_circuits.models import load_model
 from icl_circuits.models.lens import hooked_transformer_class
 from icl_circuits.prompts import load_rows
-from icl_circuits.report import Results, write_results
+from icl_circuits.report import Results, new_folder, write_results
+from icl_circuits.report.manifest import is_unchanged, read_manifest
 from icl_circuits.studies import Outcome, begin, load_results, sample_job
 
 TOWER_KEYS = {
@@ -40,7 +43,7 @@ SMALL = ["--prompts", "6", "--heads", "2", "--shots", "2", "--device", "cpu"]
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """Run the command line in this process, in an empty folder; gives (exit code, output, errors)."""
     monkeypatch.chdir(tmp_path)
-    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(cli, "obey_signals", lambda: None)  # this process is pytest's
 
     def run(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["icl-circuits", *arguments])
@@ -49,8 +52,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
         captured = capsys.readouterr()
         return int(stopped.value.code or 0), captured.out, captured.err
 
-    yield run
-    signal.signal(signal.SIGTERM, before)
+    return run
 
 
 def hostile_csv(folder: Path) -> Path:
@@ -133,7 +135,7 @@ def test_report_on_a_small_model(
         return
     code, out, err = run("figures", "r", "--out", "f")
     assert (code, err) == (0, "")
-    drawn = sorted(file.name for file in (tmp_path / "f").iterdir())
+    drawn = sorted(file.name for file in (tmp_path / "f").iterdir() if file.name != "manifest.json")
     assert drawn == sorted(file.name for file in (tmp_path / "r" / "figures").iterdir())
     assert len(drawn) == 4 * opened.count("img")
     for name in drawn:
@@ -143,7 +145,10 @@ def test_report_on_a_small_model(
     assert results["provenance"]["name"] in caption
     assert run("figures", "r", "--out", "f")[0] == 2  # exists
     (tmp_path / "f" / "mine").touch()
-    assert "was not written by this command" in run("figures", "r", "--out", "f", "--force")[2]
+    (tmp_path / "f" / "head_map").mkdir()
+    assert run("figures", "r", "--out", "f", "--force")[0] == 0
+    assert {"mine", "head_map", *drawn} < {file.name for file in (tmp_path / "f").iterdir()}
+    assert "holds results, not figures" in run("figures", "r", "--out", "r", "--force")[2]
 
 
 @pytest.mark.slow
@@ -172,12 +177,14 @@ def test_the_recorded_report(run: Any, folders: dict[str, Path], tmp_path: Path,
 
 
 def test_three_labels_and_force(run: Any, folders: dict[str, Path], tmp_path: Path) -> None:
-    (tmp_path / "r").mkdir()
-    (tmp_path / "r" / "results.json").write_text("an older report")
-    (tmp_path / "r" / "old").touch()
+    with new_folder(tmp_path / "r", "results", force=False) as older:
+        (older / "results.json").write_text("an older report")
+        (older / "old").touch()
+    (tmp_path / "r" / "notes").write_text("mine")
     options = ("--labels", "foo, bar,baz", "--separator", r"\n", "--force")
     assert run("report", "--model", str(folders["neox"]), "--out", "r", *options, *SMALL, "--shots", "1")[0] == 0
     assert not (tmp_path / "r" / "old").exists()
+    assert (tmp_path / "r" / "notes").read_text() == "mine"
     results = check_report(tmp_path / "r", heads=2, prompts=6)
     assert results["settings"]["labels"] == ["foo", "bar", "baz"]
     assert results["settings"]["separator"] == "\n"
@@ -255,8 +262,8 @@ def test_circuit_command(run: Any, folders: dict[str, Path], tmp_path: Path) -> 
     assert "Report: new/c/report.html" in out
     folder = tmp_path / "new" / "c"
     assert {file.name for file in folder.iterdir()} == {
-        "circuit.html", "circuit.json", "circuit.svg", "figures", "report.html", "results.json", "results.safetensors",
-        "tables",
+        "circuit.html", "circuit.json", "circuit.svg", "figures", "manifest.json", "report.html", "results.json",
+        "results.safetensors", "tables",
     }  # fmt: skip
     page = (folder / "report.html").read_text()
     assert '<a href="circuit.html">' in page
@@ -282,8 +289,8 @@ def test_circuit_command(run: Any, folders: dict[str, Path], tmp_path: Path) -> 
     assert (folder / "circuit.json").read_bytes() == before
     assert run("figures", "new/c", "--out", "f")[0] == 0
     assert sorted(file.name for file in (tmp_path / "f").iterdir()) == [
-        f"circuit_curves.{kind}" for kind in ("pdf", "png", "svg", "txt")
-    ]
+        *(f"circuit_curves.{kind}" for kind in ("pdf", "png", "svg", "txt")), "manifest.json",
+    ]  # fmt: skip
     for name in ("circuit_curves.svg", "circuit_curves.txt"):
         assert (tmp_path / "f" / name).read_bytes() == (folder / "figures" / name).read_bytes()
     found = load_results(folder / "results.safetensors").values
@@ -355,6 +362,13 @@ def run_python(script: str) -> str:
     return subprocess.run(
         [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=True
     ).stdout
+
+
+def test_the_program_is_a_module_too() -> None:
+    said = subprocess.run(
+        [sys.executable, "-m", "icl_circuits", "--version"], capture_output=True, text=True, check=True
+    )
+    assert said.stdout.startswith("icl-circuits 0.")
 
 
 def test_the_command_line_imports_nothing_heavy() -> None:
@@ -501,39 +515,53 @@ def test_figures_of_what_holds_no_results(run: Any, tmp_path: Path) -> None:
         write_results(Results({}, {"x": "text"}), tmp_path / "no.safetensors", ())
 
 
+STARTED = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which jobs in the background lack
+import icl_circuits.cli as c
+c.obey_signals()
+print("started", flush=True)
+c.main()
+"""
+MOMENTS = int(os.environ.get("MOMENTS", "6"))
+"""At how many random moments a report is ended."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_report_leaves_nothing(folders: dict[str, Path], tmp_path: Path, stop: signal.Signals) -> None:
-    """Stopped while it writes: a slow page holds the temporary folder open."""
-    script = (
-        "import signal, time, icl_circuits.report.writing as writing, icl_circuits.cli as c\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)  # which jobs in the background lack\n"
-        "def slow(*_): print('writing', flush=True); time.sleep(60)\n"
-        "writing.render_page = slow\n"
-        "c.main()\n"
-    )
-    command = [
-        sys.executable,
-        "-c",
-        script,
-        "report",
-        "--model",
-        str(folders["gpt2"]),
-        "--out",
-        "r",
-        *SMALL,
-        "--shots",
-        "1",
-    ]
-    with subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=os.environ
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if "writing" in line:
-                break
-        assert any(tmp_path.iterdir())
-        time.sleep(0.2)
-        process.send_signal(stop)
-        assert process.wait(timeout=30) != 0
-    assert list(tmp_path.iterdir()) == []
+def test_a_report_ended_at_random_moments_leaves_the_old_one(folders: dict[str, Path], tmp_path: Path) -> None:
+    (home := tmp_path / "home").mkdir()
+    with new_folder(home / "r", "results", force=False) as older:
+        (older / "results.json").write_text("an older report")
+    (home / "r" / "notes").write_text("mine")
+    before = {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
+    options = ["report", "--model", str(folders["gpt2"]), "--out", "r", "--force", *SMALL, "--shots", "1"]
+    chance, environment = random.Random(0), os.environ | {"TMPDIR": str(home)}
+    ended = []
+    for moment in range(MOMENTS):
+        number = chance.choice([signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+        command = [sys.executable, "-c", STARTED, *options]
+        with subprocess.Popen(
+            command, cwd=home, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "started\n"
+            time.sleep(chance.uniform(0, 15))
+            sent = time.monotonic()
+            process.send_signal(number)
+            code = process.wait(timeout=60)
+            assert time.monotonic() - sent < 2, (moment, number)
+        assert (home / "r" / "notes").read_text() == "mine"
+        if (home / "r" / "results.json").read_text() == "an older report":
+            assert code == 128 + number, moment
+            assert {path: path.read_bytes() for path in home.rglob("*") if path.is_file()} == before, moment
+            ended.append(number)
+        else:  # it had come to its end
+            found = read_manifest(home / "r")
+            assert found is not None
+            assert all(is_unchanged(home / "r", *file) for file in found.files.items())
+            assert [path.name for path in home.iterdir()] == ["r"]
+            shutil.rmtree(home / "r")
+            (home / "r").mkdir()
+            for path, content in before.items():
+                path.write_bytes(content)
+    assert len(ended) > MOMENTS // 3

@@ -97,6 +97,7 @@ def run(
     studies: tuple[Study, ...], capsys: pytest.CaptureFixture[str], patch: pytest.MonkeyPatch, *arguments: str
 ) -> tuple[int, str, str]:
     patch.setattr(sys, "argv", ["icl-circuits", *arguments])
+    patch.setattr(cli, "obey_signals", lambda: None)  # this process is pytest's
     with pytest.raises(SystemExit) as stopped:
         cli.main(studies)
     captured = capsys.readouterr()

@@ -68,7 +68,10 @@ def plain_node(node: Node) -> dict[str, Any]:
 
 def node_of(plain: Mapping[str, Any]) -> Node:
     """The inverse of `plain_node`. Raises `KeyError` or `TypeError` for what is none of its values."""
-    node: Node = KINDS[plain["kind"]](*(plain[name] for name in ("layer", "index") if plain[name] is not None))
+    numbers = [plain[name] for name in ("layer", "index") if plain[name] is not None]
+    if not all(type(number) is int and number >= 0 for number in numbers):
+        raise TypeError(f"{plain!r} is no node")
+    node: Node = KINDS[plain["kind"]](*numbers)
     return node
 
 

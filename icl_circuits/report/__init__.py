@@ -4,7 +4,6 @@ from icl_circuits.report.figures import (
     INTERVALS as INTERVALS,
     PaperFigure as PaperFigure,
     Values as Values,
-    are_figures as are_figures,
     write_figures as write_figures,
 )
 from icl_circuits.report.folder import (
@@ -20,6 +19,7 @@ from icl_circuits.report.part import (
     with_ci95 as with_ci95,
 )
 from icl_circuits.report.results import (
+    DAMAGED as DAMAGED,
     Results as Results,
     read_results as read_results,
     write_results as write_results,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from icl_circuits.characters import visible
 from icl_circuits.report.results import Results
 from icl_circuits.viz import save
 
@@ -39,11 +40,6 @@ def write_figures(results: Results, folder: Path, figures: Mapping[str, PaperFig
     for name in names:
         save(figures[name].draw(values), folder / name)
         caption = figures[name].caption
-        said = caption if isinstance(caption, str) else caption(values)
-        (folder / f"{name}.txt").write_text(f"{said} {about['described']}\n", encoding="utf-8")
+        said = f"{caption if isinstance(caption, str) else caption(values)} {about['described']}"
+        (folder / f"{name}.txt").write_text(f"{visible(said)}\n", encoding="utf-8")
     return names
-
-
-def are_figures(folder: Path, figures: Mapping[str, PaperFigure]) -> bool:
-    """Whether `folder` holds nothing but what `write_figures` writes."""
-    return all(file.stem in figures and file.suffix in (".pdf", ".png", ".svg", ".txt") for file in folder.iterdir())

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from icl_circuits.characters import spreadsheet_cell, visible
 from icl_circuits.report.figures import PaperFigure, write_figures
 from icl_circuits.report.merging import merged, together
 from icl_circuits.report.part import LeftOut, Part, RunRecord
@@ -60,14 +61,25 @@ def write_report(
     for name, write in files.items():
         if write is not None:
             write(folder / name)
-    (folder / PAGE).write_text(_page(record, parts, left_out, drawings), encoding="utf-8")
+    page = _page(record, parts, left_out, drawings)
+    (folder / PAGE).write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
 def _write_table(frame: pd.DataFrame, stem: Path) -> None:
     """As `stem.csv` and `stem.tex`."""
-    frame.to_csv(stem.with_name(f"{stem.name}.csv"), index=False)
-    latex = frame.to_latex(index=False, escape=True, float_format="%.3f", na_rep="--")
+    cells = _text_cells(frame, spreadsheet_cell)
+    cells.to_csv(stem.with_name(f"{stem.name}.csv"), index=False, errors="backslashreplace")
+    latex = _text_cells(frame, visible).to_latex(index=False, escape=True, float_format="%.3f", na_rep="--")
     stem.with_name(f"{stem.name}.tex").write_text(latex, encoding="utf-8")
+
+
+def _text_cells(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
+    """The table with its texts, column names among them, changed."""
+
+    def changed(cell: Any) -> Any:
+        return change(cell) if isinstance(cell, str) else cell
+
+    return frame.map(changed).rename(columns=changed)
 
 
 def _page(record: RunRecord, parts: Sequence[Part], left_out: Sequence[LeftOut], drawings: Path) -> str:

@@ -83,14 +83,14 @@ def run_job(job: Job, studies: Sequence[Study], out: Path, *, force: bool = Fals
         job: what to run.
         studies: which studies, in the order of the page.
         out: appears when everything has ended well.
-        force: replace what is there, if it was written by this function.
+        force: replace the files there that this function wrote; others stay where they are.
 
     Raises:
         InputError: bad input of any kind; nothing is written then.
     """
     kinds, figures = kinds_of(studies), figures_of(studies)  # imports every study: its faults show before hours of work
     prompts = sample_job(load_data(job.data), job.settings, job.data.label_score)
-    with new_folder(out, force=force) as folder:
+    with new_folder(out, "results", force=force) as folder:
         begun = begin(load_spec(job.model), prompts)
         outcome = run_studies(begun, studies)
         write_report(begun.record, outcome.parts, outcome.left_out, folder, kinds=kinds, figures=figures)
