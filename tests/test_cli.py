@@ -308,7 +308,7 @@ def test_labels_of_several_tokens(run: Any, folders: dict[str, Path], tmp_path: 
     data = ("--data", "d.csv", "--encoding", "latin-1", "--delimiter", "\\t", "--label-score", "whole")
     code, out, err = run("report", "--model", str(folders["gpt2"]), *data, "--labels", "foo cat,0 1", *SMALL)
     assert (code, err.count("error")) == (0, 0), err
-    assert "Left out: biases cannot score labels of several tokens whole" in out
+    assert "cannot score labels of several tokens whole" in " ".join(out.split())
     results = json.loads((tmp_path / "icl-report" / "results.json").read_text())
     assert results["provenance"]["label_score"] == "whole"
     assert "caf\u00e9" in results["prompts"]["selection"][0]["text"]
