@@ -122,7 +122,9 @@ class Patch:
         self, pattern: Float[Tensor, "batch head pos src_pos"], hook: object
     ) -> Float[Tensor, "batch head pos src_pos"]:
         pattern, name = pattern.clone(), hook_name(self.site, self.layer)
-        pattern[:, self.head] = _written(pattern[:, self.head], self.value, self.positions, name).tril()
+        old = pattern[:, self.head]
+        past = torch.ones_like(old, dtype=torch.bool).tril()
+        pattern[:, self.head] = torch.where(past, _written(old, self.value, self.positions, name), old)
         return pattern
 
     def _resid_mid_hooks(self) -> list[HookPair]:

@@ -26,6 +26,15 @@ ROUNDS_SOFTMAX = "PositionEmbeddingsAttentionBridge"
 """An attention class that computes the softmax in float32 in any dtype, float64 included."""
 
 
+WITHOUT_EQUATIONS = {
+    "use_attention_sinks": "attention sinks",
+    "use_logn_attn": "log-n attention",
+    "use_dynamic_ntk_rope": "rotary angles that depend on the length of the prompt",
+    "clip_qkv": "queries, keys and values that are clipped",
+}
+"""Fields of a configuration, and what of attention they add that `Block` has no equation for."""
+
+
 class NotAlgebraError(Exception):
     """A model's block does something that `Block` has no equation for. The message says what."""
 
@@ -150,8 +159,8 @@ def _read_block(model: LensModel, layer: int, n_pos: int) -> Block:
     kind = str(cfg.positional_embedding_type) if hooked else "standard"
     if kind not in ("standard", "rotary"):
         raise NotAlgebraError(f"its position embedding is {kind!r}")
-    for name, what in (("use_attention_sinks", "attention sinks"), ("use_logn_attn", "log-n attention")):
-        if getattr(cfg, name, False):
+    for name, what in WITHOUT_EQUATIONS.items():
+        if getattr(cfg if hooked else source_config(model), name, None):
             raise NotAlgebraError(f"it has {what}")
     W_K, _ = _projection(attn, "k")
     if W_K.dtype == torch.float64 and type(source).__name__ == "GPTJAttention":
@@ -217,6 +226,8 @@ def _rotary(model: LensModel, layer: int, attn: Any, source: Any, n_pos: int) ->
     if source is None:
         if model.cfg.positional_embedding_type != "rotary":
             return None
+        if n_pos > len(attn.rotary_cos):  # made for 2048 positions, longer ones as they come
+            attn._extend_rotary_embeddings(n_pos)
         return Rotary(attn.rotary_cos, attn.rotary_sin, bool(model.cfg.rotary_adjacent_pairs))
     if hasattr(source, "embed_positions"):  # GPT-J
         sin, cos = source.embed_positions.chunk(2, dim=-1)

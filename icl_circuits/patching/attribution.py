@@ -30,7 +30,7 @@ from icl_circuits.interventions import (
     require_metric,
     source_of,
 )
-from icl_circuits.models import HEAD_SITES, LensModel, Place, Site
+from icl_circuits.models import HEAD_SITES, LensModel, Place, Site, at_least_float32
 from icl_circuits.patching.backward import Gradients, gradients
 from icl_circuits.patching.cells import Sweep, grid
 from icl_circuits.patching.paths import Paths
@@ -173,7 +173,7 @@ def attribute_paths(
 
 def _carried(passage: Passage, arrival: Arrival, found: Gradients, metric: Metric) -> Float[Tensor, "edge prompt"]:
     """Gradient x change of the input, for every edge of one arrival."""
-    change = arrival.new - arrival.old
+    change = at_least_float32(arrival.new) - at_least_float32(arrival.old)
     if arrival.input is None:
         with torch.enable_grad():
             normed = arrival.old.detach().requires_grad_()
@@ -181,7 +181,7 @@ def _carried(passage: Passage, arrival: Arrival, found: Gradients, metric: Metri
             (gradient,) = torch.autograd.grad(value.sum(), normed)
         return (change * gradient).sum(-1)
     rows = torch.arange(len(passage.at), device=passage.at.device)[:, None]
-    gradient = found.of[arrival.input, arrival.layer][rows, passage.at]
+    gradient = at_least_float32(found.of[arrival.input, arrival.layer][rows, passage.at])
     by_head = torch.einsum("sbchd,bchd->shb", change, gradient)[:, list(arrival.heads)]
     return by_head.flatten(0, 1)
 
@@ -212,7 +212,8 @@ def _gradient_place(patch: Patch) -> Place:
 
 def _first_order(patch: Patch, found: Gradients) -> Float[Tensor, " prompt"]:
     """Gradient x difference, summed over the patched values of each prompt."""
-    activation, gradient = found.activations[patch.site, patch.layer], found.of[_gradient_place(patch)]
+    activation = at_least_float32(found.activations[patch.site, patch.layer])
+    gradient = at_least_float32(found.of[_gradient_place(patch)])
     if patch.site in HEAD_SITES:
         axis = 1 if patch.site == "pattern" else 2
         activation, gradient = activation.select(axis, patch.head or 0), gradient.select(axis, patch.head or 0)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from icl_circuits.errors import InputError
 from icl_circuits.interventions import Metric, from_logits
-from icl_circuits.models import Hook, HookPair, LensModel, Place, hook_name
+from icl_circuits.models import Hook, HookPair, LensModel, Place, at_least_float32, hook_name
 from icl_circuits.prompts import TokenBatch
 from icl_circuits.residual import answer_logits, embedding
 
@@ -66,7 +66,7 @@ def gradients(
         with torch.enable_grad():
             parts = torch.autograd.grad(value.sum(), tensors, allow_unused=True) if tensors else ()
         now = {
-            place: torch.zeros_like(tensor) if part is None else part / steps
+            place: torch.zeros_like(tensor) if part is None else at_least_float32(part) / steps
             for place, tensor, part in zip(places, tensors, parts, strict=True)
         }
         if found is None:

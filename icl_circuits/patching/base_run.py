@@ -7,7 +7,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from icl_circuits.errors import InputError
 from icl_circuits.models import (
     ATTENTION_SITES,
     Block,
@@ -42,31 +41,29 @@ def run_base(model: LensModel, batch: TokenBatch, see: SeeLayer | None = None) -
     hooked = next((name for name, point in hook_points(model).items() if point.fwd_hooks), None)
     if hooked is not None:
         raise NotAlgebraError(f"a hook is on {hooked!r}, which the engine would miss (model.reset_hooks() removes it)")
-    base = _begun(model, batch)
-    longest, state = int(batch.last.max()) + 1, _state(model)
-    checked, then = getattr(model, "icl_checked", (0, None))
-    if longest > checked or state != then:
-        _check(model, replace(base, batch=batch.select([int(batch.last.argmax())])))
-        cast(Any, model).icl_checked = longest, state
-    return _run(model, base, see)
+    return _run(model, _checked(model, batch), see)
 
 
-def _begun(model: LensModel, batch: TokenBatch) -> BaseRun:
-    """A run with its equations, before its first step."""
-    blocks = tuple(read_block(model, layer, batch.tokens.shape[1]) for layer in range(model.cfg.n_layers))
-    out = readout(model)
-    return BaseRun(batch, blocks, out, logits=out.W_U.new_zeros(len(batch), 0))
+def _checked(model: LensModel, batch: TokenBatch) -> BaseRun:
+    """The run before its first step, with equations that were checked.
 
-
-def _check(model: LensModel, base: BaseRun) -> None:
-    """Check the equations; whatever keeps them from being tried at all is a reason not to use them, too."""
+    Whatever keeps them from being read or tried is a reason not to use them.
+    """
     try:
-        require_equations(model, base)
-    except (NotAlgebraError, InputError, torch.cuda.OutOfMemoryError):
+        blocks = tuple(read_block(model, layer, batch.tokens.shape[1]) for layer in range(model.cfg.n_layers))
+        out = readout(model)
+        base = BaseRun(batch, blocks, out, logits=out.W_U.new_zeros(len(batch), 0))
+        longest, state = int(batch.last.max()) + 1, _state(model)
+        checked, then = getattr(model, "icl_checked", (0, None))
+        if longest > checked or state != then:
+            require_equations(model, replace(base, batch=batch.select([int(batch.last.argmax())])))
+            cast(Any, model).icl_checked = longest, state
+    except (NotAlgebraError, torch.cuda.OutOfMemoryError):
         raise
     except Exception as error:
         why = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         raise NotAlgebraError(f"the engine's equations cannot be tried on it ({why})") from error
+    return base
 
 
 def _state(model: LensModel) -> tuple[object, ...]:

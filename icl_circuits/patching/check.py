@@ -43,15 +43,16 @@ def require_equations(model: LensModel, base: BaseRun) -> None:
         if missing is not None:
             raise NotAlgebraError(f"it has no {missing!r} to check the engine's equations against")
     final = Capture([final_state(model)], base.batch.last)
-    logits = answer_logits(model, base.batch, _Compared(base, sites), final)
-    _require_equal(base.readout.logits(final.at(*final_state(model))), logits, "logits")
+    tolerance = step_tolerance(model.unembed.W_U.dtype)
+    logits = answer_logits(model, base.batch, _Compared(base, sites, tolerance), final)
+    _require_equal(base.readout.logits(final.at(*final_state(model))), logits, tolerance, "logits")
 
 
 class _Compared:
     """Compares the equations of each layer with what its hook points carry, as soon as the model has left it."""
 
-    def __init__(self, base: BaseRun, sites: Sequence[ReadSite]) -> None:
-        self.base, self.sites = base, sites
+    def __init__(self, base: BaseRun, sites: Sequence[ReadSite], tolerance: float) -> None:
+        self.base, self.sites, self.tolerance = base, sites, tolerance
         self.seen: dict[ReadSite, Tensor] = {}
         """The activations of the layer that the model is in."""
         self.left: list[Tensor] = []
@@ -90,27 +91,27 @@ class _Compared:
             return None
         own, name = self.seen[site], hook_name(site, layer)
         if site not in ATTENTION_SITES:
-            _require_equal(found.flatten(3), own[None].flatten(3), name)
+            _require_equal(found.flatten(3), own[None].flatten(3), self.tolerance, name)
             return own[None].to(found)
         own = own.unflatten(1, (found.shape[1], -1))[:, :, None]  # the engine keeps heads by key-value head
         if site == "pattern":
-            _require_equal(found, own, name)
+            _require_equal(found, own, self.tolerance, name)
             return own.to(found)
         shown = found > float("-inf")
         if (shown & ~unmasked(own)).any():
             raise NotAlgebraError(f"the engine's equations show positions that its {name} hides")
         found, own = (torch.where(shown, scores, 0.0) for scores in (found, own))
-        _require_equal(found.flatten(-2), own.flatten(-2), name)
+        _require_equal(found.flatten(-2), own.flatten(-2), self.tolerance, name)
         return own.to(found).masked_fill(~shown, float("-inf"))
 
 
-def _require_equal(found: Tensor, expected: Tensor, name: str) -> None:
+def _require_equal(found: Tensor, expected: Tensor, tolerance: float, name: str) -> None:
     """Compare rows by their lengths, which rounding spares better than single numbers; a row much shorter than the
     longest, by a thousandth of that one's.
     """
     if found.shape != expected.shape:
         raise NotAlgebraError(f"its {name} has shape {list(expected.shape)}, not {list(found.shape)}")
-    found, tolerance, expected = at_least_float32(found), step_tolerance(expected.dtype), at_least_float32(expected)
+    found, expected = at_least_float32(found), at_least_float32(expected)
     length, error = expected.norm(dim=-1), (found - expected).norm(dim=-1)
     if not (error <= tolerance * length.clamp(min=1e-3 * float(length.max()))).all():
         raise NotAlgebraError(f"the engine's equations miss its {name} by {float((found - expected).abs().max()):.2g}")

@@ -26,7 +26,7 @@ from icl_circuits.interventions import (
     metric_name,
     require_metric,
 )
-from icl_circuits.models import LensModel, ReadSite
+from icl_circuits.models import LensModel, ReadSite, at_least_float32
 from icl_circuits.patching.bundles import into_bundles, metric_of, run_bundle
 from icl_circuits.patching.routes import Arrival, EdgeKind, NormKind, Passage, make_routes
 from icl_circuits.patching.step import Window
@@ -166,13 +166,14 @@ def _patched(
         if (at_layer, site) != (layer, "z"):
             return
         place = batch.last - out.start
-        z = activation[:, torch.arange(len(batch), device=place.device), place] - passage.at_answer["z", layer]
+        z, old = activation[:, torch.arange(len(batch), device=place.device), place], passage.at_answer["z", layer]
+        moved = at_least_float32(z) - at_least_float32(old)
         receiving = torch.tensor([heads[row % len(heads)] for row in rows])
         for head in heads:
             chosen = (receiving == head).nonzero()[:, 0]
             written = slice(head * group, (head + 1) * group)
-            W_O = block.attn.W_O[written].flatten(0, 1)
-            change = z[chosen.to(z.device)][:, :, written].flatten(2) @ W_O
+            W_O = at_least_float32(block.attn.W_O[written].flatten(0, 1))
+            change = moved[chosen.to(z.device)][:, :, written].flatten(2) @ W_O
             output[torch.tensor(rows)[chosen]] = change.norm(dim=-1).float().cpu()
 
     values = from_logits(metric, base.logits, batch).cpu()
@@ -194,7 +195,7 @@ def _score_change(passage: Passage, arrival: Arrival) -> Float[Tensor, "sender b
     q = block.turned("q", passage.at_answer["q", arrival.layer][:, None], last)[None, :, 0]
 
     def scores(q: Tensor, keys: Tensor) -> Tensor:
-        grouped = q.unflatten(2, (block.n_kv_heads, -1))
+        grouped, keys = at_least_float32(q).unflatten(2, (block.n_kv_heads, -1)), at_least_float32(keys)
         n = max(len(grouped), len(keys))
         both = grouped.expand(n, *grouped.shape[1:]), keys.expand(n, *keys.shape[1:])
         found = torch.einsum("sbkgd,sbjkd->sbkgj", *both) / block.scale

@@ -14,7 +14,18 @@ from torch import Tensor
 
 from icl_circuits.errors import InputError, Unfit, require_one_of
 from icl_circuits.interventions import Positions, PositionsName, Replacement, ValueAt, positions_of, values_at
-from icl_circuits.models import Block, LensModel, Norm, NotAlgebraError, Place, ReadSite, Site, has_mlp, n_kv_heads
+from icl_circuits.models import (
+    Block,
+    LensModel,
+    Norm,
+    NotAlgebraError,
+    Place,
+    ReadSite,
+    Site,
+    at_least_float32,
+    has_mlp,
+    n_kv_heads,
+)
 from icl_circuits.patching.base_run import run_base
 from icl_circuits.patching.bundles import budget_on
 from icl_circuits.patching.engine import PROMPT_TOKENS
@@ -205,11 +216,11 @@ class Passage:
             if isinstance(sender, sort) and layer_of(sender) == layer:
                 site, at_layer = _place(self.routes.model, sender)
                 value = self.routes.value_at(site, at_layer, sender.head if isinstance(sender, Head) else None)
-                old = self.here[site, at_layer]
+                old = at_least_float32(self.here[site, at_layer])
                 value = (value if value.ndim == 1 else value[self.rows]).to(old)
                 if isinstance(sender, Head):
                     block = self.base.blocks[layer]
-                    change = (value - old[:, :, sender.head]) @ block.attn.W_O[sender.head]
+                    change = (value - old[:, :, sender.head]) @ at_least_float32(block.attn.W_O[sender.head])
                     found.append(self._let_out(block.attn_outlet, block.output(old), change)[None])
                 else:
                     found.append((value - old)[None])
@@ -226,16 +237,16 @@ class Passage:
         if outlet is None:
             return change
         if self.routes.norm == "exact":
-            return (outlet(output + change) - outlet(output)).to(change.dtype)
-        return outlet.linear(change, outlet.scale(output)).to(change.dtype)
+            return outlet(output + change) - outlet(output)
+        return outlet.linear(change, outlet.scale(output))
 
     def _through_mlp(self, block: Block, state: Tensor, changes: Tensor) -> Tensor | float:
         """What the MLP adds to the changes."""
         if self.routes.kind == "direct" or block.mlp is None or block.ln2 is None or not len(changes):
             return 0.0
-        changed = self._normed(block.ln2, state, changes).to(state.dtype)
+        changed = self._normed(block.ln2, state, changes)
         after = block.mlp(changed.flatten(0, 1)).unflatten(0, changed.shape[:2])
-        before = block.mlp(block.ln2(state).to(state.dtype))
+        before, after = (at_least_float32(x) for x in (block.mlp(block.ln2(state)), after))
         return self._let_out(block.mlp_outlet, before, after - before)
 
 
