@@ -250,7 +250,9 @@ def _device(device: str | torch.device | None) -> torch.device:
     if device is None:
         return default_device()
     try:
-        return torch.empty(0, device=device).device
+        tried = torch.zeros(1, device=device)
+        tried.item()  # `meta` holds no numbers
+        return tried.device
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device {str(device)!r} does not exist on this machine: try 'cpu'") from error
 

@@ -28,11 +28,22 @@ class Chunk:
     width: int
 
 
+def bytes_to_take(device: torch.device, budget: int | None) -> int:
+    """The budget, by default a quarter of what is free on the device.
+
+    Raises:
+        InputError: a budget that is not positive.
+    """
+    if budget is not None and budget < 1:
+        raise InputError(f"the budget is {budget} bytes: give 1 or more, or leave it out")
+    return free_bytes(device) // 4 if budget is None else budget
+
+
 def into_chunks(
     model: LensModel, batch: TokenBatch, variants: Sequence[tuple[Patch, ...]], budget: int | None = None
 ) -> list[Chunk]:
     """Which variants to run together: of like width, as many as the budget allows. Empty ones are left out."""
-    budget = free_bytes(batch.tokens.device) // 4 if budget is None else budget
+    budget = bytes_to_take(batch.tokens.device, budget)
     widths: dict[int, int] = {}  # of each tensor of positions: patches share few
 
     def width_of(patch: Patch) -> int:

@@ -16,7 +16,7 @@ from icl_circuits.errors import InputError, Unfit, require_one_of
 from icl_circuits.interventions import Positions, PositionsName, Replacement, ValueAt, positions_of, values_at
 from icl_circuits.models import Block, LensModel, Norm, NotAlgebraError, Site, has_mlp, n_kv_heads
 from icl_circuits.patching.base_run import run_base
-from icl_circuits.patching.chunks import free_bytes
+from icl_circuits.patching.chunks import bytes_to_take
 from icl_circuits.patching.engine import PROMPT_TOKENS
 from icl_circuits.patching.step import BaseRun
 from icl_circuits.prompts import TokenBatch
@@ -77,7 +77,7 @@ class Routes:
 
     def parts(self, budget: int | None) -> Iterator[tuple[int, int]]:
         """Prompts that are run together: as many as the senders' changes leave room for."""
-        budget = free_bytes(self.at.device) // 4 if budget is None else budget
+        budget = bytes_to_take(self.at.device, budget)
         width, itemsize = self.model.cfg.d_model, self.model.unembed.W_U.element_size()
         prompts = max(1, budget // (8 * max(1, len(self.senders)) * self.at.shape[1] * width * itemsize))
         return self.batch.parts(min(PROMPT_TOKENS, prompts * self.batch.tokens.shape[1]))
