@@ -1,12 +1,13 @@
 """A study that this file makes goes the whole way, through the list of studies alone."""
 
+import csv
 import inspect
 import json
 import os
 import pickle
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from jaxtyping import Float
 
 from icl_circuits import Head, InputError, cli
+from icl_circuits.characters import visible
 from icl_circuits.circuits import Circuit
 from icl_circuits.errors import Unfit
 from icl_circuits.heads import attention_from_last, attention_patterns, score_heads
@@ -203,6 +205,19 @@ def test_what_two_parts_give_under_one_name_is_refused(tmp_path: Path, given: li
     with pytest.raises(InputError, match=message):
         write_report(RECORD, given, (), tmp_path, kinds=(), figures={})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_texts_of_the_data_command_neither_a_terminal_nor_a_spreadsheet(tmp_path: Path) -> None:
+    hostile = "=cmd|'\x1b[2J\u202e"
+    frame = pd.DataFrame({hostile: [hostile, "-1"], "number": [-1.5, 2.0]})
+    given = part(tables={"t": frame}, headline=hostile, sections=lambda _: (Section(hostile, hostile),))
+    write_report(replace(RECORD, described=f"{hostile}\ud800"), [given], (), tmp_path, kinds=(), figures={})
+    rows = list(csv.reader((tmp_path / "tables" / "t.csv").read_text().splitlines()))
+    assert [row[0][:2] for row in rows] == ["'=", "'=", "'-"]
+    assert [row[1] for row in rows] == ["number", "-1.5", "2.0"]
+    latex = (tmp_path / "tables" / "t.tex").read_text()
+    assert visible(latex.replace("\n", "")) == latex.replace("\n", "")
+    assert load_results(tmp_path).about["described"].endswith(f"{hostile}\ud800")
 
 
 def test_a_study_of_a_name_that_is_taken_is_refused(

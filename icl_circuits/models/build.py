@@ -3,10 +3,12 @@
 import contextlib
 import io
 import json
+import shutil
 import subprocess
 import tempfile
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 from unittest import mock
@@ -17,6 +19,7 @@ from torch import Tensor
 from icl_circuits.errors import InputError, in_one_line
 from icl_circuits.models.fidelity import max_positions
 from icl_circuits.models.lens import LensModel, Processing, hooked_transformer_class
+from icl_circuits.stopping import undone_if_stopped
 
 
 def default_device() -> torch.device:
@@ -111,7 +114,10 @@ def _converted(loading: Any, hf_model: Any, n_ctx: int | None, **options: Any) -
     config.pop("quantization_config", None)  # a GGUF file's tensors are dequantised by now
     if "n_positions" in config:
         config.setdefault("n_ctx", config["n_positions"])  # transformers 5 no longer writes GPT-2's n_ctx
-    with tempfile.TemporaryDirectory(prefix="icl-") as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="icl-") as folder,
+        undone_if_stopped(partial(shutil.rmtree, folder, ignore_errors=True)),
+    ):
         # TransformerLens reads a config from a folder only, and takes an architecture's name in the path for the truth.
         if any(word in folder.lower() for word in ("llama", "gemma")):
             raise InputError(f"the temporary folder {folder!r} names an architecture: set TMPDIR to one that does not")

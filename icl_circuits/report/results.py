@@ -89,7 +89,8 @@ def read_results(path: str | Path, kinds: Iterable[type]) -> Results:
             for name, part in structure["values"].items()
         }
         require_shapes(tuple(values.values()))
-        return Results({"described": ""} | CONVERTER.structure(structure["about"], dict[str, Any]), values)
+        about = {"described": ""} | CONVERTER.structure(structure["about"], dict[str, Any])
+        return Results(about | {"described": _exactly(about["described"], str)}, values)
     except DAMAGED as error:
         raise InputError(
             f"{str(file)!r} holds no results that this version of icl_circuits can read "
