@@ -115,7 +115,7 @@ ARGUMENTS = [
     (("report", ESCAPES), r"\x1b"),
     ((f"--{ESCAPES}",), r"\x1b"),
     ((ESCAPES,), r"\x1b"),
-    (("report", "--device", "meta"), "device 'meta' does not exist"),
+    (("report", "--device", "meta"), "device 'meta' holds no numbers"),
     (("report", "--device", ESCAPES), "does not exist"),
     (("report", "--device", "cuda:99"), "does not exist"),
     (("figures",), "RESULTS"),

@@ -153,8 +153,6 @@ def _device(device: str | torch.device | None) -> torch.device:
     if str(device) == "meta":
         raise InputError("device 'meta' holds no numbers, so nothing can be computed there: try 'cpu'")
     try:
-        tried = torch.zeros(1, device=device)
-        tried.item()  # `meta` holds no numbers
-        return tried.device
+        return torch.zeros(1, device=device).device
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device {str(device)!r} does not exist on this machine: try 'cpu'") from error
