@@ -3,20 +3,21 @@
 Heavy modules are imported inside the commands, so that `--help` answers at once.
 """
 
-import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
+from icl_circuits.characters import visible
 from icl_circuits.errors import InputError
 from icl_circuits.jobs import DataSpec, Dtype, Job, ModelSpec, Settings
+from icl_circuits.stopping import obey_signals
 from icl_circuits.studies import STUDIES, Study
 
 if TYPE_CHECKING:
@@ -26,20 +27,26 @@ if TYPE_CHECKING:
     import icl_circuits.viz
 
 Out = Annotated[Path, Parameter(help="Folder to write.")]
-Force = Annotated[bool, Parameter(help="Replace what --out names if it exists.", show_default=False)]
+Force = Annotated[bool, Parameter(help="Replace what this command wrote there. Other files stay.", show_default=False)]
 Hidden = Parameter(parse=False)
 """A field that a command does without."""
 
 
 def main(studies: Sequence[Study] = STUDIES) -> None:
-    """The console script: bad input gives one line on standard error and exit code 2."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a half-written folder is removed
+    """The command line: bad input gives one line on standard error and exit code 2, a signal ends it at once."""
+    obey_signals()
     with _errors_as_lines():
-        make_app(studies)(sys.argv[1:], exit_on_error=False, print_error=False)
+        make_app(studies)(_readable(sys.argv[1:]), exit_on_error=False, print_error=False)
 
 
 def make_app(studies: Sequence[Study] = STUDIES) -> App:
-    """The commands: `report`, one for each study, `figures`, `heads` and `prompts`."""
+    """The commands: `report`, one for each study, `figures`, `heads` and `prompts`.
+
+    Raises:
+        InputError: a study is named like another command.
+    """
+    others: dict[str, Callable[..., None]] = {"figures": _figures(studies), "heads": heads, "prompts": prompts}
+    _require_own_names(studies, ("report", *others))
     app = App(
         name="icl-circuits",
         help="Find and test the in-context heads of a language model.",
@@ -55,19 +62,39 @@ def make_app(studies: Sequence[Study] = STUDIES) -> App:
     app.command(_writing(together, "icl-report"), name="report", help=found, sort_key=0)
     for place, study in enumerate(studies, start=1):
         app.command(_writing([study], study.out), name=study.command, help=study.help, sort_key=place)
-    others: dict[str, Callable[..., None]] = {"figures": _figures(studies), "heads": heads, "prompts": prompts}
     for place, (name, command) in enumerate(others.items(), start=len(studies) + 1):
         app.command(command, name=name, sort_key=place)
     return app
 
 
+def _require_own_names(studies: Sequence[Study], taken: tuple[str, ...]) -> None:
+    """Raise `InputError` for a study that has the command of another, or one of `taken`."""
+    commands = [*taken, *(study.command for study in studies)]
+    twice = next((command for i, command in enumerate(commands) if command in commands[:i]), None)
+    if twice is not None:
+        raise InputError(f"a study's command {twice!r} exists already: give the study another name")
+
+
+def _readable(arguments: Sequence[str]) -> Sequence[str]:
+    """The arguments, all of which are text. Raises `InputError` for bytes that are no UTF-8, and for null."""
+    for argument in arguments:
+        if "\0" in argument or any("\ud800" <= c <= "\udfff" for c in argument):
+            raise InputError(f"argument {argument!r} is not text in UTF-8: rename what it names")
+    return arguments
+
+
 @contextmanager
 def _errors_as_lines() -> Iterator[None]:
+    """Errors that are no bugs, and warnings, as one line each."""
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"icl-circuits: warning: {visible(str(message))}\n"
     try:
         yield
-    except (InputError, CycloptsError) as error:
-        print(f"icl-circuits: error: {error}", file=sys.stderr)
+    except (InputError, CycloptsError, OSError) as error:
+        print(f"icl-circuits: error: {visible(str(error))}", file=sys.stderr)
         sys.exit(2)
+    finally:
+        warnings.formatwarning = before
 
 
 def _writing(studies: Sequence[Study], folder: str) -> Callable[..., None]:
@@ -80,8 +107,8 @@ def _writing(studies: Sequence[Study], folder: str) -> Callable[..., None]:
         console = _console()
         for title, table in (shown for part in outcome.parts for shown in part.shown):
             console.print(_rich(table, title))
-        for reason in outcome.left_out:
-            _say(f"Left out: {reason}")
+        for study in outcome.left_out:
+            _say(f"Left out: {study.study}: {study.why}")
         for name in (name for part in outcome.parts for name in part.files):
             _say(f"Also: {out / name}")
         _say(f"Report: {out / 'report.html'}")
@@ -100,12 +127,17 @@ def _figures(studies: Sequence[Study]) -> Callable[..., None]:
         force: Force = False,
     ) -> None:
         """Draw a paper's figures from results: PDF, PNG and SVG at a column's width, with captions as text files."""
-        from icl_circuits.report import are_figures, new_folder, write_figures
+        from icl_circuits.report import DAMAGED, new_folder, write_figures
         from icl_circuits.studies import figures_of, load_results
 
         found, figures = load_results(results, studies), figures_of(studies)
-        with new_folder(out, force=force, ours=partial(are_figures, figures=figures)) as folder:
-            names = write_figures(found, folder, figures)
+        with new_folder(out, "figures", force=force) as folder:
+            try:
+                names = write_figures(found, folder, figures)
+            except DAMAGED as error:  # numbers of the right shapes that cannot be drawn all the same
+                raise InputError(f"{str(results)!r} holds values that no study wrote ({error}): run it anew") from error
+            if not names:
+                raise InputError(f"{str(results)!r} holds nothing that a figure is drawn of: give a report's folder")
         _say(f"Figures in {out}: {', '.join(names)}")
 
     return command
@@ -163,12 +195,12 @@ def prompts(
     console = _console()
     for row, prompt in enumerate(sampled.selection):
         tokens = [
-            Text(token.text if token.kind == "plain" else f"{token.text}<{token.kind} {token.position}>",
+            Text(visible(token.text) + ("" if token.kind == "plain" else f"<{token.kind} {token.position}>"),
                  style="" if token.kind == "plain" else "bold reverse")
             for token in marked_tokens(lens, batch, row)
         ]  # fmt: skip
         console.print(Text("|").join(tokens), soft_wrap=True)
-        console.print(Text(f"right answer: {settings.labels[prompt.gold]} ({prompt.origin})"), soft_wrap=True)
+        _say(f"right answer: {settings.labels[prompt.gold]} ({prompt.origin})")
 
 
 def _console() -> "rich.console.Console":
@@ -178,8 +210,8 @@ def _console() -> "rich.console.Console":
 
 
 def _say(line: str) -> None:
-    """One line, as it is."""
-    _console().print(line, soft_wrap=True, highlight=False, markup=False)
+    """One line, with no markup in it."""
+    _console().print(visible(line), soft_wrap=True, highlight=False, markup=False)
 
 
 def _rich(table: "icl_circuits.viz.Table", title: str) -> "rich.table.Table":
@@ -187,9 +219,9 @@ def _rich(table: "icl_circuits.viz.Table", title: str) -> "rich.table.Table":
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    rich = RichTable(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    rich = RichTable(title=Text(visible(title)), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for column in table.columns:
-        rich.add_column(column)
+        rich.add_column(Text(visible(column)))
     for row in table.rows:
-        rich.add_row(*(Text(cell) for cell in row))
+        rich.add_row(*(Text(visible(cell)) for cell in row))
     return rich

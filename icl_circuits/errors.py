@@ -1,6 +1,7 @@
 """The error that bad input raises, and its one kind that a report goes on after."""
 
 from collections.abc import Sequence
+from typing import SupportsIndex
 
 
 class InputError(ValueError):
@@ -18,7 +19,19 @@ class Unfit(InputError):  # noqa: N818
     """
 
 
+def require_whole(value: object, least: int, problem: str) -> None:
+    """Raise `InputError(problem)` unless `value` is a whole number, `least` or more."""
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex) or value.__index__() < least:
+        raise InputError(problem)
+
+
 def require_one_of(value: object, choices: Sequence[str], what: str) -> None:
     """Raise `InputError` unless `value` is one of `choices`."""
     if value not in choices:
         raise InputError(f"{what} {value!r} is unknown: use one of {', '.join(choices)}")
+
+
+def in_one_line(error: Exception) -> str:
+    """The kind of an error and its words, in one line of at most 160 characters."""
+    line = " ".join(f"{type(error).__name__}: {error}".split())
+    return line if len(line) <= 160 else line[:157] + "..."

@@ -7,17 +7,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from icl_circuits.errors import InputError
+from icl_circuits.errors import require_whole
 
 
 def generator(*seed: int) -> np.random.Generator:
     """A random generator for a seed and, after it, the numbers that tell its uses apart.
 
     Raises:
-        InputError: a negative number.
+        InputError: a negative number, or one that is not whole.
     """
-    if min(seed) < 0:
-        raise InputError(f"seed is {min(seed)}: give 0 or more")
+    for number in seed:
+        require_whole(number, 0, f"seed is {number}: give a whole number, 0 or more")
     return np.random.default_rng(seed)
 
 
@@ -61,23 +61,32 @@ class Intervals(NamedTuple):
         """A table's columns `name`, `name_low` and `name_high`, a row each."""
         return {name: self.mean, f"{name}_low": self.low, f"{name}_high": self.high}
 
+    @classmethod
+    def in_frame(cls, frame: Any, name: str) -> "Intervals":
+        """The intervals in the columns `name`, `name_low` and `name_high` of a data frame."""
+        return cls(*(frame[column].to_numpy() for column in (name, f"{name}_low", f"{name}_high")))
+
+
+DRAWS = 2000
+"""Bootstrap resamples that an interval is taken over; always the same ones, of seed 0."""
+
 
 @lru_cache(maxsize=16)
-def resamples(n_prompts: int, *, draws: int = 2000, seed: int = 0) -> Float[np.ndarray, "draw prompt"]:
+def resamples(n_prompts: int) -> Float[np.ndarray, "draw prompt"]:
     """Bootstrap resamples of the prompts: how often each draw takes each prompt, whole numbers."""
-    chosen = generator(seed).integers(n_prompts, size=(draws, n_prompts))
+    chosen = generator(0).integers(n_prompts, size=(DRAWS, n_prompts))
     counts = np.stack([np.bincount(row, minlength=n_prompts) for row in chosen]).astype(float)
     counts.setflags(write=False)  # shared by all who ask
     return counts
 
 
-def bootstrap_means(values: Float[np.ndarray, "row prompt"], *, draws: int = 2000, seed: int = 0) -> Intervals:
+def bootstrap_means(values: Float[np.ndarray, "row prompt"]) -> Intervals:
     """`bootstrap_mean` of every row, on the same resamples of the prompts."""
     n_rows, n_prompts = values.shape
     if not n_prompts or not n_rows:
         nothing = np.full(n_rows, np.nan)
         return Intervals(nothing, nothing, nothing)
-    counts = resamples(n_prompts, draws=draws, seed=seed)
+    counts = resamples(n_prompts)
     parts = [values[start : start + 1024] @ counts.T / n_prompts for start in range(0, n_rows, 1024)]
     low, high = np.concatenate([np.quantile(part, [0.025, 0.975], axis=1) for part in parts], axis=1)
     mean = values.mean(axis=1)
@@ -88,12 +97,12 @@ Statistic = Callable[[Float[np.ndarray, "draw prompt"]], Float[np.ndarray, " dra
 """Of how often each draw takes each prompt: a number a draw, NaN where it has none."""
 
 
-def bootstrap(statistic: Statistic, n_prompts: int, *, draws: int = 2000, seed: int = 0) -> Interval:
+def bootstrap(statistic: Statistic, n_prompts: int) -> Interval:
     """Any statistic of counted prompts, with its 95 % percentile interval over resamples of the prompts.
 
     Resamples for which it is not finite are left out.
     """
-    found = statistic(resamples(n_prompts, draws=draws, seed=seed))
+    found = statistic(resamples(n_prompts))
     found = found[np.isfinite(found)]
     low, high = np.quantile(found, [0.025, 0.975]) if len(found) else (np.nan, np.nan)
     return Interval(float(statistic(each_once(n_prompts))[0]), float(low), float(high))
@@ -132,7 +141,7 @@ def relative_change(before: Float[np.ndarray, " prompt"], after: Float[np.ndarra
     return bootstrap(change, len(before))
 
 
-def bootstrap_mean(values: Float[np.ndarray, " prompt"], *, draws: int = 2000, seed: int = 0) -> Interval:
-    """The mean of `values` with the 95 % percentile interval over `draws` resamples of the prompts; NaN if empty."""
-    found = bootstrap_means(values[None], draws=draws, seed=seed)
+def bootstrap_mean(values: Float[np.ndarray, " prompt"]) -> Interval:
+    """The mean of `values` with the 95 % percentile interval over resamples of the prompts; NaN if empty."""
+    found = bootstrap_means(values[None])
     return Interval(float(found.mean[0]), float(found.low[0]), float(found.high[0]))

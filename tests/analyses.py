@@ -1,5 +1,6 @@
 """Every public analysis on one model, held to the model's own activations: exact, by the plain path, or refused."""
 
+import re
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -205,33 +206,47 @@ def knock_out(model: LensModel, batch: PromptBatch, plain: Plain) -> None:
     assert float(seen.found["pattern", 1].gather(2, at_labels).abs().max()) < 1e-6
 
 
-ANALYSES: dict[str, Callable[[LensModel, PromptBatch, Plain], str | None]] = {
-    "log-probability increase": log_prob_increase,
-    "increase by position": position_increase,
-    "value outputs": value_outputs,
-    "label features": label_features,
-    "OV circuits": ov_circuits,
-    "two towers": two_towers,
-    "tower reads": tower_reads,
-    "tower tokens": tower_tokens,
-    "sweep": sweep,
-    "attribution": attribution,
-    "path patching": path_patching,
-    "without position": without_position,
-    "knock-out": knock_out,
+ANALYSES: dict[str, tuple[Callable[[LensModel, PromptBatch, Plain], str | None], ...]] = {
+    "increase": (log_prob_increase, position_increase),
+    "label features": (value_outputs, label_features, ov_circuits),
+    "two towers": (two_towers, tower_tokens),
+    "tower reads": (tower_reads,),
+    "sweep": (sweep, attribution),
+    "paths": (path_patching,),
+    "scores changed": (without_position, knock_out),
 }
-"""Each returns why it took the plain path, if it did."""
+"""Each analysis returns why it took the plain path, if it did."""
+
+REASONS = {
+    r"identity '(\w+)'": r"\1",
+    "norms its queries and keys": "norms",
+    "caps its attention scores": "cap",
+    "does not compute with the attention scores": "hooks",
+    "no hook point|never fired": "hooks",
+    "sees what comes later": "encoder",
+    "neither rotary nor learned": "position",
+    "cannot be patched exactly|equations|lacks a part|rotary angles|cannot be told apart": "equations",
+    "W_Q, W_K, W_V and W_O for each head|the place to write has": "shapes",
+}
+"""What a refusal says, and the word that the table of the documentation has for it."""
 
 
-def outcomes(model: LensModel, batch: PromptBatch) -> dict[str, tuple[str, str]]:
-    """For each analysis `exact`, `plain path` or `refused`, and why."""
-    plain, found = Plain(model, batch), {}
-    for name, analyse in ANALYSES.items():
+def outcome(model: LensModel, batch: PromptBatch, plain: Plain, group: str) -> str:
+    """`exact`, `plain path`, or `refused` and a word for why."""
+    words = []
+    for analyse in ANALYSES[group]:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                why = analyse(model, batch, plain)
-            found[name] = ("exact", "") if why is None else ("plain path", why)
+                words.append("exact" if analyse(model, batch, plain) is None else "plain path")
         except InputError as error:
-            found[name] = ("refused", str(error))
-    return found
+            words.append(f"refused ({_reason(str(error))})")
+    return " / ".join(dict.fromkeys(words))
+
+
+def _reason(message: str) -> str:
+    for pattern, word in REASONS.items():
+        found = re.search(pattern, message)
+        if found:
+            return found.expand(word)
+    raise AssertionError(f"a refusal that the table has no word for: {message}")

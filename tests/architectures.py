@@ -29,7 +29,6 @@ SIZES: dict[str, Any] = {
     "intermediate_size": 64,
     "ffn_dim": 64,
     "ffn_hidden_size": 64,
-    "n_inner": 64,
     "max_position_embeddings": 256,
     "n_positions": 256,
     "n_ctx": 256,

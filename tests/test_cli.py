@@ -2,27 +2,35 @@
 
 import json
 import os
+import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from architectures import tiny_config
 from browser import open_page
-from conftest import require_backend, require_smollm2
-from recording import RECORDED, differences
+from conftest import require_backend, require_smollm2, save_model, save_tokenizer
+from recording import RECORDED, ROUNDING, differences, rounding
 from safetensors.numpy import load_file, save_file
 
 from icl_circuits import cli
+from icl_circuits.heads import answer
 from icl_circuits.jobs import DataSpec, Job, ModelSpec, Settings
+from icl_circuits.models import load_model
 from icl_circuits.models.lens import hooked_transformer_class
-from icl_circuits.report import Results, write_results
-from icl_circuits.studies import Outcome, load_results
+from icl_circuits.prompts import load_rows
+from icl_circuits.report import Results, new_folder, write_results
+from icl_circuits.report.manifest import is_unchanged, read_manifest
+from icl_circuits.studies import Outcome, begin, load_results, sample_job
 
 TOWER_KEYS = {
     "qk_auc", "qk_auc_shuffled", "qk_auc_without_position", "qk_auc_grouped_order", "ov_logit_minus",
@@ -35,7 +43,7 @@ SMALL = ["--prompts", "6", "--heads", "2", "--shots", "2", "--device", "cpu"]
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """Run the command line in this process, in an empty folder; gives (exit code, output, errors)."""
     monkeypatch.chdir(tmp_path)
-    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(cli, "obey_signals", lambda: None)  # this process is pytest's
 
     def run(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["icl-circuits", *arguments])
@@ -44,8 +52,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
         captured = capsys.readouterr()
         return int(stopped.value.code or 0), captured.out, captured.err
 
-    yield run
-    signal.signal(signal.SIGTERM, before)
+    return run
 
 
 def hostile_csv(folder: Path) -> Path:
@@ -128,7 +135,7 @@ def test_report_on_a_small_model(
         return
     code, out, err = run("figures", "r", "--out", "f")
     assert (code, err) == (0, "")
-    drawn = sorted(file.name for file in (tmp_path / "f").iterdir())
+    drawn = sorted(file.name for file in (tmp_path / "f").iterdir() if file.name != "manifest.json")
     assert drawn == sorted(file.name for file in (tmp_path / "r" / "figures").iterdir())
     assert len(drawn) == 4 * opened.count("img")
     for name in drawn:
@@ -138,7 +145,10 @@ def test_report_on_a_small_model(
     assert results["provenance"]["name"] in caption
     assert run("figures", "r", "--out", "f")[0] == 2  # exists
     (tmp_path / "f" / "mine").touch()
-    assert "was not written by this command" in run("figures", "r", "--out", "f", "--force")[2]
+    (tmp_path / "f" / "head_map").mkdir()
+    assert run("figures", "r", "--out", "f", "--force")[0] == 0
+    assert {"mine", "head_map", *drawn} < {file.name for file in (tmp_path / "f").iterdir()}
+    assert "holds results, not figures" in run("figures", "r", "--out", "r", "--force")[2]
 
 
 @pytest.mark.slow
@@ -158,19 +168,23 @@ def test_the_recorded_report(run: Any, folders: dict[str, Path], tmp_path: Path,
     """Every number of a report as it was before the package was rearranged."""
     require_backend(backend)
     recorded = json.loads((RECORDED / "tiny.json").read_text())
+    exact = rounding(recorded.pop("recorded_on"))
     if backend == "bridge":
+        exact = ROUNDING
         recorded["provenance"].pop("weights_sha256")  # the classes keep their weights under other names
     assert run("report", "--model", str(folders["llama"]), "--backend", backend, "--out", "r", *SMALL)[0] == 0
-    assert differences(recorded, json.loads((tmp_path / "r" / "results.json").read_text())) == []
+    assert differences(recorded, json.loads((tmp_path / "r" / "results.json").read_text()), exact) == []
 
 
 def test_three_labels_and_force(run: Any, folders: dict[str, Path], tmp_path: Path) -> None:
-    (tmp_path / "r").mkdir()
-    (tmp_path / "r" / "results.json").write_text("an older report")
-    (tmp_path / "r" / "old").touch()
+    with new_folder(tmp_path / "r", "results", force=False) as older:
+        (older / "results.json").write_text("an older report")
+        (older / "old").touch()
+    (tmp_path / "r" / "notes").write_text("mine")
     options = ("--labels", "foo, bar,baz", "--separator", r"\n", "--force")
     assert run("report", "--model", str(folders["neox"]), "--out", "r", *options, *SMALL, "--shots", "1")[0] == 0
     assert not (tmp_path / "r" / "old").exists()
+    assert (tmp_path / "r" / "notes").read_text() == "mine"
     results = check_report(tmp_path / "r", heads=2, prompts=6)
     assert results["settings"]["labels"] == ["foo", "bar", "baz"]
     assert results["settings"]["separator"] == "\n"
@@ -186,7 +200,8 @@ def test_report_on_smollm2(run: Any, tmp_path: Path) -> None:
     accuracy = results["accuracy"]
     assert accuracy["heads_zeroed"]["top1"] < accuracy["random_zeroed"]["top1"] - 0.2
     if hooked_transformer_class() is not None:  # the classes differ in rounding, and so in which heads are selected
-        assert differences(json.loads((RECORDED / "smollm2.json").read_text()), results) == []
+        recorded = json.loads((RECORDED / "smollm2.json").read_text())
+        assert differences(recorded, results, rounding(recorded.pop("recorded_on"))) == []
 
 
 def test_towers_and_biases_commands(run: Any, folders: dict[str, Path], tmp_path: Path) -> None:
@@ -209,6 +224,18 @@ def test_towers_and_biases_commands(run: Any, folders: dict[str, Path], tmp_path
         assert 0 <= low <= high
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["Gemma2ForCausalLM", "Gemma3ForCausalLM"])
+def test_report_behind_post_norms(run: Any, tmp_path: Path, name: str) -> None:
+    """Models whose heads write through a norm are analysed as any other."""
+    folder = tmp_path / "model"
+    save_model(folder, tiny_config(name, save_tokenizer(folder)))
+    code, out, err = run("report", "--model", str(folder), "--backend", "bridge", "--out", "r", *SMALL)
+    assert (code, err.count("error")) == (0, 0), err
+    assert "Left out" not in out
+    check_report(tmp_path / "r", heads=2, prompts=6)
+
+
 def test_a_report_leaves_out_what_cannot_be_measured(run: Any, folders: dict[str, Path], tmp_path: Path) -> None:
     """GPT-J's scores are dead on the Bridge: no flow, no recency. One shot: no imbalance."""
     options = ("--model", str(folders["gptj"]), "--backend", "bridge")
@@ -219,7 +246,7 @@ def test_a_report_leaves_out_what_cannot_be_measured(run: Any, folders: dict[str
     assert "before" in biases["majority"]
     code, out, err = run("report", *options, "--out", "r", *SMALL, "--shots", "1")
     assert code == 0, err
-    assert "Left out: the majority-label bias needs" in out
+    assert "Left out: biases: the majority-label bias needs" in out
     page = (tmp_path / "r" / "report.html").read_text()
     assert "Not measured" in page
     code, _, err = run("biases", *options, "--out", "c", *SMALL, "--shots", "1")
@@ -235,8 +262,8 @@ def test_circuit_command(run: Any, folders: dict[str, Path], tmp_path: Path) -> 
     assert "Report: new/c/report.html" in out
     folder = tmp_path / "new" / "c"
     assert {file.name for file in folder.iterdir()} == {
-        "circuit.html", "circuit.json", "circuit.svg", "figures", "report.html", "results.json", "results.safetensors",
-        "tables",
+        "circuit.html", "circuit.json", "circuit.svg", "figures", "manifest.json", "report.html", "results.json",
+        "results.safetensors", "tables",
     }  # fmt: skip
     page = (folder / "report.html").read_text()
     assert '<a href="circuit.html">' in page
@@ -262,8 +289,8 @@ def test_circuit_command(run: Any, folders: dict[str, Path], tmp_path: Path) -> 
     assert (folder / "circuit.json").read_bytes() == before
     assert run("figures", "new/c", "--out", "f")[0] == 0
     assert sorted(file.name for file in (tmp_path / "f").iterdir()) == [
-        f"circuit_curves.{kind}" for kind in ("pdf", "png", "svg", "txt")
-    ]
+        *(f"circuit_curves.{kind}" for kind in ("pdf", "png", "svg", "txt")), "manifest.json",
+    ]  # fmt: skip
     for name in ("circuit_curves.svg", "circuit_curves.txt"):
         assert (tmp_path / "f" / name).read_bytes() == (folder / "figures" / name).read_bytes()
     found = load_results(folder / "results.safetensors").values
@@ -272,6 +299,27 @@ def test_circuit_command(run: Any, folders: dict[str, Path], tmp_path: Path) -> 
     code, _, err = run(*options[:-2], "--shots", "0", "--out", "zero/c")
     assert code == 2
     assert {file.name for file in tmp_path.iterdir()} == {"new", "f", "hostile.csv"}
+
+
+def test_labels_of_several_tokens(run: Any, folders: dict[str, Path], tmp_path: Path) -> None:
+    """From a file of another encoding and delimiter; what scores the first token alone is left out, and said."""
+    rows = [f"caf\u00e9 {kind}{i}\t{kind}" for kind in ("x", "y") for i in range(12)]
+    (tmp_path / "d.csv").write_bytes("\n".join(["text\tlabel", *rows]).encode("latin-1"))
+    data = ("--data", "d.csv", "--encoding", "latin-1", "--delimiter", "\\t", "--label-score", "whole")
+    code, out, err = run("report", "--model", str(folders["gpt2"]), *data, "--labels", "foo cat,0 1", *SMALL)
+    assert (code, err.count("error")) == (0, 0), err
+    assert "cannot score labels of several tokens whole" in " ".join(out.split())
+    results = json.loads((tmp_path / "icl-report" / "results.json").read_text())
+    assert results["provenance"]["label_score"] == "whole"
+    assert "caf\u00e9" in results["prompts"]["selection"][0]["text"]
+    found = load_results(tmp_path / "icl-report").values
+    model = load_model(str(folders["gpt2"]), device="cpu")
+    read = load_rows(tmp_path / "d.csv", encoding="latin-1", delimiter="\t")
+    settings = Settings(("foo cat", "0 1"), shots=2, prompts=6, heads=2)
+    batch = begin(model, sample_job(read, settings, "whole")).evaluation
+    expected = answer(model, batch).log_prob
+    np.testing.assert_allclose(found["groups"].base.answers.log_prob, expected, atol=1e-5)
+    assert (np.abs(expected - answer(model, replace(batch, label_score="first")).log_prob) > 0.1).all()
 
 
 def test_heads_command(run: Any, folders: dict[str, Path], tmp_path: Path) -> None:
@@ -316,6 +364,13 @@ def run_python(script: str) -> str:
     ).stdout
 
 
+def test_the_program_is_a_module_too() -> None:
+    said = subprocess.run(
+        [sys.executable, "-m", "icl_circuits", "--version"], capture_output=True, text=True, check=True
+    )
+    assert said.stdout.startswith("icl-circuits 0.")
+
+
 def test_the_command_line_imports_nothing_heavy() -> None:
     heavy = "{'torch', 'transformers', 'matplotlib', 'pandas'}"
     shown = run_python(
@@ -345,14 +400,18 @@ def test_using_the_package_warns_of_nothing_and_draws_nothing() -> None:
         (("--data", "EMPTY"), "has no rows"),
         (("--data", "ONE"), "one class only"),
         (("--data", "GOOD", "--shots", "7"), "7 shots and a query need 8"),
-        (("--labels", "foo,foobar"), "start with the same token"),
-        (("--labels", "foo,extraordinary"), "choose a word of one token"),
+        (("--labels", "foo,foobar"), "no token tells label 'foo' from label 'foobar': choose another word"),
+        (("--separator", " bar "), "separator ' bar ' is one of the labels"),
+        (("--data", "GOOD", "--encoding", "utf-9"), "encoding 'utf-9' is unknown"),
+        (("--data", "GOOD", "--delimiter", "::"), "delimiter '::': give one character"),
+        (("--data", "GOOD", "--delimiter", "\\t"), "no column 'text': its columns are text,label"),
+        (("--encoding", "latin-1"), "only files have an encoding"),
         (("--labels", "foo"), "at least two different words"),
         (("--shots", "19"), "reads at most 256"),
         (("--heads", "7"), "select at most 6"),
         (("--seed", "-1"), "seed is -1"),
         (("--device", "nonsense"), "device 'nonsense' does not exist"),
-        (("--model", "[/x]"), "cannot load model '[/x]'"),
+        (("--model", "[/x]"), "model folder '[/x]' does not exist"),
         (("--out", "/proc/none/r"), "cannot write to"),
         (("--heads", "0"), "cannot select 0 heads"),
         (("--prompts", "0"), "cannot sample 0 prompts"),
@@ -406,16 +465,25 @@ def test_options_become_a_job(run: Any, monkeypatch: pytest.MonkeyPatch, tmp_pat
 
     def no_run(job: Job, studies: Any, out: Path, *, force: bool) -> Outcome:
         asked.append((job, out, force))
-        return Outcome((), ())
+        return Outcome(())
 
     monkeypatch.setattr("icl_circuits.studies.run_job", no_run)
     assert run("report")[0] == 0
     options = ("--labels", "foo, bar,baz", "--separator", r"-\n\t", "--shots", "2", "--shots", "3", "--force")
-    assert run("towers", *options, "--dtype", "float64", "--data", "x.csv", "--out", "r", "--seed", "-1")[0] == 0
+    data = ("--data", "x.csv", "--encoding", "cp1252", "--delimiter", r"\t", "--label-score", "whole")
+    assert run("towers", *options, *data, "--dtype", "float64", "--out", "r", "--seed", "-1")[0] == 0
     settings = Settings(("foo", "bar", "baz"), shots=3, seed=-1, separator="-\n\t")
     assert asked == [
         (Job(), Path("icl-report"), False),
-        (Job(ModelSpec(dtype="float64"), DataSpec("x.csv"), settings), Path("r"), True),
+        (
+            Job(
+                ModelSpec(dtype="float64"),
+                DataSpec("x.csv", encoding="cp1252", delimiter="\t", label_score="whole"),
+                settings,
+            ),
+            Path("r"),
+            True,
+        ),
     ]
 
 
@@ -447,39 +515,53 @@ def test_figures_of_what_holds_no_results(run: Any, tmp_path: Path) -> None:
         write_results(Results({}, {"x": "text"}), tmp_path / "no.safetensors", ())
 
 
+STARTED = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which jobs in the background lack
+import icl_circuits.cli as c
+c.obey_signals()
+print("started", flush=True)
+c.main()
+"""
+MOMENTS = int(os.environ.get("MOMENTS", "6"))
+"""At how many random moments a report is ended."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_report_leaves_nothing(folders: dict[str, Path], tmp_path: Path, stop: signal.Signals) -> None:
-    """Stopped while it writes: a slow page holds the temporary folder open."""
-    script = (
-        "import signal, time, icl_circuits.report.writing as writing, icl_circuits.cli as c\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)  # which jobs in the background lack\n"
-        "def slow(*_): print('writing', flush=True); time.sleep(60)\n"
-        "writing.render_page = slow\n"
-        "c.main()\n"
-    )
-    command = [
-        sys.executable,
-        "-c",
-        script,
-        "report",
-        "--model",
-        str(folders["gpt2"]),
-        "--out",
-        "r",
-        *SMALL,
-        "--shots",
-        "1",
-    ]
-    with subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=os.environ
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if "writing" in line:
-                break
-        assert any(tmp_path.iterdir())
-        time.sleep(0.2)
-        process.send_signal(stop)
-        assert process.wait(timeout=30) != 0
-    assert list(tmp_path.iterdir()) == []
+def test_a_report_ended_at_random_moments_leaves_the_old_one(folders: dict[str, Path], tmp_path: Path) -> None:
+    (home := tmp_path / "home").mkdir()
+    with new_folder(home / "r", "results", force=False) as older:
+        (older / "results.json").write_text("an older report")
+    (home / "r" / "notes").write_text("mine")
+    before = {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
+    options = ["report", "--model", str(folders["gpt2"]), "--out", "r", "--force", *SMALL, "--shots", "1"]
+    chance, environment = random.Random(0), os.environ | {"TMPDIR": str(home)}
+    ended = []
+    for moment in range(MOMENTS):
+        number = chance.choice([signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+        command = [sys.executable, "-c", STARTED, *options]
+        with subprocess.Popen(
+            command, cwd=home, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "started\n"
+            time.sleep(chance.uniform(0, 15))
+            sent = time.monotonic()
+            process.send_signal(number)
+            code = process.wait(timeout=60)
+            assert time.monotonic() - sent < 2, (moment, number)
+        assert (home / "r" / "notes").read_text() == "mine"
+        if (home / "r" / "results.json").read_text() == "an older report":
+            assert code == 128 + number, moment
+            assert {path: path.read_bytes() for path in home.rglob("*") if path.is_file()} == before, moment
+            ended.append(number)
+        else:  # it had come to its end
+            found = read_manifest(home / "r")
+            assert found is not None
+            assert all(is_unchanged(home / "r", *file) for file in found.files.items())
+            assert [path.name for path in home.iterdir()] == ["r"]
+            shutil.rmtree(home / "r")
+            (home / "r").mkdir()
+            for path, content in before.items():
+                path.write_bytes(content)
+    assert len(ended) > MOMENTS // 3

@@ -2,13 +2,17 @@
 
 import importlib.util
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
-from conftest import ARCHITECTURES, BACKENDS, loaded, require_backend
+from architectures import tiny_config
+from conftest import ARCHITECTURES, BACKENDS, loaded, require_backend, save_model, save_tokenizer
 
 from icl_circuits.errors import InputError
 from icl_circuits.models import LensModel, load_model, model_card, provenance
@@ -156,7 +160,7 @@ def test_nan_weights(folders: dict[str, Path], tmp_path: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     weights["transformer.ln_f.weight"] = torch.full_like(weights["transformer.ln_f.weight"], torch.nan)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(InputError, match="NaN or infinite logits"):
+    with pytest.raises(InputError, match=r"hold NaN or infinity in 'transformer\.ln_f\.weight'"):
         load_model(str(folder))
 
 
@@ -182,8 +186,6 @@ def test_a_conversion_that_computes_something_else_is_refused(
 
 def test_an_architecture_without_conversion_names_the_other_backend(tmp_path: Path) -> None:
     require_backend("hooked")
-    from conftest import save_model, save_tokenizer
-
     sizes = {
         "hidden_size": 32,
         "num_attention_heads": 4,
@@ -197,8 +199,6 @@ def test_an_architecture_without_conversion_names_the_other_backend(tmp_path: Pa
 
 
 def test_a_model_without_heads_is_refused(tmp_path: Path) -> None:
-    from conftest import save_model, save_tokenizer
-
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}
     save_model(tmp_path, transformers.MambaConfig(vocab_size=save_tokenizer(tmp_path), **sizes))
     with pytest.raises(InputError, match="has no per-head z in layer 0"):
@@ -249,3 +249,194 @@ def test_messages_name_the_model_as_the_user_does(folders: dict[str, Path]) -> N
 def test_transformer_lens_own_models_without_a_network() -> None:
     with pytest.raises(InputError, match="solu-1l"):
         load_model("solu-1l")
+
+
+# --- true causes ------------------------------------------------------------------------------------------------------
+
+
+def edited(folder: Path, to: Path, **config: object) -> Path:
+    """A copy of a model folder whose config.json says something else."""
+    shutil.copytree(folder, to)
+    found = json.loads((to / "config.json").read_text()) | config
+    (to / "config.json").write_text(json.dumps(found))
+    return to
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("models/mine", "no folder 'models/mine' here, so it was looked for on the Hugging Face Hub"),
+        ("a/b/c", "folder 'a/b/c' does not exist"),
+        ("no such model", "folder 'no such model' does not exist"),
+        ("x" * 5000, "is no path that can be read"),
+        ("x\0y", "is no path that can be read|does not exist"),
+    ],
+)
+def test_a_missing_folder_is_no_network_error(name: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_model(name, device="cpu")
+
+
+def test_what_lies_at_the_path_is_named(folders: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is a file: give the folder that holds config.json"):
+        load_model(str(folders["gpt2"] / "config.json"))
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="is neither a file nor a folder"):
+        load_model(str(tmp_path / "pipe"))
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(InputError, match="does not exist|no path that can be read"):
+        load_model(str(tmp_path / "loop"))
+
+
+def test_a_missing_tokenizer_and_missing_weights(folders: dict[str, Path], tmp_path: Path) -> None:
+    for pattern, message in (("token*", "holds no tokenizer"), ("*.safetensors", "holds no weights")):
+        folder = edited(folders["gpt2"], tmp_path / pattern.strip("*."))
+        for file in folder.glob(pattern):
+            file.unlink()
+        with pytest.raises(InputError, match=message):
+            load_model(str(folder), device="cpu")
+
+
+def test_encoders_are_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+    """T5 predicts no next token; BERT sees what comes later."""
+    config = transformers.T5Config(vocab_size=300, d_model=16, d_kv=4, d_ff=16, num_layers=1, num_heads=2)
+    shutil.copytree(folders["gpt2"], tmp_path / "t5")
+    (tmp_path / "t5" / "config.json").write_text(json.dumps(config.to_dict()))
+    with pytest.raises(InputError, match="no decoder that predicts the next token"):
+        load_model(str(tmp_path / "t5"), device="cpu")
+    folder = tmp_path / "bert"
+    save_model(folder, tiny_config("BertLMHeadModel", save_tokenizer(folder)))
+    with pytest.raises(InputError, match="sees what comes later"):
+        load_model(str(folder), backend="bridge", device="cpu")
+
+
+def test_code_of_the_models_own_is_never_run(folders: dict[str, Path], tmp_path: Path) -> None:
+    """Nor is it asked whether to run it."""
+    own = {"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}}
+    folder = edited(folders["gpt2"], tmp_path / "own", **own)
+    (folder / "own.py").write_text("raise SystemExit('this must not run')")
+    with pytest.raises(InputError, match="Python code of its own, which is never run here"):
+        load_model(str(folder), device="cpu")
+
+
+def test_a_configuration_with_fewer_layers_than_weights(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = edited(folders["llama"], tmp_path / "short", num_hidden_layers=2)
+    with pytest.raises(InputError, match=r"has 2 layers, but its weights have more \('model\.layers\.2\."):
+        load_model(str(folder), device="cpu")
+
+
+@pytest.mark.parametrize("heads", [3, 0, 5])
+def test_a_bad_number_of_heads(folders: dict[str, Path], tmp_path: Path, heads: int) -> None:
+    folder = edited(folders["gpt2"], tmp_path / "heads", n_head=heads)
+    with pytest.raises(InputError, match="do not fit together"):
+        load_model(str(folder), device="cpu")
+
+
+def test_weights_are_finite(folders: dict[str, Path], tmp_path: Path) -> None:
+    """An infinite weight that no tried token reads."""
+    from safetensors.torch import load_file, save_file
+
+    folder = edited(folders["gpt2"], tmp_path / "inf")
+    weights = load_file(folder / "model.safetensors")
+    weights["transformer.wpe.weight"][200, 0] = torch.inf
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"NaN or infinity in 'transformer\.wpe\.weight'"):
+        load_model(str(folder), device="cpu")
+
+
+def test_the_meta_device_is_refused(folders: dict[str, Path]) -> None:
+    with pytest.raises(InputError, match="'meta' holds no numbers"):
+        load_model(str(folders["gpt2"]), device="meta")
+
+
+# --- windows and contexts ---------------------------------------------------------------------------------------------
+
+
+def test_a_dropped_window_is_seen(tmp_path: Path) -> None:
+    """HookedTransformer's Qwen 2 conversion has no windows, so past position 100 it would compute something else."""
+    config = tiny_config("Qwen2ForCausalLM", save_tokenizer(tmp_path), use_sliding_window=True, sliding_window=100)
+    config.layer_types = ["sliding_attention"] * config.num_hidden_layers
+    save_model(tmp_path, config)
+    load_model(str(tmp_path), backend="bridge", device="cpu")
+    require_backend("hooked")
+    with pytest.raises(InputError, match=r"differ by .* nats over 116 positions"):
+        load_model(str(tmp_path), backend="hooked", device="cpu")
+    shorter = load_model(str(tmp_path), backend="hooked", device="cpu", n_ctx=90)  # no prompt crosses the window
+    assert shorter.cfg.n_ctx == 90
+
+
+def test_n_ctx_follows_the_model(tmp_path: Path, folders: dict[str, Path]) -> None:
+    """HookedTransformer caps Mistral at 2048 tokens, but this one reads 256, and some of them if asked so."""
+    save_model(tmp_path, tiny_config("MistralForCausalLM", save_tokenizer(tmp_path)))
+    assert load_model(str(tmp_path), backend="bridge", device="cpu").cfg.n_ctx == 256
+    with pytest.raises(InputError, match="n_ctx is for backend 'hooked'"):
+        load_model(str(tmp_path), backend="bridge", device="cpu", n_ctx=100)
+    require_backend("hooked")
+    assert load_model(str(tmp_path), backend="hooked", device="cpu").cfg.n_ctx == 256
+    assert load_model(str(folders["gpt2"]), backend="hooked", device="cpu", n_ctx=100).cfg.n_ctx == 100
+    for wrong in (0, 257):
+        with pytest.raises(InputError, match=f"n_ctx is {wrong}, but the model reads 1 to 256 tokens"):
+            load_model(str(tmp_path), backend="hooked", device="cpu", n_ctx=wrong)
+
+
+@pytest.mark.parametrize("architecture", ["FalconForCausalLM", "LlamaForCausalLM"])
+def test_shapes_that_a_conversion_does_not_know(tmp_path: Path, architecture: str) -> None:
+    more: dict[str, object] = {"new_decoder_architecture": True, "num_kv_heads": 2, "bias": False}
+    backend, message = "bridge", "TransformerBridge cannot load FalconForCausalLM"
+    if architecture == "LlamaForCausalLM":
+        require_backend("hooked")
+        backend, more, message = "hooked", {"head_dim": 16}, "no conversion for LlamaForCausalLM of this shape.*bridge"
+    save_model(tmp_path, tiny_config(architecture, save_tokenizer(tmp_path), **more))
+    with pytest.raises(InputError, match=message):
+        load_model(str(tmp_path), backend=backend, device="cpu")
+
+
+# --- loading changes nothing ------------------------------------------------------------------------------------------
+
+WATCHED = """
+import socket, subprocess, sys, warnings
+warnings.simplefilter("ignore")
+sys.modules["torchvision"] = None
+def forbidden(*args, **kwargs):
+    print("FORBIDDEN", args[:1]); raise OSError("forbidden")
+socket.socket.connect = socket.create_connection = socket.getaddrinfo = forbidden
+subprocess.Popen.__init__ = forbidden
+import icl_circuits
+model = icl_circuits.load_model(sys.argv[1], backend=sys.argv[2], device="cpu")
+print("loaded", type(model).__name__)
+"""
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("kind", ["llama", "images"])
+def test_loading_a_folder_goes_nowhere(folders: dict[str, Path], tmp_path: Path, backend: str, kind: str) -> None:
+    """No package is installed, no program started, no connection made, no question asked: with the Hub not set offline,
+    of text models and of models that see images too, for which TransformerLens would install torchvision.
+    """
+    require_backend(backend)
+    folder = folders["llama"]
+    if kind == "images":
+        folder = tmp_path / "images"
+        size = save_tokenizer(folder)
+        text = tiny_config("Gemma3ForCausalLM", size).to_dict() | {"num_hidden_layers": 2}
+        text.pop("layer_types")
+        vision = {
+            "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+            "image_size": 8, "patch_size": 4,
+        }  # fmt: skip
+        config = transformers.Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4)
+        torch.manual_seed(0)
+        transformers.Gemma3ForConditionalGeneration(config).save_pretrained(folder)
+    environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
+    found = subprocess.run(  # noqa: PLW1510
+        [sys.executable, "-c", WATCHED, str(folder), backend],
+        env=environment | {"OMP_NUM_THREADS": "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    assert "FORBIDDEN" not in found.stdout
+    if kind == "images" and backend == "hooked":
+        assert "HookedTransformer has no conversion" in found.stderr
+    else:
+        assert "loaded" in found.stdout, found.stderr[-2000:]

@@ -158,13 +158,13 @@ def test_bad_pairs_are_named(gpt2: LensModel, change: dict[str, Any], message: s
 
 def test_bad_files_are_named(gpt2: LensModel, tmp_path: Path) -> None:
     (tmp_path / "empty.csv").touch()
-    (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00clean")
+    (tmp_path / "binary.csv").write_bytes(b"\xff\xfec\x00l")
     (tmp_path / "other.csv").write_text("clean,corrupted,label\na,b,c\n")
     (tmp_path / "ids.csv").write_text("clean,corrupted,correct_idx\na,b,c\n")
     for name, message in (
         ("none.csv", "does not exist"),
-        ("empty.csv", "cannot be read as CSV"),
-        ("binary.csv", "cannot be read as CSV"),
+        ("empty.csv", "is empty: its first line must name the columns"),
+        ("binary.csv", "line 1: byte 0x6c is not utf-16"),
         ("other.csv", "no column 'correct' for answers: theirs are clean, corrupted, label"),
         ("ids.csv", "row 0: 'c' is no vocabulary id"),
     ):
@@ -197,7 +197,7 @@ def as_frame(**change: Any) -> pd.DataFrame:
         (None, IDS | {"corrupted": [[1, 2], [2, 2**70]]}, "corrupted prompt 1: id 1180591620717411303424 is not in"),
         (None, IDS | {"clean": {"a": 1, "b": 2}}, "clean: {'a': 1, 'b': 2} is a dict: give a list"),
         (None, IDS | {"clean": {"a", "b"}}, "is a set: give a list"),
-        (None, IDS | {"clean": 3}, "clean: 3 is a int"),
+        (None, IDS | {"clean": 3}, "clean: 3 is an int"),
         (None, IDS | {"clean": ["a", "\ud83d"]}, "half of a character"),
         (None, IDS | {"answers": torch.tensor([[1], [2]])}, r"answer 0: \[1\] is neither text nor a vocabulary id"),
         (None, IDS | {"answers": [1, None]}, "answer 1 is missing"),
@@ -215,7 +215,7 @@ def as_frame(**change: Any) -> pd.DataFrame:
         (as_frame()[:0], {}, "0 clean, 0 corrupted, 0 answers"),
         ([{"clean": "a"}], {}, "pairs data is a list: give a CSV file or a data frame"),
         ({"clean": ["a"]}, {}, "pairs data is a dict"),
-        (3, {}, "pairs data is a int"),
+        (3, {}, "pairs data is an int"),
     ],
 )  # fmt: skip
 @pytest.mark.usefixtures("unchecked")
@@ -251,6 +251,19 @@ def test_the_fields_files_as_frames(gpt2: LensModel) -> None:
         for batch, other in zip(of_frame, of_file, strict=True):
             for part in ("tokens", "last", "target"):
                 torch.testing.assert_close(getattr(batch, part), getattr(other, part))
+
+
+def test_a_space_alone_is_no_answer(model: LensModel) -> None:
+    """Of an answer without foil, the digit is predicted, not the space that this tokenizer writes before it."""
+    batch = token_batch(model, ["a cat", "a cat"], [" 7", " dog"])
+    space, digit, dog = (ids_of(model, text) for text in (" ", "7", " dog"))
+    assert ids_of(model, "a cat 7") == ids_of(model, "a cat") + space + digit
+    assert batch.tokens[0].tolist() == ids_of(model, "a cat") + space
+    assert batch.target.tolist() == [digit[0], dog[0]]
+    assert batch.texts == ("a cat", "a cat")
+    found = icl.sweep(model, batch, metric="log_prob").base
+    logits = plain(model, batch).log_softmax(-1)
+    np.testing.assert_allclose(found, logits.gather(1, batch.target[:, None])[:, 0], atol=2e-5)
 
 
 def test_what_joins_a_prompt_is_not_in_its_text(gpt2: LensModel) -> None:

@@ -250,6 +250,11 @@ def test_paths_in_small_budgets_and_frames(gpt2: LensModel, words: Rows) -> None
     batch = encode(gpt2, sample_prompts(words, 6, shots=2, seed=1))
     whole = path_patch(gpt2, batch, logits=True)
     parts = path_patch(gpt2, batch, logits=True, budget=1 << 18)
+    for budget in (0, -1):
+        with pytest.raises(InputError, match=f"the budget is {budget} bytes: give 1 or more"):
+            path_patch(gpt2, batch, logits=True, budget=budget)
+        with pytest.raises(InputError, match=f"the budget is {budget} bytes: give 1 or more"):
+            sweep(gpt2, batch, budget=budget)
     np.testing.assert_allclose(parts.values, whole.values, atol=1e-5)
     np.testing.assert_allclose(parts.score, whole.score, atol=1e-5)
     frame = whole.to_frame()

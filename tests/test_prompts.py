@@ -4,6 +4,7 @@ import itertools
 import json
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,14 @@ from planted import planted_rows
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from icl_circuits.errors import InputError
+from icl_circuits.errors import InputError, Unfit
+from icl_circuits.heads import answer, require_first, zero_each_head
+from icl_circuits.heads.answers import answer_each
+from icl_circuits.interventions import ZeroHeads, intervene
 from icl_circuits.models import LensModel, load_model
 from icl_circuits.prompts import (
     Demo,
+    LabelScore,
     Prompt,
     PromptBatch,
     Row,
@@ -34,6 +39,8 @@ from icl_circuits.prompts import (
     sample_prompts,
     zero_shot,
 )
+from icl_circuits.residual import Head
+from icl_circuits.towers import knock_out_flow
 
 WITH_MODEL = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 TEXTS = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=20).filter(lambda text: text.strip())
@@ -135,15 +142,131 @@ def test_a_tokenizer_that_prepends_bos(folders: dict[str, Path], tmp_path: Path,
 
 
 @pytest.mark.parametrize(
-    ("labels", "message"),
+    ("options", "message"),
     [
-        (("foo", "foofoo"), "'foo' and 'foofoo' start with the same token ' foo'"),
-        (("foo", "extraordinary"), "label 'extraordinary' is .* tokens .*choose a word of one token"),
+        ({"labels": ("foo", "foofoo")}, "no token tells label 'foo' from label 'foofoo': choose another word"),
+        ({"labels": ("xy", "foo", "xz")}, "no token tells label 'xy' from label 'xz'"),
+        ({"separator": "bar"}, "separator 'bar' is one of the labels, foo, bar"),
+        ({"separator": "\nfoo "}, "is one of the labels"),
+        ({"separator": "\udc80"}, "half of a character"),
+        ({"label_score": "last"}, "label_score 'last' is unknown: use one of first, whole"),
     ],
 )
-def test_labels_that_cannot_be_read(gpt2: LensModel, words: Rows, labels: tuple[str, str], message: str) -> None:
+@pytest.mark.usefixtures("unchecked")
+def test_labels_that_cannot_be_read(gpt2: LensModel, words: Rows, options: dict[str, Any], message: str) -> None:
+    prompts = sample_prompts(words, 2, labels=options.pop("labels", ("foo", "bar")))
     with pytest.raises(InputError, match=message):
-        encode(gpt2, sample_prompts(words, 2, labels=labels))
+        encode(gpt2, prompts, **options)
+
+
+LABELS = [
+    (("0", "1"), " ", ["0", "1"]),  # this tokenizer writes a space before a digit as a token of its own
+    (("10", "12"), " 1", ["0", "2"]),
+    (("foo", "0"), "", [" foo", " 0"]),
+    (("foo cat", "foo dog"), " foo", [" cat", " dog"]),
+    (("class one", "class two", "class six"), " class ", ["one", "two", "six"]),
+    (("foo", "extraordinary"), "", [" foo", " extraordinary"]),
+]
+
+
+@pytest.mark.parametrize(("labels", "shared", "words_left"), LABELS)
+def test_labels_are_read_where_they_differ(
+    model: LensModel, words: Rows, labels: tuple[str, ...], shared: str, words_left: list[str]
+) -> None:
+    """Against the text alone: what all labels begin with joins the prompt, and the next token tells them apart."""
+    batch = encode(model, sample_prompts(words, 3, labels=labels, shots=2), separator="\n")
+    decode, ids = model.tokenizer.decode, ids_of(model)
+    assert [decode(word) for word in batch.label_words] == words_left
+    assert batch.label_tokens.tolist() == [word[0] for word in batch.label_words]
+    for row, prompt in enumerate(batch.prompts):
+        tokens, last = batch.tokens[row].tolist(), int(batch.last[row])
+        assert decode(tokens[: last + 1]) == batch.texts[row] + shared
+        assert tokens[: last + 1] + list(batch.label_words[prompt.gold]) == ids(
+            f"{batch.texts[row]} {labels[prompt.gold]}"
+        )
+        for number, (at, demo) in enumerate(zip(batch.label_positions[row].tolist(), prompt.demos, strict=True)):
+            assert decode(tokens[:at]).endswith(f"{demo.text} :{shared}")
+            word = batch.label_words[demo.label]
+            assert tuple(tokens[at : at + len(word)]) == word
+            assert set(batch.segments[row, at : at + len(word)].tolist()) == {number}
+            assert int(batch.segments[row, at + len(word)]) == number + 1
+
+
+def ids_of(model: LensModel) -> Callable[[str], list[int]]:
+    return lambda text: model.tokenizer(text, add_special_tokens=False).input_ids
+
+
+@pytest.mark.parametrize("label_score", ["first", "whole"])
+@pytest.mark.parametrize("labels", [("0", "1"), ("foo", "extraordinary"), ("foo cat", "foo dog dog", "foo 10")])
+def test_answers_against_a_plain_loop(
+    model: LensModel, words: Rows, labels: tuple[str, ...], label_score: LabelScore
+) -> None:
+    """The label's first token that tells it apart, or all from there on, one forward pass a prompt and label."""
+    batch = encode(model, sample_prompts(words, 4, labels=labels, shots=2), separator="\n", label_score=label_score)
+    ids = ids_of(model)
+    for silenced in ((), (ZeroHeads((Head(1, 2), Head(2, 0))),)):
+        found = answer(model, batch, *silenced)
+        for row, prompt in enumerate(batch.prompts):
+            log_probs, greedy = [], []
+            for label in labels:
+                whole = ids(f"{batch.texts[row]} {label}")
+                start = int(batch.last[row])
+                stop = len(whole) if label_score == "whole" else start + 2
+                with torch.no_grad(), intervene(model, *silenced):
+                    logits = model(torch.tensor([whole]))[0].double().log_softmax(-1)
+                log_probs.append(sum(float(logits[at, whole[at + 1]]) for at in range(start, stop - 1)))
+                greedy.append(all(int(logits[at].argmax()) == whole[at + 1] for at in range(start, stop - 1)))
+            others = max(value for label, value in enumerate(log_probs) if label != prompt.gold)
+            assert found.log_prob[row] == pytest.approx(log_probs[prompt.gold], abs=1e-4)
+            assert found.logit_diff[row] == pytest.approx(log_probs[prompt.gold] - others, abs=1e-4)
+            assert found.between_labels[row] == (log_probs[prompt.gold] > others)
+            assert found.top1[row] == greedy[prompt.gold]
+
+
+def test_groups_of_heads_are_scored_as_answers_are(gpt2: LensModel, words: Rows) -> None:
+    batch = encode(gpt2, sample_prompts(words, 4, labels=("0 0", "1"), shots=2), label_score="whole")
+    assert batch.scored_whole
+    base, zeroed = answer_each(gpt2, batch, [(ZeroHeads((Head(1, 2),)),), (ZeroHeads((Head(0, 0),)),)], "zeroing")
+    np.testing.assert_array_equal(base.log_prob, answer(gpt2, batch).log_prob)
+    np.testing.assert_array_equal(zeroed.log_prob[0], answer(gpt2, batch, ZeroHeads((Head(1, 2),))).log_prob)
+    assert (zeroed.log_prob[1] != base.log_prob).any()
+    first = replace(batch, label_score="first")
+    assert (zero_each_head(gpt2, batch).base.log_prob == zero_each_head(gpt2, first).base.log_prob).all()
+    for refused in (lambda: knock_out_flow(gpt2, batch), lambda: require_first(batch, "biases")):
+        with pytest.raises(Unfit, match="cannot score labels of several tokens whole: use label_score 'first'"):
+            refused()
+    short = encode(gpt2, sample_prompts(words, 4, shots=2), label_score="whole")
+    assert not short.scored_whole  # one token is the whole label
+
+
+def test_a_whole_label_must_fit_the_context(gpt2: LensModel) -> None:
+    labels = ("foo", "extraordinary")
+    one = int(encode(gpt2, [Prompt((), "cat", "c", 0, labels)]).last[0]) + 1
+    prompt = [Prompt((), "cat" + " cat" * (256 - one), "c", 0, labels)]
+    assert int(encode(gpt2, prompt).last[0]) == 255
+    with pytest.raises(InputError, match=r"prompt 0 has \d+ tokens, but .* reads at most 256"):
+        encode(gpt2, prompt, label_score="whole")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        (Prompt((), "a", "c", 0, ("foo",)), "give at least two words"),
+        (Prompt((), "a", "c", 0, ("foo", "")), "give at least two words"),
+        (Prompt((), "a", "c", 2, ("foo", "bar")), "label 2 does not exist: its labels are 0..1"),
+        (Prompt((Demo("a", "c", -1),), "a", "c", 0, ("foo", "bar")), "label -1 does not exist"),
+        (Prompt((), "a\ud83d", "c", 0, ("foo", "bar")), "prompt 0: .*half of a character"),
+        (Prompt((), "a", "c", 0, ("foo", "\ud83d")), "half of a character"),
+    ],
+)
+def test_prompts_that_cannot_be_written(gpt2: LensModel, prompt: Prompt, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        encode(gpt2, [prompt])
+
+
+def test_a_label_the_tokenizer_does_not_know_is_refused(planted: LensModel) -> None:
+    with pytest.raises(InputError, match="label 'xyz' has no tokens of its own for this tokenizer"):
+        encode(planted, sample_prompts(planted_rows(), 1, shots=2, labels=("foo", "xyz")))
 
 
 def test_a_prompt_over_the_context_is_named(gpt2: LensModel) -> None:
@@ -154,7 +277,7 @@ def test_a_prompt_over_the_context_is_named(gpt2: LensModel) -> None:
 
 def test_a_separator_that_spoils_the_labels_is_refused(planted: LensModel) -> None:
     """A tokenizer of whole words knows `foo` but not `foo,`."""
-    with pytest.raises(InputError, match="labels 'foo' and 'bar' start with the same token"):
+    with pytest.raises(InputError, match="label 'foo' has no tokens of its own for this tokenizer"):
         encode(planted, sample_prompts(planted_rows(), 1, shots=2), separator=",")
 
 
@@ -288,7 +411,7 @@ def test_csv_and_jsonl_hold_the_same_rows(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ("text,label\n", "has no rows"),
-        ("", "cannot be read as CSV"),
+        ("", "is empty: its first line must name the columns"),
         ("text,label\na,x\nb,x\n", r"one class only \('x'\)"),
         ("text,class\na,x\n", "no column 'label': its columns are text, class"),
         ("text,label\na,x\n,y\n", r"row 1 \(from 0\): empty text"),
@@ -313,9 +436,9 @@ def test_jsonl_may_hold_line_separators_inside_strings(tmp_path: Path) -> None:
 def test_bad_jsonl_and_unknown_data(tmp_path: Path) -> None:
     file = tmp_path / "d.jsonl"
     file.write_text('{"text": "a", "label"')
-    with pytest.raises(InputError, match="cannot be read as JSONL"):
+    with pytest.raises(InputError, match="line 1 cannot be read as JSON"):
         load_rows(str(file))
-    with pytest.raises(InputError, match=r"data file .*none\.csv' does not exist"):
+    with pytest.raises(InputError, match=r"file .*none\.csv' does not exist"):
         load_rows(str(tmp_path / "none.csv"))
     with pytest.raises(InputError, match="data 'nonsense' is unknown"):
         load_rows("nonsense")

@@ -1,8 +1,13 @@
 """A study that this file makes goes the whole way, through the list of studies alone."""
 
+import csv
+import inspect
 import json
+import os
+import pickle
+import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +17,32 @@ import pytest
 from jaxtyping import Float
 
 from icl_circuits import Head, InputError, cli
+from icl_circuits.characters import visible
+from icl_circuits.circuits import Circuit
 from icl_circuits.errors import Unfit
-from icl_circuits.heads import attention_from_last, attention_patterns
-from icl_circuits.jobs import Settings
-from icl_circuits.models import LensModel
-from icl_circuits.prompts import PromptBatch, load_rows
-from icl_circuits.report import PaperFigure, Part, with_ci95
+from icl_circuits.heads import attention_from_last, attention_patterns, score_heads
+from icl_circuits.jobs import DataSpec, ModelSpec, Settings
+from icl_circuits.models import LensModel, load_model
+from icl_circuits.prompts import PromptBatch, encode, load_rows, sample_prompts
+from icl_circuits.report import LeftOut, PaperFigure, Part, RunRecord, with_ci95, write_report
+from icl_circuits.residual import Edge, Logits
 from icl_circuits.stats import Interval, bootstrap_mean
-from icl_circuits.studies import IN_CONTEXT, STUDIES, TOWERS, Body, Study, begin, load_results, run_studies, sample_job
+from icl_circuits.studies import (
+    STUDIES,
+    Body,
+    Study,
+    begin,
+    figures_of,
+    kinds_of,
+    load_results,
+    run_studies,
+    sample_job,
+    save_results,
+)
 from icl_circuits.studies.begun import Begun
-from icl_circuits.viz import Section, Table
-from icl_circuits.viz.look import new_figure, style
+from icl_circuits.studies.in_context import IN_CONTEXT
+from icl_circuits.studies.towers import TOWERS
+from icl_circuits.viz import Section, Table, new_figure, style
 
 SMALL = ("--prompts", "6", "--heads", "2", "--shots", "2", "--device", "cpu")
 
@@ -60,7 +80,7 @@ def draw_lengths(values: Any) -> Any:
     return figure
 
 
-def lengths_body() -> Body[Any]:
+def lengths_body() -> Body:
     figure = PaperFigure(("lengths",), draw_lengths, "How long prompts are.")
     return Body(run_lengths, present_lengths, (Lengths,), {"lengths": figure})
 
@@ -79,6 +99,7 @@ def run(
     studies: tuple[Study, ...], capsys: pytest.CaptureFixture[str], patch: pytest.MonkeyPatch, *arguments: str
 ) -> tuple[int, str, str]:
     patch.setattr(sys, "argv", ["icl-circuits", *arguments])
+    patch.setattr(cli, "obey_signals", lambda: None)  # this process is pytest's
     with pytest.raises(SystemExit) as stopped:
         cli.main(studies)
     captured = capsys.readouterr()
@@ -116,7 +137,7 @@ def test_a_new_study_goes_the_whole_way(
     assert (code, err.count("\n")) == (2, 1)
     code, out, err = run(studies, capsys, monkeypatch, "report", *model, "--out", "r")
     assert code == 0, err
-    assert "Left out: this study suits no model" in out
+    assert "Left out: unfit: this study suits no model" in out
     assert {"lengths", "accuracy"} <= {file.stem for file in (tmp_path / "r" / "figures").iterdir()}
     assert {"lengths", "groups"} <= set(load_results(tmp_path / "r", studies).values)
     code, _, err = run(studies, capsys, monkeypatch, "unfit", *model, "--out", "u")
@@ -126,7 +147,7 @@ def test_a_new_study_goes_the_whole_way(
 
 def test_only_what_does_not_suit_is_left_out(gpt2: LensModel) -> None:
     begun = begin(gpt2, sample_job(load_rows("word-categories"), Settings(shots=1, prompts=4, heads=2)))
-    assert run_studies(begun, [UNFIT, LENGTHS]).left_out == ("this study suits no model",)
+    assert run_studies(begun, [UNFIT, LENGTHS]).left_out == (LeftOut("unfit", "this study suits no model"),)
     with pytest.raises(Unfit, match="suits no model"):
         run_studies(begun, [UNFIT])
 
@@ -138,6 +159,120 @@ def test_only_what_does_not_suit_is_left_out(gpt2: LensModel) -> None:
         run_studies(begun, [LENGTHS, wrong])
     assert begun.scores.ranked[:2] == begun.heads
     assert sorted(begun.scores.ranked) == sorted(begun.scores.effects.heads)
+
+
+# --- what is written --------------------------------------------------------------------------------------------------
+
+RECORD = RunRecord("Title", "A run.", {"name": "m"}, {}, {"heads": [{"layer": 0}, {"layer": 1}]}, {"x": np.zeros(1)})
+
+
+def part(**given: Any) -> Part:
+    return Part(**{"headline": "", "summary": {}, "values": {}, "tables": {}, "sections": lambda _: ()} | given)
+
+
+def test_parts_are_put_together_and_figures_may_be_missing(tmp_path: Path) -> None:
+    parts = (
+        part(summary={"heads": [{"a": np.float32(0.5)}, {"a": np.nan}], "sizes": {"one": np.int64(1)}}),
+        part(summary={"heads": [{"b": 2}, {"b": np.bool_(True)}], "sizes": {"two": 2}}, values={"y": np.ones(1)}),
+    )
+    write_report(RECORD, parts, [LeftOut("third", "it is <odd>")], tmp_path, kinds=(), figures={})
+    assert json.loads((tmp_path / "results.json").read_text()) == {
+        "heads": [{"layer": 0, "a": 0.5, "b": 2}, {"layer": 1, "a": None, "b": True}],
+        "sizes": {"one": 1, "two": 2},
+        "left_out": {"third": "it is <odd>"},
+    }
+    assert set(load_results(tmp_path).values) == {"x", "y"}
+    assert list((tmp_path / "figures").iterdir()) == []
+    page = (tmp_path / "report.html").read_text()
+    assert "<h2>Left out</h2>" in page
+    assert "<td>third</td><td>it is &lt;odd&gt;</td>" in page
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([part(summary={"heads": [{"layer": 5}, {}]})], "results.json.heads.0.layer"),
+        ([part(summary={"heads": [{}]})], "results.json.heads"),
+        ([part(summary={"n": {"m": 1}}), part(summary={"n": {"m": 1}})], "results.json.n.m"),
+        ([part(summary={"left_out": {}}), part(summary={"left_out": 3})], "results.json.left_out"),
+        ([part(values={"x": np.ones(1)})], "value 'x'"),
+        ([part(tables={"t": pd.DataFrame()}), part(tables={"t": pd.DataFrame()})], "table 't'"),
+        ([part(files={"f": Path.touch}), part(files={"f": Path.touch})], "file 'f'"),
+        ([part(files={"report.html": Path.touch})], "file 'report.html'"),
+    ],
+)
+def test_what_two_parts_give_under_one_name_is_refused(tmp_path: Path, given: list[Part], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        write_report(RECORD, given, (), tmp_path, kinds=(), figures={})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_texts_of_the_data_command_neither_a_terminal_nor_a_spreadsheet(tmp_path: Path) -> None:
+    hostile = "=cmd|'\x1b[2J\u202e"
+    frame = pd.DataFrame({hostile: [hostile, "-1"], "number": [-1.5, 2.0]})
+    given = part(tables={"t": frame}, headline=hostile, sections=lambda _: (Section(hostile, hostile),))
+    write_report(replace(RECORD, described=f"{hostile}\ud800"), [given], (), tmp_path, kinds=(), figures={})
+    rows = list(csv.reader((tmp_path / "tables" / "t.csv").read_text().splitlines()))
+    assert [row[0][:2] for row in rows] == ["'=", "'=", "'-"]
+    assert [row[1] for row in rows] == ["number", "-1.5", "2.0"]
+    latex = (tmp_path / "tables" / "t.tex").read_text()
+    assert visible(latex.replace("\n", "")) == latex.replace("\n", "")
+    assert load_results(tmp_path).about["described"].endswith(f"{hostile}\ud800")
+
+
+def test_a_study_of_a_name_that_is_taken_is_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("figures", "report", "towers"):
+        taken = Study(name, "", "", in_report=False, body=lengths_body)
+        code, _, err = run((*STUDIES, taken), capsys, monkeypatch, "--help")
+        assert (code, err.count("\n")) == (2, 1)
+        assert f"a study's command '{name}' exists already" in err
+    twice = (LENGTHS, Study("other", "", "", in_report=False, body=lengths_body))
+    assert set(figures_of(twice[:1])) == {"lengths"}
+    with pytest.raises(InputError, match="figure 'lengths'"):
+        figures_of(twice)
+
+    @dataclass(frozen=True)
+    class Circuit:
+        """Named like a class of results of the circuit study."""
+
+    alike = Study("alike", "", "", in_report=False, body=lambda: Body(run_lengths, present_lengths, (Circuit,)))
+    with pytest.raises(InputError, match="class of results 'Circuit'"):
+        kinds_of((*STUDIES, alike))
+
+
+def test_the_list_of_studies(tmp_path: Path) -> None:
+    for study, again in zip(STUDIES, pickle.loads(pickle.dumps(STUDIES)), strict=True):
+        assert (study.name, study.body()) == (again.name, again.body())
+    script = "import icl_circuits, icl_circuits.studies as s; print('STUDIES' in s.__all__, 'STUDIES' in dir(s))"
+    at_once = os.environ | {"EAGER_IMPORT": "1"}
+    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=at_once)
+    assert shown.stdout == "True True\n"
+
+
+def test_results_are_saved_and_read_back(tmp_path: Path) -> None:
+    circuit = Circuit((Edge(Head(0, 1), Logits()),), np.ones((1, 3)), np.zeros(3), "logit_diff", {"n_layers": 1})
+    save_results({"circuit": circuit, "x": np.arange(3)}, tmp_path / "found.safetensors")
+    found = load_results(tmp_path / "found.safetensors").values
+    assert found["circuit"].edges == circuit.edges
+    np.testing.assert_array_equal(found["circuit"].scores, circuit.scores)
+    np.testing.assert_array_equal(found["x"], np.arange(3))
+
+
+@pytest.mark.parametrize(
+    ("given", "function"),
+    [
+        ({"labels": Settings().labels, "shots": Settings().shots, "seed": Settings().seed}, sample_prompts),
+        ({"separator": Settings().separator}, encode),
+        ({"n_heads": Settings().heads}, score_heads),
+        ({"text_column": DataSpec().text_column, "label_column": DataSpec().label_column}, load_rows),
+        ({"backend": ModelSpec().backend, "revision": ModelSpec().revision, "device": ModelSpec().device}, load_model),
+    ],
+)
+def test_defaults_of_a_job_are_those_of_the_functions(given: dict[str, Any], function: Any) -> None:
+    parameters = inspect.signature(function).parameters
+    assert {name: parameters[name].default for name in given} == given
 
 
 def test_studies_do_not_get_into_each_others_way() -> None:

@@ -11,6 +11,8 @@ from icl_circuits.circuits.evaluate import (
     minimality as minimality,
 )
 from icl_circuits.circuits.export import (
+    node_of as node_of,
+    plain_node as plain_node,
     to_json as to_json,
     to_mib as to_mib,
 )

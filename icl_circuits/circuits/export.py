@@ -1,6 +1,7 @@
 """A circuit for other programs: its edges as plain JSON, and the graph of the MIB benchmark."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, get_args
 
 import numpy as np
 
@@ -26,7 +27,7 @@ def to_json(circuit: Circuit) -> dict[str, Any]:
         "provenance": dict(circuit.provenance),
         "base": circuit.base.tolist(),
         "edges": [
-            {"sender": _plain(e.sender), "receiver": _plain(e.receiver), "input": e.input}
+            {"sender": plain_node(e.sender), "receiver": plain_node(e.receiver), "input": e.input}
             | {"score": float(mean), "scores": scores.tolist()}
             for e, mean, scores in zip(circuit.edges, circuit.mean, circuit.scores, strict=True)
         ],
@@ -39,15 +40,13 @@ def to_mib(circuit: Circuit) -> dict[str, Any]:
     Heads are `a0.h1`, MLPs `m0`, the embedding `input`, and edges `a0.h1->a5.h2<q>`. That format knows no positions
     and only direct paths, so what heads read of texts and label positions is left out.
     """
-    paths = {
-        f"{_mib_name(edge.sender)}->{_mib_name(edge.receiver)}" + (f"<{edge.input}>" if edge.input else ""): {
-            "score": float(mean),
-            "in_graph": True,
-        }
-        for edge, mean in zip(circuit.edges, circuit.mean, strict=True)
-        if isinstance(edge.sender, Embedding | Head | Mlp)
-    }
-    inside = {name for path in paths for name in path.split("<")[0].split("->")} | {"input", "logits"}
+    paths, inside = {}, {"input", "logits"}
+    for edge, mean in zip(circuit.edges, circuit.mean, strict=True):
+        if isinstance(edge.sender, Embedding | Head | Mlp):
+            ends = _mib_name(edge.sender), _mib_name(edge.receiver)
+            path = "->".join(ends) + (f"<{edge.input}>" if edge.input else "")
+            paths[path] = {"score": float(mean), "in_graph": True}
+            inside |= {*ends}
     names = ["input"]
     for layer in range(circuit.shape["n_layers"]):
         names += [*(f"a{layer}.h{head}" for head in range(circuit.shape["n_heads"])), f"m{layer}"]
@@ -61,8 +60,23 @@ def _mib_name(node: Node) -> str:
     return f"m{node.layer}" if isinstance(node, Mlp) else "input" if isinstance(node, Embedding) else "logits"
 
 
-def _plain(node: Node) -> dict[str, Any]:
+def plain_node(node: Node) -> dict[str, Any]:
     """A node's kind, its layer where it has one, and its number among those alike: head, or demonstration."""
-    kind = "embed" if isinstance(node, Embedding) else type(node).__name__.lower()
     index = node.head if isinstance(node, Head) else node.demo if isinstance(node, Text | Label) else None
-    return {"kind": kind, "layer": node.layer if isinstance(node, Head | Mlp) else None, "index": index}
+    return {"kind": _kind(type(node)), "layer": node.layer if isinstance(node, Head | Mlp) else None, "index": index}
+
+
+def node_of(plain: Mapping[str, Any]) -> Node:
+    """The inverse of `plain_node`. Raises `KeyError` or `TypeError` for what is none of its values."""
+    numbers = [plain[name] for name in ("layer", "index") if plain[name] is not None]
+    if not all(type(number) is int and number >= 0 for number in numbers):
+        raise TypeError(f"{plain!r} is no node")
+    node: Node = KINDS[plain["kind"]](*numbers)
+    return node
+
+
+def _kind(node: type) -> str:
+    return "embed" if node is Embedding else node.__name__.lower()
+
+
+KINDS = {_kind(node): node for node in get_args(Node)}

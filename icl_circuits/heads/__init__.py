@@ -4,6 +4,7 @@ from icl_circuits.heads.answers import (
     Answers as Answers,
     answer as answer,
     as_answers as as_answers,
+    require_first as require_first,
     score_answers as score_answers,
 )
 from icl_circuits.heads.attention import (

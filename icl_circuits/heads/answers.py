@@ -1,7 +1,7 @@
 """What a model answers: accuracy by both rules, log-probability and logit difference, a value for each prompt."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import cast
 
 import numpy as np
@@ -9,16 +9,21 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from icl_circuits.errors import Unfit
 from icl_circuits.interventions import Intervention, MetricName, from_logits
 from icl_circuits.models import LensModel
 from icl_circuits.patching import Variant, run_each
-from icl_circuits.prompts import TokenBatch
+from icl_circuits.progress import tracked
+from icl_circuits.prompts import PromptBatch, TokenBatch
 from icl_circuits.residual import answer_logits
 
 
 @dataclass(frozen=True)
 class Answers:
     """How well each prompt was answered by both readings of accuracy.
+
+    A label of several tokens is scored by the first that tells labels apart, or whole (`PromptBatch.label_score`).
+    Scored whole, it is right by top-1 where each of its tokens is, and sums of log-probabilities stand for logits.
 
     The leading axes are the prompts, or draws and prompts for random controls.
     """
@@ -38,7 +43,10 @@ class Answers:
 
 
 def score_answers(logits: Float[Tensor, "batch d_vocab"], batch: TokenBatch) -> Float[Tensor, "batch 4"]:
-    """Score answer-position logits by every rule, in the order of the fields of `Answers`: a metric of the engine."""
+    """Score answer-position logits by every rule, in the order of the fields of `Answers`: a metric of the engine.
+
+    Of labels of several tokens it scores the first that tells them apart.
+    """
     return torch.stack([from_logits(cast(MetricName, field.name), logits, batch) for field in fields(Answers)], -1)
 
 
@@ -55,13 +63,66 @@ def as_answers(scores: Float[Tensor, "*prompts 4"]) -> Answers:
 def answer_each(
     model: LensModel, batch: TokenBatch, variants: Sequence[Variant], description: str
 ) -> tuple[Answers, Answers]:
-    """The model's answers with nothing changed `[prompt]`, and under each variant `[variant prompt]`."""
-    found = run_each(model, batch, variants, score_answers, description=description)
-    return as_answers(found.base), as_answers(found.values)
+    """The model's answers with nothing changed `[prompt]`, and under each variant `[variant prompt]`.
+
+    In the exact engine, or, where labels of several tokens are scored whole, by plain hooks: then variants must hold
+    for any prompt.
+    """
+    if _is_whole(batch):
+        base, *found = [answer(model, batch, *variant) for variant in tracked([(), *variants], description)]
+        return base, Answers(**{name: np.stack([vars(part)[name] for part in found]) for name in vars(base)})
+    run = run_each(model, batch, variants, score_answers, description=description)
+    return as_answers(run.base), as_answers(run.values)
 
 
 @torch.no_grad()
 def answer(model: LensModel, batch: TokenBatch, *interventions: Intervention) -> Answers:
     """The model's answers to `batch`, under interventions that hold for any prompt (no positions of their own)."""
-    chunks = batch.chunks()
-    return as_answers(torch.cat([score_answers(answer_logits(model, c, *interventions), c) for c in chunks]))
+    parts = []
+    for chunk in batch.chunks():
+        logits = answer_logits(model, chunk, *interventions)
+        if isinstance(chunk, PromptBatch) and chunk.scored_whole:
+            parts.append(_score_whole(model, chunk, logits, interventions))
+        else:
+            parts.append(score_answers(logits, chunk))
+    return as_answers(torch.cat(parts))
+
+
+def require_first(batch: TokenBatch, what: str) -> None:
+    """Raise `Unfit` where labels of several tokens are scored whole: `what` reads their first alone."""
+    if _is_whole(batch):
+        raise Unfit(f"{what} cannot score labels of several tokens whole: use label_score 'first'")
+
+
+def _is_whole(batch: TokenBatch) -> bool:
+    return isinstance(batch, PromptBatch) and batch.scored_whole
+
+
+def _score_whole(
+    model: LensModel,
+    batch: PromptBatch,
+    logits: Float[Tensor, "batch d_vocab"],
+    interventions: Sequence[Intervention],
+) -> Float[Tensor, "batch 4"]:
+    """Score whole labels, token behind token, in the order of the fields of `Answers`.
+
+    Args:
+        model: the model.
+        batch: the prompts.
+        logits: at their answer positions.
+        interventions: what these were computed under.
+    """
+    sums, most = [], []
+    for word in batch.label_words:
+        log_prob, top1 = logits.new_zeros(len(batch)), logits.new_ones(len(batch))
+        for place, token in enumerate(word):
+            after = batch.followed_by(word[:place])
+            at_place = replace(after, target=torch.full_like(batch.target, token))
+            found = answer_logits(model, after, *interventions) if place else logits
+            log_prob = log_prob + from_logits("log_prob", found, at_place)
+            top1 = top1 * from_logits("top1", found, at_place)
+        sums.append(log_prob)
+        most.append(top1)
+    margin = batch.margin(torch.stack(sums, 1))
+    log_prob, top1 = (torch.stack(columns, 1).gather(1, batch.gold[:, None])[:, 0] for columns in (sums, most))
+    return torch.stack([top1, (margin > 0).to(margin), log_prob, margin], 1)

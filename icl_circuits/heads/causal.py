@@ -9,9 +9,10 @@ import pandas as pd
 from jaxtyping import Float
 
 from icl_circuits.errors import require_one_of
-from icl_circuits.heads.answers import Answers, answer_each
+from icl_circuits.heads.answers import Answers, as_answers, score_answers
 from icl_circuits.interventions import ZeroHeads
 from icl_circuits.models import LensModel, require_per_head_z
+from icl_circuits.patching import run_each
 from icl_circuits.prompts import TokenBatch
 from icl_circuits.residual import Head, all_heads
 
@@ -63,6 +64,8 @@ def zero_each_head(
 ) -> HeadEffects:
     """Zero one head after another and answer `batch` again, in the exact sweep engine.
 
+    Labels of several tokens are scored by the first that tells them apart, however the batch is scored.
+
     Args:
         model: the model.
         batch: the prompts.
@@ -79,5 +82,6 @@ def zero_each_head(
     require_one_of(positions, ("last", "all"), "positions")
     heads = all_heads(model) if heads is None else tuple(heads)
     at = batch.last[:, None] if positions == "last" else None
-    base, zeroed = answer_each(model, batch, [(ZeroHeads((head,), at),) for head in heads], "zeroing each head")
-    return HeadEffects(heads, base, zeroed)
+    variants = [(ZeroHeads((head,), at),) for head in heads]
+    run = run_each(model, batch, variants, score_answers, description="zeroing each head")
+    return HeadEffects(heads, as_answers(run.base), as_answers(run.values))

@@ -15,7 +15,8 @@ def intervene(model: LensModel, *interventions: Intervention) -> Iterator[LensMo
     """Run `model` under `interventions` inside the block.
 
     Hooks that others put on the model stay as they are, and afterwards, also after an exception, the model is as it
-    was. Interventions apply in the order given.
+    was. Interventions apply in the order given. Positions count the tokens of a forward pass, so `generate` needs
+    `use_past_kv_cache=False`: with a cache each pass has one token.
 
     Raises:
         InputError: a head, layer or position that does not exist, a value of the wrong shape, or, at the end of the

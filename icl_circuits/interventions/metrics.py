@@ -15,7 +15,7 @@ MetricName = Literal["logit_diff", "between_labels", "log_prob", "prob", "top1"]
 """`logit_diff`: logit of the right answer less that of the foil, or of the best other label, in logits.
 `between_labels`: 1 where that is positive, else 0 (accuracy between the labels; a tie is wrong). `log_prob`, `prob`: of
 the right answer, in nats and as a probability. `top1`: 1 where it beats the whole vocabulary, else 0 (accuracy; a tie
-is wrong)."""
+is wrong). All read one token of an answer: the first that tells it from the others."""
 
 Metric = MetricName | Callable[[Float[Tensor, "prompt d_vocab"], TokenBatch], Float[Tensor, "prompt *value"]]
 """A name, or a function of the answer-position logits (float32 or wider) and their prompts that gives each prompt its

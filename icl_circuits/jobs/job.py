@@ -26,6 +26,7 @@ Separator = Annotated[
     str,
     Parameter(converter=_escaped, allow_leading_hyphen=True, show_default=lambda _: "one space, as in the paper"),
 ]
+Delimiter = Annotated[str | None, Parameter(converter=_escaped, allow_leading_hyphen=True)]
 
 
 @Parameter(name="*")
@@ -43,6 +44,8 @@ class ModelSpec:
     """Of the model's weights."""
     device: str | None = None
     """Default: the one TransformerLens chooses."""
+    n_ctx: int | None = None
+    """Tokens that a HookedTransformer reads at most. Default: the model's, capped by TransformerLens."""
 
 
 @Parameter(name="*")
@@ -51,11 +54,17 @@ class DataSpec:
     """Which texts and classes the prompts are made of."""
 
     data: str = "word-categories"
-    """word-categories, a .csv or .jsonl file, or hf:NAME."""
+    """word-categories, a .csv, .tsv or .jsonl file, or hf:NAME/CONFIG@SPLIT of the Hub."""
     text_column: str = "text"
     """Column of the data with the texts."""
     label_column: str = "label"
     """Column of the data with the classes."""
+    encoding: str | None = None
+    """Of a data file. Default: what its byte order mark says, else utf-8."""
+    delimiter: Delimiter = None
+    r"""Of a CSV file; \t stands for a tab. Default: a comma, or what its header has instead."""
+    label_score: Literal["first", "whole"] = "first"
+    """Score labels of several tokens by the first that tells them apart, or whole."""
 
 
 @Parameter(name="*")
@@ -64,7 +73,7 @@ class Settings:
     """What is run, besides the model and the data."""
 
     labels: Words = ("foo", "bar")
-    """Label words, one token each, comma-separated."""
+    """Label words, comma-separated."""
     shots: int = 4
     """Demonstrations of each label."""
     prompts: int = 64

@@ -13,6 +13,7 @@ from icl_circuits.models.facts import (
     kv_head as kv_head,
     mlp_sites as mlp_sites,
     n_kv_heads as n_kv_heads,
+    require_causal as require_causal,
     require_layer as require_layer,
     require_live_scores as require_live_scores,
     require_per_head_z as require_per_head_z,

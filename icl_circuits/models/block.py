@@ -144,7 +144,8 @@ def read_block(model: LensModel, layer: int, n_pos: int) -> Block:
     """
     try:
         return _read_block(model, layer, n_pos)
-    except (AttributeError, NotImplementedError) as error:  # multi-head latent attention has no W_K, for one
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError, NotImplementedError) as error:
+        # multi-head latent attention has no W_K, for one; Gemma 4's layers have heads of different sizes
         raise NotAlgebraError(f"layer {layer} lacks a part that the engine needs ({error})") from error
 
 
@@ -188,12 +189,11 @@ def _read_block(model: LensModel, layer: int, n_pos: int) -> Block:
 
 
 def _projection(attn: Any, name: str) -> tuple[Float[Tensor, "head d_model d_head"], Tensor | None]:
-    """`W_Q` and `b_Q`, or of K or V, with key-value heads as the model keeps them."""
-    letter = name.upper()
-    weight = getattr(attn, f"_W_{letter}", None)  # HookedTransformer's W_K repeats key-value heads, its _W_K does not
-    bias = getattr(attn, f"_b_{letter}", None)
-    weight = getattr(attn, f"W_{letter}") if weight is None else weight
-    return weight, getattr(attn, f"b_{letter}", None) if bias is None else bias
+    """`W_Q` and `b_Q`, or of K or V, with key-value heads as the model's hooks show them."""
+    grouped = f"_W_{name.upper()}"  # HookedTransformer's W_K repeats key-value heads, its _W_K does not
+    ungrouped = getattr(getattr(attn, "cfg", None), "ungroup_grouped_query_attention", False)
+    kept = "_" if hasattr(attn, grouped) and not ungrouped else ""
+    return getattr(attn, f"{kept}W_{name.upper()}"), getattr(attn, f"{kept}b_{name.upper()}", None)
 
 
 def _scale(attn: Any, source: Any, d_head: int) -> float:
@@ -267,6 +267,8 @@ def _mlp(module: Any, act_fn: str, dtype: torch.dtype) -> Callable[[Tensor], Ten
 
     TransformerLens writes that activation out in eight passes over memory; torch has it as one kernel.
     """
+    if getattr(module, "name", "") is None:  # OPT's matrices lie in the layer itself
+        raise NotAlgebraError("its MLP is no module of its own")
     if act_fn not in TANH_GELUS or type(module).__name__ != "MLP":
         return lambda normed: cast(Tensor, module(normed.to(dtype)))
 

@@ -3,16 +3,23 @@
 import contextlib
 import io
 import json
+import shutil
+import subprocess
 import tempfile
 import warnings
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
+from unittest import mock
 
 import torch
 from torch import Tensor
 
-from icl_circuits.errors import InputError
+from icl_circuits.errors import InputError, in_one_line
+from icl_circuits.models.fidelity import max_positions
 from icl_circuits.models.lens import LensModel, Processing, hooked_transformer_class
+from icl_circuits.stopping import undone_if_stopped
 
 
 def default_device() -> torch.device:
@@ -51,9 +58,18 @@ def from_own_weights(name: str, *, processing: Processing, dtype: torch.dtype, d
 
 
 def to_hooked(
-    hf_model: Any, tokenizer: Any, *, processing: Processing, dtype: torch.dtype, device: torch.device
+    hf_model: Any,
+    tokenizer: Any,
+    *,
+    n_ctx: int | None,
+    processing: Processing,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> LensModel:
-    """Convert a Hugging Face model in memory into a `HookedTransformer`, without a look at any registry or the Hub."""
+    """Convert a Hugging Face model in memory into a `HookedTransformer`, without a look at any registry or the Hub.
+
+    `n_ctx` is how many tokens it reads at most; None: as many as the model, or as TransformerLens caps it at.
+    """
     hooked = hooked_transformer_class()
     if hooked is None:
         raise InputError(
@@ -63,25 +79,27 @@ def to_hooked(
     from transformer_lens import loading_from_pretrained as loading
 
     architecture = type(hf_model).__name__
-    try:
-        cfg, state_dict = _converted(loading, hf_model, fold_ln=processing == "default", device=device, dtype=dtype)
-    except InputError:
-        raise
-    except (NotImplementedError, AttributeError, KeyError, ValueError) as error:
-        raise InputError(
-            f"HookedTransformer has no conversion for {architecture} ({str(error)[:100]}): use backend='bridge'"
-        ) from error
-    cfg.tokenizer_name = None  # else the constructor looks for it on the Hub
     process = processing == "default"
+    try:
+        with _quiet():
+            cfg, state_dict = _converted(loading, hf_model, n_ctx, fold_ln=process, device=device, dtype=dtype)
+            cfg.tokenizer_name = None  # else the constructor looks for it on the Hub
+            model = hooked(cfg, None)
+            model.load_and_process_state_dict(
+                state_dict,
+                fold_ln=process,
+                center_writing_weights=process,
+                center_unembed=process,
+                fold_value_biases=process,
+            )
+    except (InputError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a conversion meets a configuration that nobody thought of in many ways
+        raise InputError(
+            f"HookedTransformer has no conversion for {architecture} of this shape ({in_one_line(error)}): use "
+            "backend='bridge'"
+        ) from error
     with _quiet():
-        model = hooked(cfg, None)
-        model.load_and_process_state_dict(
-            state_dict,
-            fold_ln=process,
-            center_writing_weights=process,
-            center_unembed=process,
-            fold_value_biases=process,
-        )
         try:
             model.set_tokenizer(tokenizer, default_padding_side="right")
         except (OSError, KeyError, ValueError):  # it reads the tokenizer again by name, and a GGUF file has none
@@ -90,13 +108,16 @@ def to_hooked(
     return cast(LensModel, model)
 
 
-def _converted(loading: Any, hf_model: Any, **options: Any) -> tuple[Any, dict[str, Tensor]]:
+def _converted(loading: Any, hf_model: Any, n_ctx: int | None, **options: Any) -> tuple[Any, dict[str, Tensor]]:
     """TransformerLens's config and state dict for `hf_model`: from its own config, else from its name on the Hub."""
     config = hf_model.config.to_dict() | {"architectures": [type(hf_model).__name__]}
     config.pop("quantization_config", None)  # a GGUF file's tensors are dequantised by now
     if "n_positions" in config:
         config.setdefault("n_ctx", config["n_positions"])  # transformers 5 no longer writes GPT-2's n_ctx
-    with tempfile.TemporaryDirectory(prefix="icl-") as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="icl-") as folder,
+        undone_if_stopped(partial(shutil.rmtree, folder, ignore_errors=True)),
+    ):
         # TransformerLens reads a config from a folder only, and takes an architecture's name in the path for the truth.
         if any(word in folder.lower() for word in ("llama", "gemma")):
             raise InputError(f"the temporary folder {folder!r} names an architecture: set TMPDIR to one that does not")
@@ -107,7 +128,20 @@ def _converted(loading: Any, hf_model: Any, **options: Any) -> tuple[Any, dict[s
         except NotImplementedError:  # some architectures (Gemma) it knows by their Hub names alone
             name = hf_model.config.name_or_path
             cfg = loading.get_pretrained_model_config(name, hf_cfg=config, **options)
-        return cfg, loading.get_pretrained_state_dict(name, cfg, hf_model, dtype=options["dtype"])
+        cfg.n_ctx = _n_ctx(n_ctx, cfg.n_ctx, max_positions(hf_model.config.get_text_config()))
+        state_dict = loading.get_pretrained_state_dict(name, cfg, hf_model, dtype=options["dtype"])
+        if "pos_embed.W_pos" in state_dict:
+            state_dict["pos_embed.W_pos"] = state_dict["pos_embed.W_pos"][: cfg.n_ctx]
+        return cfg, state_dict
+
+
+def _n_ctx(wanted: int | None, cap: int, of_model: int | None) -> int:
+    """How many tokens the model reads: as asked for, else as many as it can and TransformerLens's cap allows."""
+    if wanted is None:
+        return min(cap, of_model or cap)
+    if not 1 <= wanted <= (of_model or wanted):
+        raise InputError(f"n_ctx is {wanted}, but the model reads 1 to {of_model} tokens")
+    return wanted
 
 
 def to_bridge(
@@ -118,14 +152,32 @@ def to_bridge(
 
     name = hf_model.config.name_or_path or type(hf_model).__name__
     try:
-        with _quiet():
+        with _quiet(), _nothing_fetched():
             model = TransformerBridge.boot_transformers(
                 name, hf_model=hf_model, tokenizer=tokenizer, dtype=dtype, device=device
             )
             model.enable_compatibility_mode(disable_warnings=True, no_processing=processing == "none")
-    except (NotImplementedError, ValueError) as error:
-        raise InputError(f"TransformerBridge cannot load {type(hf_model).__name__}: {error}") from error
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # an adapter meets a configuration that nobody thought of in many ways
+        raise InputError(f"TransformerBridge cannot load {type(hf_model).__name__} ({in_one_line(error)})") from error
     return cast(LensModel, model)
+
+
+@contextlib.contextmanager
+def _nothing_fetched() -> Iterator[None]:
+    """Keep TransformerLens from loading an image processor, for which it installs torchvision with pip where absent."""
+    import transformers
+
+    with (
+        mock.patch.object(transformers.AutoProcessor, "from_pretrained", return_value=None),
+        mock.patch.object(subprocess, "Popen", _refused),
+    ):
+        yield
+
+
+def _refused(*args: Any, **kwargs: Any) -> None:
+    raise PermissionError("loading a model runs no other program")
 
 
 @contextlib.contextmanager

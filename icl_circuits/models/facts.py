@@ -11,6 +11,7 @@ from torch import Tensor
 
 from icl_circuits.errors import InputError, Unfit
 from icl_circuits.models.lens import LensModel, backend_of, device_of
+from icl_circuits.models.precision import at_least_float32, identity_tolerance
 from icl_circuits.models.sites import Site, hook_name
 
 
@@ -36,7 +37,13 @@ def hook_point(model: LensModel, name: str) -> Any:
 
 
 def require_per_head_z(model: LensModel) -> None:
-    """Raise `Unfit` unless every layer of `model` has attention heads whose z can be read."""
+    """Raise `Unfit` unless every layer of `model` shows the z of its heads, each head's apart.
+
+    It is tried once, on a few tokens. Multi-head latent attention (DeepSeek) and layers of their own sizes (Gemma 4)
+    split z into what are no heads.
+    """
+    if getattr(model, "icl_per_head_z", False):
+        return
     points = hook_points(model)
     for layer in range(model.cfg.n_layers):
         name = hook_name("z", layer)
@@ -45,6 +52,44 @@ def require_per_head_z(model: LensModel) -> None:
                 f"model {model.cfg.model_name!r} has no per-head z in layer {layer} (no {name!r}): head analyses need "
                 "a transformer with attention in every layer"
             )
+    shapes: dict[int, tuple[int, ...]] = {}
+
+    def read(layer: int) -> Any:
+        def note(z: Tensor, hook: object) -> None:
+            shapes[layer] = tuple(z.shape[2:])
+
+        return note
+
+    with torch.no_grad(), _hooks_set_aside(model):
+        places = [(hook_name("z", layer), read(layer)) for layer in range(model.cfg.n_layers)]
+        model.run_with_hooks(_few_tokens(model), fwd_hooks=places)
+    heads = (model.cfg.n_heads, model.cfg.d_head)
+    for layer in range(model.cfg.n_layers):
+        if shapes.get(layer) != heads:
+            raise Unfit(
+                f"layer {layer} of {model.cfg.model_name!r} does not show {heads[0]} heads of size {heads[1]} (its z "
+                f"is {list(shapes.get(layer, ()))}), so its heads cannot be told apart"
+            )
+    cast(Any, model).icl_per_head_z = True
+
+
+def require_causal(model: LensModel) -> None:
+    """Raise `Unfit` where a position sees what comes later (BERT), tried once on a few tokens.
+
+    Prompts of different lengths run together, padded behind, which only a causal model does not notice.
+    """
+    if getattr(model, "icl_is_causal", False):
+        return
+    tokens = _few_tokens(model)
+    other = torch.cat([tokens[:, :-1], tokens[:, :1]], 1)
+    with torch.no_grad(), _hooks_set_aside(model):
+        one, two = (at_least_float32(model(each)[:, :-1]) for each in (tokens, other))
+    if not (one - two).abs().max() <= identity_tolerance(one.dtype) * one.abs().max():
+        raise Unfit(
+            f"{model.cfg.model_name!r} sees what comes later: it is an encoder, not a decoder that predicts the next "
+            "token; use a causal language model"
+        )
+    cast(Any, model).icl_is_causal = True
 
 
 def require_layer(model: LensModel, layer: int) -> None:
@@ -119,9 +164,7 @@ def note_live_scores(model: LensModel) -> None:
     if scores_name not in hook_points(model):
         cast(Any, model).icl_scores_are_live = False
         return
-    tokens: Int[Tensor, "batch pos"] = torch.linspace(
-        0, model.cfg.d_vocab - 1, min(8, model.cfg.n_ctx), device=device_of(model)
-    ).long()[None]
+    tokens = _few_tokens(model)
     seen: list[Tensor] = []
 
     def record(z: Tensor, hook: object) -> None:
@@ -135,6 +178,10 @@ def note_live_scores(model: LensModel) -> None:
         model.run_with_hooks(tokens, fwd_hooks=[(z_name, record)])
         model.run_with_hooks(tokens, fwd_hooks=[(z_name, record), (scores_name, attend_evenly)])
     cast(Any, model).icl_scores_are_live = not torch.equal(seen[0], seen[1])
+
+
+def _few_tokens(model: LensModel) -> Int[Tensor, "batch pos"]:
+    return torch.linspace(0, model.cfg.d_vocab - 1, min(8, model.cfg.n_ctx), device=device_of(model)).long()[None]
 
 
 @contextmanager

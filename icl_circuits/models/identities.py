@@ -179,11 +179,13 @@ def _scores(model: LensModel, layer: int, seen: Seen) -> None:
     q, k = (block.turned(name, x[None], positions)[0] for name, x in (("q", q), ("k", k)))
     k = k[:, [kv_head(model, head) for head in range(model.cfg.n_heads)]]
     scores = at_least_float32(block.scores(q.transpose(0, 1), k.transpose(0, 1)))
-    log_probs = scores.masked_fill(~block.visible(positions, positions)[0], -torch.inf).log_softmax(-1)
+    visible = block.visible(positions, positions)[0]
+    log_probs = scores.masked_fill(~visible, -torch.inf).log_softmax(-1)
     floor = torch.finfo(model.unembed.W_U.dtype).eps  # what is less likely is rounded away
     likely = (log_probs.exp() > floor) | (pattern > floor)
     found, expected = (torch.where(likely, x, 0.0).nan_to_num() for x in (log_probs, pattern.log()))
-    _require_close(model, "log-attention", found, expected)
+    rounded = scores.masked_fill(~visible, 0.0).abs().amax(-1, keepdim=True).clamp(min=1.0)  # what the softmax is of
+    _require_close(model, "log-attention", found, expected, rounded)
 
 
 def _readout(model: LensModel, seen: Seen, logits: Tensor) -> None:
@@ -218,10 +220,11 @@ def _require_shape(model: LensModel, site: ReadSite, activation: Tensor | None, 
         raise _FailedError(f"its {site} has the shape {list(activation.shape)}, not {list(expected)}")
 
 
-def _require_close(model: LensModel, what: str, found: Tensor, expected: Tensor) -> None:
-    """Compare position by position, beside the largest value there (or a thousandth of the largest anywhere)."""
-    size = expected.abs().amax(-1, keepdim=True)
-    size = size.clamp(min=1e-3 * float(size.max()))
+def _require_close(model: LensModel, what: str, found: Tensor, expected: Tensor, size: Tensor | None = None) -> None:
+    """Compare position by position, beside `size`: the largest value there, or a thousandth of the largest anywhere."""
+    if size is None:
+        size = expected.abs().amax(-1, keepdim=True)
+        size = size.clamp(min=1e-3 * float(size.max()))
     error = (found - expected).abs()
     if not (error <= identity_tolerance(model.unembed.W_U.dtype) * size).all():
         raise _FailedError(

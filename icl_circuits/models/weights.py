@@ -99,8 +99,8 @@ def _attention_weights(model: LensModel, layer: int) -> AttentionWeights:
 class MlpWeights:
     """One layer's MLP weights: row k of `W_out` is neuron k's output direction, its subvalue (arXiv 2312.12141).
 
-    `post = act(x @ W_in + b_in)`, or `act(x @ W_gate) * (x @ W_in) + b_in` where gated; `mlp_out = post @ W_out +
-    b_out`. Absent biases are zero.
+    `post = act(x @ W_in + b_in)`, or `act(x @ W_gate) * (x @ W_in) + b_in` where gated; `mlp_out = outlet(post @ W_out
+    + b_out)`. Absent biases are zero.
     """
 
     W_in: Float[Tensor, "d_model d_mlp"]
@@ -109,6 +109,8 @@ class MlpWeights:
     W_out: Float[Tensor, "d_mlp d_model"]
     b_in: Float[Tensor, " d_mlp"]
     b_out: Float[Tensor, " d_model"]
+    outlet: Norm
+    """As that of `AttentionWeights`, for the MLP."""
 
 
 def mlp_weights(model: LensModel, layer: int) -> MlpWeights:
@@ -121,12 +123,14 @@ def mlp_weights(model: LensModel, layer: int) -> MlpWeights:
     W_in, W_gate, W_out, b_in, b_out = (_tensor(mlp, name) for name in ("W_in", "W_gate", "W_out", "b_in", "b_out"))
     if W_in is None or W_out is None or W_in.ndim != 2:
         raise Unfit(f"layer {layer} of {model.cfg.model_name!r} has no MLP whose neurons could be read one by one")
+    outlet = block_norms(model, layer).mlp_outlet
     return MlpWeights(
         W_in,
         W_gate,
         W_out,
         W_in.new_zeros(W_in.shape[1]) if b_in is None else b_in,
         W_out.new_zeros(W_out.shape[1]) if b_out is None else b_out,
+        no_norm(model) if outlet is None else outlet,
     )
 
 

@@ -77,7 +77,13 @@ def _row_bytes(model: LensModel, batch: TokenBatch, width: int) -> int:
 
 
 def budget_on(device: torch.device, budget: int | None) -> int:
-    """The budget in bytes: what was asked for, or a quarter of the memory that is free."""
+    """The budget in bytes: what was asked for, or a quarter of the memory that is free.
+
+    Raises:
+        InputError: a budget that is not positive.
+    """
+    if budget is not None and budget < 1:
+        raise InputError(f"the budget is {budget} bytes: give 1 or more, or leave it out")
     if budget is not None:
         return budget
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available

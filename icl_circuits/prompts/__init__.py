@@ -2,6 +2,7 @@
 
 from icl_circuits.prompts.batch import (
     DEFAULT_SEPARATOR as DEFAULT_SEPARATOR,
+    LabelScore as LabelScore,
     PromptBatch as PromptBatch,
     encode as encode,
     label_positions_of as label_positions_of,

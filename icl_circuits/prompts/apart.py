@@ -19,14 +19,12 @@ def tell_apart(words: Sequence[Sequence[int]], names: Sequence[str]) -> Apart:
     """Find where words differ.
 
     Args:
-        words: the tokens of each word, as they stand behind their prompt; at least one.
+        words: the tokens of each word, as they stand behind their prompt; at least two.
         names: what a message calls each.
 
     Raises:
         InputError: two words with the same next token, or one that ends where others go on.
     """
-    if len(words) == 1:
-        return Apart([], [words[0][0]])
     shared = [column[0] for column in takewhile(lambda tokens: len(set(tokens)) == 1, zip(*words, strict=False))]
     rest = [tuple(word[len(shared) : len(shared) + 1]) for word in words]
     for (i, a), (j, b) in combinations(enumerate(rest), 2):

@@ -1,34 +1,46 @@
-"""Prompts as tokens: exact label positions, right padding, and the position where the answer is read."""
+"""Prompts of demonstrations as tokens: label positions, and where the answer is read."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from icl_circuits.errors import InputError, Unfit
+from icl_circuits.errors import InputError, Unfit, require_one_of
 from icl_circuits.models import LensModel, device_of, model_card
+from icl_circuits.prompts.apart import tell_apart
 from icl_circuits.prompts.cells import shown
 from icl_circuits.prompts.prompt import Prompt
+from icl_circuits.prompts.template import template_of, written
 from icl_circuits.prompts.tokens import TokenBatch, padded
 
 DEFAULT_SEPARATOR = " "
+LabelScore = Literal["first", "whole"]
+"""How an answer is scored: by the first token that tells the labels apart, or by all of its label's from there on."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromptBatch(TokenBatch):
-    """Prompts of demonstrations and a query: `last` holds the final `:`, the target is the right label's token."""
+    """Prompts of demonstrations and a query.
+
+    Labels are told apart by the first token in which they differ. The tokens that all begin with (a space that is a
+    token of its own, say) join the prompt behind the final `:`, so that `last` predicts the token that tells.
+    """
 
     label_positions: Int[Tensor, "batch demo"]
-    """Position of each demonstration's label token."""
+    """Position of the token of each demonstration's label that tells it apart."""
     demo_labels: Int[Tensor, "batch demo"]
     """Index of each demonstration's label word."""
     gold: Int[Tensor, " batch"]
     """Index of the right label word."""
     label_tokens: Int[Tensor, " label"]
-    """Vocabulary id of each label word in its place after a `:`."""
+    """Vocabulary id of each label word's token that tells it apart."""
+    label_words: tuple[tuple[int, ...], ...]
+    """Vocabulary ids of each label word from that token on."""
+    label_score: LabelScore
+    """How answers are scored where a label has several tokens. Sweeps, paths and metrics read the first alone."""
     prompts: tuple[Prompt, ...]
     separator: str
     n_prepended: int
@@ -40,13 +52,18 @@ class PromptBatch(TokenBatch):
         return self.prompts[0].labels
 
     @property
+    def scored_whole(self) -> bool:
+        """Whether scoring by the first token would be another score: some label has several, and all are to count."""
+        return self.label_score == "whole" and any(len(word) > 1 for word in self.label_words)
+
+    @property
     def n_demos(self) -> int:
         """How many demonstrations each prompt has."""
         return self.label_positions.shape[1]
 
     @property
     def answer_tokens(self) -> Int[Tensor, " label"]:
-        """The label words' tokens."""
+        """The label words' tokens that tell them apart."""
         return self.label_tokens
 
     def margin(self, logits: Float[Tensor, "*rows batch label"]) -> Float[Tensor, "*rows batch"]:
@@ -60,7 +77,8 @@ class PromptBatch(TokenBatch):
         the last one; -1 before the text and after it.
         """
         position = torch.arange(self.tokens.shape[1], device=self.tokens.device).expand_as(self.tokens).contiguous()
-        segment = torch.searchsorted(self.label_positions, position)
+        more = torch.tensor([len(word) - 1 for word in self.label_words], device=position.device)
+        segment = torch.searchsorted(self.label_positions + more[self.demo_labels], position)
         return segment.masked_fill((position < self.n_prepended) | ~self.is_text, -1)
 
     def _of_rows(self, rows: list[int]) -> dict[str, Any]:
@@ -83,6 +101,7 @@ def encode(
     *,
     separator: str = DEFAULT_SEPARATOR,
     prepend_bos: bool | None = None,
+    label_score: LabelScore = "first",
 ) -> PromptBatch:
     """Tokenise prompts in the paper's template `<text> : <label>`, units joined by `separator`.
 
@@ -92,45 +111,71 @@ def encode(
         separator: between units; the paper uses a single space.
         prepend_bos: default: as the model's own tokenizer does (Llama: yes, GPT-2: no); a model of yours follows its
             `cfg.default_prepend_bos`.
+        label_score: how answers are scored whose labels have several tokens: by the first that tells them apart, or by
+            the whole label's log-probability from there on.
+
+    Label positions come from the tokenizer's character offsets, never from a search for the string.
 
     Raises:
-        InputError: labels whose first tokens coincide; a label of several tokens; a prompt longer than the context;
-            prompts that cannot stand in one batch. Label positions come from the tokenizer's character offsets, never
-            from a search for the string.
+        InputError: labels that no token tells apart, or that are none for this tokenizer; a label that is the separator
+            or is other tokens in a prompt than elsewhere; a prompt longer than the context; prompts that cannot stand
+            in one batch.
     """
-    if not prompts:
-        raise InputError("no prompts to encode")
+    require_one_of(label_score, get_args(LabelScore), "label_score")
+    _require_alike(prompts)
     labels = prompts[0].labels
-    n_demos = len(prompts[0].demos)
-    for i, prompt in enumerate(prompts):
-        if prompt.labels != labels or len(prompt.demos) != n_demos:
-            raise InputError(
-                f"prompt {i} has labels {prompt.labels} and {len(prompt.demos)} demonstrations, prompt 0 has "
-                f"{labels} and {n_demos}: encode them apart"
-            )
-    bos, tokenizer = bos_of(model, prepend_bos), model.tokenizer
-    label_tokens = _label_tokens(tokenizer, labels, separator)
-    rows = [_encode_one(tokenizer, bos, prompt, separator, label_tokens, i) for i, prompt in enumerate(prompts)]
-    require_context(model, [row.tokens for row in rows], "prompt")
-    tokens, last = padded([row.tokens for row in rows], device_of(model))
+    template = template_of(model.tokenizer, bos_of(model, prepend_bos), labels, separator)
+    apart = tell_apart(template.words, [f"label {label!r}" for label in labels])
+    n_shared = len(apart.shared)
+    rows = [written(template, prompt, number) for number, prompt in enumerate(prompts)]
+    ids = [row.tokens + apart.shared for row in rows]
+    words = tuple(tuple(word[n_shared:]) for word in template.words)
+    room = max(map(len, words)) - 1 if label_score == "whole" else 0
+    require_context(model, ids, "prompt", room=room)
+    tokens, last = padded(ids, device_of(model))
 
     def integers(values: Any) -> Tensor:
         return torch.tensor(values, dtype=torch.long, device=tokens.device)
 
-    gold, labelled = integers([prompt.gold for prompt in prompts]), integers(label_tokens)
+    by_demo, gold = (len(rows), len(prompts[0].demos)), integers([prompt.gold for prompt in prompts])
+    label_tokens = integers(apart.following)
     return PromptBatch(
         tokens=tokens,
         last=last,
-        label_positions=integers([row.label_positions for row in rows]).reshape(len(rows), n_demos),
-        demo_labels=integers([[demo.label for demo in p.demos] for p in prompts]).reshape(len(rows), n_demos),
+        label_positions=integers([[start + n_shared for start in row.label_starts] for row in rows]).reshape(by_demo),
+        demo_labels=integers([[demo.label for demo in prompt.demos] for prompt in prompts]).reshape(by_demo),
         gold=gold,
-        label_tokens=labelled,
-        target=labelled[gold],
+        label_tokens=label_tokens,
+        label_words=words,
+        label_score=label_score,
+        target=label_tokens[gold],
         prompts=tuple(prompts),
         texts=tuple(row.text for row in rows),
         separator=separator,
-        n_prepended=len(bos),
+        n_prepended=len(template.bos),
     )
+
+
+def _require_alike(prompts: Sequence[Prompt]) -> None:
+    """Raise `InputError` unless the prompts can stand in one batch."""
+    if not isinstance(prompts, Sequence) or not all(isinstance(prompt, Prompt) for prompt in prompts):
+        raise InputError(f"prompts are {shown(prompts)}: give a list of Prompts, as sample_prompts makes them")
+    if not prompts:
+        raise InputError("no prompts to encode: give one or more")
+    labels, n_demos = prompts[0].labels, len(prompts[0].demos)
+    if len(labels) < 2 or not all(isinstance(label, str) and label for label in labels):
+        raise InputError(f"labels {labels}: give at least two words")
+    for number, prompt in enumerate(prompts):
+        if prompt.labels != labels or len(prompt.demos) != n_demos:
+            raise InputError(
+                f"prompt {number} has labels {prompt.labels} and {len(prompt.demos)} demonstrations, prompt 0 has "
+                f"{labels} and {n_demos}: encode them apart"
+            )
+        wrong = {*(demo.label for demo in prompt.demos), prompt.gold} - set(range(len(labels)))
+        if wrong:
+            raise InputError(
+                f"prompt {number}: label {wrong.pop()} does not exist: its labels are 0..{len(labels) - 1}"
+            )
 
 
 def require_labels(batch: TokenBatch, purpose: str) -> None:
@@ -178,72 +223,11 @@ def ids_of(model: LensModel, text: str) -> list[int]:
     return found
 
 
-def require_context(model: LensModel, rows: Sequence[Sequence[int]], what: str) -> None:
-    """Raise `InputError` naming the first row of tokens that is longer than the model reads."""
+def require_context(model: LensModel, rows: Sequence[Sequence[int]], what: str, *, room: int = 0) -> None:
+    """Raise `InputError` naming the first row of tokens that is longer than the model reads, `room` more behind it."""
     for i, row in enumerate(rows):
-        if len(row) > model.cfg.n_ctx:
+        if len(row) + room > model.cfg.n_ctx:
             raise InputError(
-                f"{what} {i} has {len(row)} tokens, but {model.cfg.model_name!r} reads at most {model.cfg.n_ctx}: use "
-                "fewer shots or shorter texts"
+                f"{what} {i} has {len(row) + room} tokens, but {model.cfg.model_name!r} reads at most "
+                f"{model.cfg.n_ctx}: use fewer shots or shorter texts"
             )
-
-
-@dataclass(frozen=True)
-class _Encoded:
-    text: str
-    tokens: list[int]
-    label_positions: list[int]
-
-
-def _label_tokens(tokenizer: Any, labels: Sequence[str], separator: str) -> list[int]:
-    """The token of each label word after a `:`; several tokens, or one token for two labels, is an error."""
-    ids = [_tokens_between(tokenizer, f"x : {label}{separator}x", (3, 4 + len(label))) for label in labels]
-    for i, (label, found) in enumerate(zip(labels, ids, strict=True)):
-        for other, theirs in zip(labels[:i], ids[:i], strict=True):
-            if theirs[:1] == found[:1]:
-                raise InputError(
-                    f"labels {other!r} and {label!r} start with the same token {tokenizer.decode(found[:1])!r}, so an "
-                    "answer cannot be told from its first token: choose other words"
-                )
-    for label, found in zip(labels, ids, strict=True):
-        if len(found) != 1:
-            pieces = ", ".join(repr(tokenizer.decode([token])) for token in found)
-            raise InputError(
-                f"label {label!r} is {len(found)} tokens for this tokenizer ({pieces}), and a prediction is read as "
-                "one token: choose a word of one token, such as foo or bar"
-            )
-    return [found[0] for found in ids]
-
-
-def _tokens_between(tokenizer: Any, text: str, span: tuple[int, int]) -> list[int]:
-    """The tokens of `text` that cover the characters `span`, but for a lone space before a word."""
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    found = zip(encoded.input_ids, encoded.offset_mapping, strict=True)
-    return [token for token, (start, end) in found if start < span[1] and end > span[0] and text[start:end].strip()]
-
-
-def _encode_one(
-    tokenizer: Any, bos: list[int], prompt: Prompt, separator: str, label_tokens: list[int], row: int
-) -> _Encoded:
-    """One prompt's text, tokens and label positions, its last token the one that ends with the final `:`."""
-    text = ""
-    spans: list[tuple[int, int]] = []
-    for demo in prompt.demos:
-        text += f"{demo.text} : "
-        spans.append((len(text), len(text) + len(prompt.labels[demo.label])))
-        text += f"{prompt.labels[demo.label]}{separator}"
-    text += f"{prompt.query} :"
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    tokens, offsets = list(encoded.input_ids), list(encoded.offset_mapping)
-    if offsets[-1][1] != len(text):
-        raise InputError(f"prompt {row}: the tokenizer drops the end of {text[-20:]!r}")
-    positions = []
-    for demo, (start, end) in zip(prompt.demos, spans, strict=True):
-        position = next((i for i, (_, stop) in enumerate(offsets) if stop > start and stop >= end), -1)
-        if position < 0 or tokens[position] != label_tokens[demo.label]:
-            raise InputError(
-                f"prompt {row}: in {text[max(0, start - 20) : end + 5]!r} the label {prompt.labels[demo.label]!r} is "
-                "not the single token it is elsewhere: choose another label or separator"
-            )
-        positions.append(position)
-    return _Encoded(text, bos + tokens, [len(bos) + position for position in positions])

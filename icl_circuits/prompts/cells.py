@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Iterable
 from reprlib import Repr
 from typing import Any
 
@@ -16,9 +17,15 @@ _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
 def shown(value: object) -> str:
     """A value as a message shows it, never longer than about 60 characters."""
     try:
-        return _SHORT.repr(value)
+        return " ".join(_SHORT.repr(value).split())
     except ValueError:  # Python writes no number of more than 4300 digits
         return f"{type(value).__name__} of more than 4300 digits"
+
+
+def named(columns: Iterable[object]) -> str:
+    """Names of columns as a message lists them: 20 at most, odd ones in quotes."""
+    names = [name if name and name.isprintable() else repr(name) for name in map(str, columns)]
+    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
 def is_missing(value: Any) -> bool:
@@ -44,7 +51,7 @@ def text_of(value: object, where: str) -> str:
         require_characters(value, where)
         return value
     if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
-        raise InputError(f"{where}: {shown(value)} is {_kind(value)}, no text: write it as text")
+        raise InputError(f"{where}: {shown(value)} is {kind(value)}, no text: write it as text")
     return str(value)
 
 
@@ -75,6 +82,7 @@ def _is_finite(value: int | float) -> bool:
     return abs(value) < 10**4300 if isinstance(value, int) else math.isfinite(value)
 
 
-def _kind(value: object) -> str:
+def kind(value: object) -> str:
+    """A value's type as a message says it: `a list`, `an int`."""
     name = type(value).__name__
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"

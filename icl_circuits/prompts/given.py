@@ -9,7 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from icl_circuits.errors import InputError
-from icl_circuits.prompts.cells import is_missing, plain, require_characters, shown
+from icl_circuits.prompts.cells import is_missing, kind, plain, require_characters, shown
 
 Texts: TypeAlias = Sequence[str] | Sequence[Sequence[int]] | Int[Tensor, "_ _"] | np.ndarray | pd.Series
 """Prompts as strings, or as tokens: a list of ids for each prompt, or a tensor of prompts that are equally long."""
@@ -55,8 +55,7 @@ def listed(values: object, what: str) -> list[Any]:
     """A list, tuple, tensor, array or column as a list; `InputError` for anything else."""
     values = plain(values)
     if not isinstance(values, Sequence) or isinstance(values, str | bytes):
-        kind = type(values).__name__
-        raise InputError(f"{what}: {shown(values)} is a {kind}: give a list, a tensor or a column with one a prompt")
+        raise InputError(f"{what}: {shown(values)} is {kind(values)}: give a list, a tensor or a column, one a prompt")
     return list(values)
 
 

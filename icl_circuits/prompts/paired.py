@@ -11,7 +11,8 @@ from icl_circuits.errors import InputError
 from icl_circuits.models import LensModel, device_of
 from icl_circuits.prompts.apart import Apart, tell_apart
 from icl_circuits.prompts.batch import bos_of, ids_of, require_context
-from icl_circuits.prompts.cells import is_missing, plain, shown
+from icl_circuits.prompts.cells import is_missing, kind, named, plain, shown
+from icl_circuits.prompts.files import path_of, read_csv
 from icl_circuits.prompts.given import AnswerWords, Prompts, Texts, answers_of, listed, prompts_of
 from icl_circuits.prompts.tokens import TokenBatch, padded
 
@@ -37,6 +38,8 @@ def pairs(
     answers: AnswerWords | str | None = None,
     foils: AnswerWords | str | None = None,
     prepend_bos: bool | None = None,
+    encoding: str | None = None,
+    delimiter: str | None = None,
 ) -> Pairs:
     """Clean and corrupted prompts as two batches, row by row partners: IOI, greater-than, facts.
 
@@ -57,6 +60,8 @@ def pairs(
             needs them.
         prepend_bos: default: as the model's own tokenizer does; a model of yours follows its
             `cfg.default_prepend_bos`. Tokens are taken as they are.
+        encoding: of a file, as for `load_rows`.
+        delimiter: of a file, as for `load_rows`.
 
     Raises:
         InputError: a missing file or column, a column that stands there twice, other numbers of prompts, partners,
@@ -64,14 +69,14 @@ def pairs(
     """
     given: dict[str, Any] = {"clean": clean, "corrupted": corrupted, "answers": answers, "foils": foils}
     if data is not None:
-        given = _from_table(_read_table(data), given)
+        given = _from_table(_read_table(data, encoding, delimiter), given)
     for name in ("clean", "corrupted", "answers"):
         if given[name] is None or isinstance(given[name], str):
             raise InputError(f"pairs need {name}: give a list of them, or a file or data frame as data")
     columns = {name: listed(values, name) for name, values in given.items() if values is not None}
     if len({len(values) for values in columns.values()}) > 1 or not columns["clean"]:
         sizes = ", ".join(f"{len(values)} {name}" for name, values in columns.items())
-        raise InputError(f"pairs need one of each for every prompt, but there are {sizes}")
+        raise InputError(f"pairs need one of each for every prompt, but there are {sizes}: give as many of each")
     texts, partners = prompts_of(columns["clean"], "prompt"), prompts_of(columns["corrupted"], "corrupted prompt")
     told = _told_apart(model, texts, columns["answers"], columns.get("foils"))
     return Pairs(
@@ -90,8 +95,8 @@ def token_batch(
 ) -> TokenBatch:
     """Prompts with their answers, as a batch that sweeps, paths, attribution and metrics take.
 
-    An answer of several tokens is read by its first, which the last position predicts. Where it begins as its foil
-    does, it is read by the first token in which they differ. The tokens before that one join the prompt.
+    The last position predicts one token of an answer: the first in which it and its foil differ, or, without a foil,
+    the first that is not space alone. The tokens before that one join the prompt.
 
     Args:
         model: any TransformerLens model. Strings need its tokenizer; tokens need none.
@@ -115,9 +120,15 @@ def _told_apart(model: LensModel, texts: Prompts, answers: object, foils: object
     """Where each right answer and its foil, if any, differ behind their prompt."""
     right = _answer_tokens(model, texts, answers, "answer")
     if foils is None:
-        return [tell_apart([tokens], [name]) for name, tokens in right]
+        return [_behind_spaces(model, tokens) for _, tokens in right]
     both = zip(right, _answer_tokens(model, texts, foils, "foil"), strict=True)
     return [tell_apart([ours, theirs], [name, other]) for (name, ours), (other, theirs) in both]
+
+
+def _behind_spaces(model: LensModel, tokens: list[int]) -> Apart:
+    """An answer alone: tokens that are nothing but space join the prompt, and the next is predicted."""
+    first = next((i for i, token in enumerate(tokens[:-1]) if _decoded(model, [token]).strip()), len(tokens) - 1)
+    return Apart(tokens[:first], [tokens[first]])
 
 
 def _answer_tokens(model: LensModel, texts: Prompts, answers: object, what: str) -> list[tuple[str, list[int]]]:
@@ -170,17 +181,12 @@ def _require_vocabulary(model: LensModel, ids: Sequence[int], where: str) -> Non
         )
 
 
-def _read_table(data: str | Path | pd.DataFrame) -> pd.DataFrame:
+def _read_table(data: str | Path | pd.DataFrame, encoding: str | None, delimiter: str | None) -> pd.DataFrame:
     if isinstance(data, pd.DataFrame):
         return data
     if not isinstance(data, str | Path):
-        raise InputError(f"pairs data is a {type(data).__name__}: give a CSV file or a data frame, or name the columns")
-    try:
-        return pd.read_csv(data, dtype=str, keep_default_na=False)
-    except FileNotFoundError:
-        raise InputError(f"pairs file {str(data)!r} does not exist") from None
-    except (ValueError, OSError) as error:  # the errors of pandas' parser and UTF-8 decoding are ValueErrors
-        raise InputError(f"pairs file {str(data)!r} cannot be read as CSV: {error}") from error
+        raise InputError(f"pairs data is {kind(data)}: give a CSV file or a data frame, or name the columns")
+    return read_csv(path_of(data), encoding, delimiter)
 
 
 def _from_table(table: pd.DataFrame, given: dict[str, Any]) -> dict[str, Any]:
@@ -195,7 +201,7 @@ def _from_table(table: pd.DataFrame, given: dict[str, Any]) -> dict[str, Any]:
         elif name == "foils" and wanted is None:
             found[name] = None
         else:
-            raise InputError(f"the pairs have no column {column!r} for {name}: theirs are {', '.join(map(str, table))}")
+            raise InputError(f"the pairs have no column {column!r} for {name}: theirs are {named(table)}")
     return found
 
 

@@ -6,7 +6,7 @@ from zlib import crc32
 
 import numpy as np
 
-from icl_circuits.errors import InputError
+from icl_circuits.errors import InputError, require_whole
 from icl_circuits.prompts.rows import Rows
 from icl_circuits.stats import generator
 
@@ -63,17 +63,9 @@ def sample_prompts(
         InputError: fewer than two labels, a label twice, fewer classes than labels, a class with too few texts, or a
             negative seed.
     """
-    labels = tuple(labels)
-    if n < 1:
-        raise InputError(f"cannot sample {n} prompts: ask for at least 1")
-    if shots < 0:
-        raise InputError(f"shots is {shots}: ask for 0 (zero-shot) or more")
-    if (
-        len(labels) < 2
-        or len(set(labels)) < len(labels)
-        or not all(label and label == label.strip() for label in labels)
-    ):
-        raise InputError(f"labels {', '.join(labels)!r}: give at least two different words, without spaces around them")
+    require_whole(n, 1, f"cannot sample {n} prompts: ask for at least 1")
+    require_whole(shots, 0, f"shots is {shots}: ask for 0 (zero-shot) or more")
+    labels = _label_words(labels)
     texts = rows.by_class()
     if len(texts) < len(labels):
         raise InputError(
@@ -103,6 +95,15 @@ def sample_prompts(
         origin = f"{rows.name}, seed {seed}, prompt {number}"
         prompts.append(Prompt(tuple(demos[i] for i in order), query, chosen[gold], int(gold), labels, origin))
     return tuple(prompts)
+
+
+def _label_words(labels: object) -> tuple[str, ...]:
+    """Label words as given, or `InputError`."""
+    if not isinstance(labels, Sequence) or isinstance(labels, str) or not all(isinstance(w, str) for w in labels):
+        raise InputError(f"labels {labels!r}: give a list of words")
+    if len(labels) < 2 or len(set(labels)) < len(labels) or not all(word and word == word.strip() for word in labels):
+        raise InputError(f"labels {', '.join(labels)!r}: give at least two different words, without spaces around them")
+    return tuple(labels)
 
 
 def reverse_labels(prompt: Prompt) -> Prompt:

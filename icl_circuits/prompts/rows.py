@@ -1,21 +1,20 @@
 """Data sets as rows of (text, label): the built-in words, a CSV or JSONL file, or the Hub."""
 
 import importlib.resources
-import importlib.util
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from icl_circuits.errors import InputError
-from icl_circuits.prompts.cells import class_of, text_of
+from icl_circuits.prompts.cells import class_of, kind, named, text_of
+from icl_circuits.prompts.files import kind_of, path_of, read_csv, read_jsonl
+from icl_circuits.prompts.hub import HUB_PREFIX, HubDataset, named_classes, read_hub
 from icl_circuits.stats import generator
 
 WORD_CATEGORIES = "word-categories"
-HUB_PREFIX = "hf:"
 
 
 class Row(NamedTuple):
@@ -55,44 +54,45 @@ class Rows:
         return Rows(self.name, tuple(halves[0])), Rows(self.name, tuple(halves[1]))
 
 
-@runtime_checkable
-class HubDataset(Protocol):
-    """A `datasets.Dataset` that you have, known by what it can do."""
-
-    features: Any
-    """What each column holds; class numbers come with their names."""
-
-    def to_pandas(self) -> Any:
-        """The rows as a data frame."""
-        ...
-
-
 Data = str | Path | pd.DataFrame | HubDataset | Sequence[Mapping[str, Any]]
 """The name of a data set, or one in memory: a data frame, a list of dicts, or a `datasets.Dataset`."""
 
 
-def load_rows(data: Data, *, text_column: str = "text", label_column: str = "label") -> Rows:
+def load_rows(
+    data: Data,
+    *,
+    text_column: str = "text",
+    label_column: str = "label",
+    encoding: str | None = None,
+    delimiter: str | None = None,
+) -> Rows:
     """Load a data set for classification in context.
 
     Args:
-        data: `word-categories` (built in: 14 categories of 40 common words), the path of a `.csv` or `.jsonl` file, or
-            `hf:NAME` for a Hub data set's train split (needs the `data` extra); or a data frame, a list of dicts, or a
-            `datasets.Dataset` in memory.
+        data: `word-categories` (built in: 14 categories of 40 common words), the path of a `.csv`, `.tsv` or `.jsonl`
+            file (packed as `.gz` or not), or `hf:NAME/CONFIG@SPLIT` for a Hub data set (needs the `data` extra; the
+            configuration may be left out, and the split is `train` by default); or a data frame, a list of dicts, or
+            a `datasets.Dataset` in memory.
         text_column: the column with the text to classify.
         label_column: the column with the class: a name, a number, or true and false. `1` and `1.0` are one class.
+        encoding: of a file; default what its byte order mark says, else UTF-8.
+        delimiter: of a CSV file; default a comma, else the only other one its header has: a semicolon, a tab, a bar.
 
     Raises:
-        InputError: no such data set or column, a column that stands there twice, an empty text or label or one of
-            another kind, no rows, or a single class. Rows are counted from 0.
+        InputError: no such data set or column, a file that cannot be read, a row that does not fit its header, a column
+            that stands there twice, an empty text or label or one of another kind, no rows, or a single class. Rows
+            are counted from 0, lines of files from 1.
     """
-    name, frame = (str(data), _read_frame(str(data))) if isinstance(data, str | Path) else _in_memory(data)
+    if text_column == label_column:
+        raise InputError(f"text_column and label_column are both {text_column!r}: name the column of each")
+    name, frame = _read(data, encoding, delimiter)
     if not len(frame):
         raise InputError(f"data {name!r} has no rows: give some")
     for column in (text_column, label_column):
         found = list(frame.columns).count(column)
         if found != 1:
             problem = f"{found} columns" if found else "no column"
-            raise InputError(f"data {name!r} has {problem} {column!r}: its columns are {', '.join(map(str, frame))}")
+            raise InputError(f"data {name!r} has {problem} {column!r}: its columns are {named(frame)}")
     rows: list[Row] = []
     for number, (text, label) in enumerate(zip(frame[text_column], frame[label_column], strict=True)):
         where = f"data {name!r}, row {number} (from 0)"
@@ -107,63 +107,47 @@ def load_rows(data: Data, *, text_column: str = "text", label_column: str = "lab
     return Rows(name, tuple(rows))
 
 
-def _read_frame(name: str) -> pd.DataFrame:
+def _read(data: Data, encoding: str | None, delimiter: str | None) -> tuple[str, pd.DataFrame]:
+    """What a data set is called, and its rows."""
+    if isinstance(data, str) and "://" in data:
+        raise InputError(f"data {data!r} is a web address: download it, and give the file")
+    if isinstance(data, str | Path) and not str(data).startswith(HUB_PREFIX):
+        path = path_of(data)
+        if kind_of(path) == ".jsonl" and delimiter is None:
+            return str(data), read_jsonl(path, encoding)
+        if kind_of(path) in (".csv", ".tsv"):
+            return str(data), read_csv(path, encoding, delimiter)
+    if encoding is not None or delimiter is not None:
+        raise InputError("only files have an encoding, and only CSV files a delimiter: leave them out")
+    return (str(data), _named(str(data))) if isinstance(data, str | Path) else _in_memory(data)
+
+
+def _named(name: str) -> pd.DataFrame:
     if name == WORD_CATEGORIES:
-        with importlib.resources.files(__package__).joinpath("word_categories.csv").open(encoding="utf-8") as handle:
-            return pd.read_csv(handle)
+        with importlib.resources.as_file(importlib.resources.files(__package__) / "word_categories.csv") as words:
+            return read_csv(words, None, None)
     if name.startswith(HUB_PREFIX):
-        return _read_hub(name.removeprefix(HUB_PREFIX))
-    path = Path(name).expanduser()
-    if path.suffix.lower() not in (".csv", ".jsonl"):
+        return read_hub(name.removeprefix(HUB_PREFIX))
+    if name and path_of(name).is_dir():
         raise InputError(
-            f"data {name!r} is unknown: give {WORD_CATEGORIES!r}, a .csv or .jsonl file, or {HUB_PREFIX}NAME (the Hub)"
+            f"data {name!r} is a folder: name a file in it, or {HUB_PREFIX}{name} if it is laid out as a Hub data set"
         )
-    if not path.is_file():
-        raise InputError(f"data file {name!r} does not exist")
-    try:
-        if path.suffix.lower() == ".csv":
-            return pd.read_csv(path, dtype=str, keep_default_na=False)
-        lines = path.read_text(encoding="utf-8").split("\n")  # JSON strings may hold other line separators
-        return pd.DataFrame([json.loads(line) for line in lines if line.strip()], dtype=object)
-    except (ValueError, OSError) as error:  # the errors of pandas' parser, json and UTF-8 decoding are ValueErrors
-        raise InputError(f"data file {name!r} cannot be read as {path.suffix[1:].upper()}: {error}") from error
+    raise InputError(
+        f"data {name!r} is unknown: give {WORD_CATEGORIES!r}, a .csv, .tsv or .jsonl file, or {HUB_PREFIX}NAME (of the "
+        "Hub, or a folder laid out as there)"
+    )
 
 
 def _in_memory(data: Any) -> tuple[str, pd.DataFrame]:
     """What a data set in memory is called, and its rows."""
-    kind = type(data).__name__
     if isinstance(data, pd.DataFrame):
         frame = data
     elif isinstance(data, HubDataset):
-        frame = _named_classes(data)
+        frame = named_classes(data)
     elif isinstance(data, Sequence) and all(isinstance(row, Mapping) for row in data):
         frame = pd.DataFrame(list(data), dtype=object)
     else:
-        raise InputError(f"data is a {kind}: give a name or path, a data frame, a list of dicts, or a datasets.Dataset")
-    return f"{kind} of {len(frame)} rows", frame
-
-
-def _named_classes(dataset: HubDataset) -> pd.DataFrame:
-    """The rows of a `datasets.Dataset`, its class numbers as names."""
-    from datasets import ClassLabel
-
-    frame: pd.DataFrame = dataset.to_pandas()
-    for column, feature in dataset.features.items():
-        if isinstance(feature, ClassLabel):
-            names = dict(enumerate(feature.names))
-            frame[column] = [names.get(value) for value in frame[column]]  # -1 stands for no label
-    return frame
-
-
-def _read_hub(name: str) -> pd.DataFrame:
-    if importlib.util.find_spec("datasets") is None:
-        raise InputError(f"data 'hf:{name}' needs the datasets package: run `pip install 'icl_circuits[data]'`")
-    from datasets import load_dataset
-
-    try:
-        dataset = load_dataset(name, split="train")
-    except Exception as error:  # the Hub client raises many kinds
         raise InputError(
-            f"data 'hf:{name}' cannot be loaded from the Hub ({type(error).__name__}): check the name and the network"
-        ) from error
-    return _named_classes(dataset)
+            f"data is {kind(data)}: give a name or path, a data frame, a list of dicts, or a datasets.Dataset"
+        )
+    return f"{type(data).__name__} of {len(frame)} rows", frame

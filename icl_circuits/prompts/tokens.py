@@ -75,6 +75,12 @@ class TokenBatch:
         for start in range(0, len(self), rows):
             yield start, min(start + rows, len(self))
 
+    def followed_by(self: Batch, tokens: Sequence[int]) -> Batch:
+        """The prompts with some tokens more behind each, the last of which is then `last`."""
+        rows = [[*row[: last + 1], *tokens] for row, last in zip(self.tokens.tolist(), self.last.tolist(), strict=True)]
+        longer, last = padded(rows, self.tokens.device)
+        return replace(self, tokens=longer, last=last)
+
     def select(self: Batch, rows: Sequence[int]) -> Batch:
         """The prompts with the numbers `rows`, in that order, padded as they are.
 

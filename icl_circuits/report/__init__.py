@@ -4,18 +4,22 @@ from icl_circuits.report.figures import (
     INTERVALS as INTERVALS,
     PaperFigure as PaperFigure,
     Values as Values,
-    are_figures as are_figures,
     write_figures as write_figures,
 )
 from icl_circuits.report.folder import (
     new_folder as new_folder,
 )
+from icl_circuits.report.merging import (
+    together as together,
+)
 from icl_circuits.report.part import (
+    LeftOut as LeftOut,
     Part as Part,
     RunRecord as RunRecord,
     with_ci95 as with_ci95,
 )
 from icl_circuits.report.results import (
+    DAMAGED as DAMAGED,
     Results as Results,
     read_results as read_results,
     write_results as write_results,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from icl_circuits.errors import InputError
+from icl_circuits.characters import visible
 from icl_circuits.report.results import Results
 from icl_circuits.viz import save
 
@@ -33,23 +33,13 @@ def write_figures(results: Results, folder: Path, figures: Mapping[str, PaperFig
     """Draw every figure that `results` have the values for, as PDF, PNG and SVG, with its caption as a text file.
 
     Returns:
-        Their names, in the order of `figures`.
-
-    Raises:
-        InputError: there is nothing to draw.
+        Their names, in the order of `figures`; none where there is nothing to draw.
     """
     values, about = results.values, results.about
     names = tuple(name for name, figure in figures.items() if all(need in values for need in figure.needs))
-    if not names:
-        raise InputError("these results hold nothing that a figure is drawn of: give those of `icl-circuits report`")
     for name in names:
         save(figures[name].draw(values), folder / name)
         caption = figures[name].caption
-        said = caption if isinstance(caption, str) else caption(values)
-        (folder / f"{name}.txt").write_text(f"{said} {about['described']}\n", encoding="utf-8")
+        said = f"{caption if isinstance(caption, str) else caption(values)} {about['described']}"
+        (folder / f"{name}.txt").write_text(f"{visible(said)}\n", encoding="utf-8")
     return names
-
-
-def are_figures(folder: Path, figures: Mapping[str, PaperFigure]) -> bool:
-    """Whether `folder` holds nothing but what `write_figures` writes."""
-    return all(file.stem in figures and file.suffix in (".pdf", ".png", ".svg", ".txt") for file in folder.iterdir())

@@ -53,6 +53,15 @@ class RunRecord:
         return {"provenance": self.provenance, "settings": self.settings, "described": described}
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """A study that the model or the prompts are not fit for."""
+
+    study: str
+    """Its name."""
+    why: str
+
+
 def with_ci95(values: Mapping[str, Any]) -> dict[str, Any]:
     """`values` for `results.json`: each interval as its mean, and the ends of all together under `ci95`."""
     intervals = {key: value for key, value in values.items() if isinstance(value, Interval)}

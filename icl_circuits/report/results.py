@@ -6,26 +6,30 @@ The file is safetensors. Arrays are named by the path to them (`groups.random.an
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 from cattrs import BaseValidationError, Converter
-from jaxtyping import AbstractArray
+from jaxtyping import AbstractArray, jaxtyped
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
 
+from icl_circuits.circuits import node_of, plain_node
 from icl_circuits.errors import InputError
-from icl_circuits.residual import Edge, Head, Node
+from icl_circuits.residual import Edge, Head, HeadInput
 
 FILE = "results.safetensors"
 """Its name in a folder of results."""
 STRUCTURE = "icl_circuits"
 """The entry of the file's metadata that says how the arrays fit together."""
 ARRAY = "$array"
-DAMAGED = (SafetensorError, BaseValidationError, KeyError, ValueError, TypeError, AttributeError, OSError)
-"""What reading a file of another kind or version may raise."""
+DAMAGED = (
+    SafetensorError, BaseValidationError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError, OSError,
+    RecursionError, MemoryError,
+)  # fmt: skip
+"""What a file of another kind or version, or one that was tampered with, may make its readers raise."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,12 @@ def read_results(path: str | Path, kinds: Iterable[type]) -> Results:
     """
     written = "a folder that a study of `icl-circuits` wrote, or its .safetensors file"
     path = Path(path)
-    file = path / FILE if path.is_dir() else path
-    if not file.is_file():
+    try:
+        file = path / FILE if path.is_dir() else path
+        is_there = file.is_file()
+    except (OSError, ValueError) as error:  # a name that no disk takes
+        raise InputError(f"no results at {str(path)!r} ({error}): give {written}") from error
+    if not is_there:
         raise InputError(f"no results at {str(path)!r}: give {written}")
     by_name: dict[str, Any] = {"array": np.ndarray} | {kind.__name__: kind for kind in kinds}
     try:
@@ -80,7 +88,9 @@ def read_results(path: str | Path, kinds: Iterable[type]) -> Results:
             name: CONVERTER.structure(_put_arrays(part["value"], arrays), by_name[part["kind"]])
             for name, part in structure["values"].items()
         }
-        return Results(structure["about"], values)
+        require_shapes(tuple(values.values()))
+        about = {"described": ""} | CONVERTER.structure(structure["about"], dict[str, Any])
+        return Results(about | {"described": _exactly(about["described"], str)}, values)
     except DAMAGED as error:
         raise InputError(
             f"{str(file)!r} holds no results that this version of icl_circuits can read "
@@ -100,26 +110,48 @@ def _converter() -> Converter:
             raise TypeError(f"{value!r} is not an array")
         return value
 
+    for kind in (int, float, str, bool):
+        converter.register_structure_hook(kind, _exactly)
     converter.register_unstructure_hook(Head, list)
-    converter.register_structure_hook(Head, lambda value, _: Head(*value))
+    converter.register_structure_hook(Head, lambda value, _: Head(*(_exactly(number, int) for number in value)))
     converter.register_unstructure_hook(
-        Edge, lambda edge: [*map(_plain_node, (edge.sender, edge.receiver)), edge.input]
+        Edge, lambda edge: [plain_node(edge.sender), plain_node(edge.receiver), edge.input]
     )
-    converter.register_structure_hook(Edge, lambda value, _: Edge(_node(value[0]), _node(value[1]), value[2]))
+    converter.register_structure_hook(Edge, _edge)
     converter.register_unstructure_hook_func(is_array, lambda array: array)
     converter.register_structure_hook_func(is_array, an_array)
     return converter
 
 
-def _plain_node(node: Node) -> list[Any]:
-    """A node's kind and its numbers."""
-    return [type(node).__name__, *(node if isinstance(node, Head) else vars(node).values())]
+def _exactly(value: Any, kind: Any) -> Any:
+    """A number or text of that kind, and no other that Python would make one of."""
+    if type(value) is not kind and not (kind is float and type(value) is int):
+        raise TypeError(f"{value!r} is no {kind.__name__}")
+    if kind is int and not -(2**31) <= value < 2**31:
+        raise ValueError("a number is out of range")
+    return kind(value)
 
 
-def _node(value: list[Any]) -> Node:
-    kinds = {kind.__name__: kind for kind in get_args(Node)}
-    node: Node = kinds[value[0]](*value[1:])
-    return node
+def _edge(value: Any, _: Any) -> Edge:
+    sender, receiver, name = value
+    if name not in (None, *get_args(HeadInput)):
+        raise TypeError(f"{name!r} is no input of a head")
+    return Edge(node_of(sender), node_of(receiver), name)
+
+
+def require_shapes(value: Any) -> None:
+    """Raise `TypeError` unless the arrays of result objects have the types and axes that their classes say."""
+    if isinstance(value, tuple):
+        for item in value:
+            require_shapes(item)
+    if is_dataclass(value):
+        with jaxtyped("context"):
+            for field in fields(value):
+                found: Any = getattr(value, field.name)
+                if isinstance(found, np.ndarray) and not isinstance(found, field.type):  # type: ignore[arg-type]
+                    raise TypeError(f"{type(value).__name__}.{field.name} has shape {found.shape} of {found.dtype}")
+        for field in fields(value):
+            require_shapes(getattr(value, field.name))
 
 
 CONVERTER = _converter()

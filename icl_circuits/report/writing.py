@@ -1,22 +1,31 @@
 """What a run writes into its folder: numbers, result objects, figures, tables and a page."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from icl_circuits.characters import spreadsheet_cell, visible
 from icl_circuits.report.figures import PaperFigure, write_figures
-from icl_circuits.report.part import Part, RunRecord
+from icl_circuits.report.merging import merged, together
+from icl_circuits.report.part import LeftOut, Part, RunRecord
 from icl_circuits.report.results import FILE, Results, read_results, write_results
 from icl_circuits.viz import Section, Table, render_page
+
+NUMBERS, PAGE, FIGURES, TABLES = "results.json", "report.html", "figures", "tables"
+OWN = (NUMBERS, FILE, PAGE, FIGURES, TABLES)
+"""Names that no part may give to a file of its own."""
 
 
 def write_report(
     record: RunRecord,
     parts: Sequence[Part],
+    left_out: Sequence[LeftOut],
     folder: Path,
     *,
     kinds: Iterable[type],
@@ -27,44 +36,58 @@ def write_report(
     Args:
         record: what was run.
         parts: what the studies found.
+        left_out: the studies that could not be done.
         folder: an empty folder.
         kinds: the classes of the result objects.
         figures: what is drawn of them, where they hold the values for it.
+
+    Raises:
+        InputError: two parts give different things under one name; nothing is written then.
     """
-    _write_numbers(record, parts, folder / "results.json")
-    drawings, tables = folder / "figures", folder / "tables"
+    reasons = {"left_out": {study.study: study.why for study in left_out}}
+    numbers = reduce(lambda a, b: merged(a, b, NUMBERS), [record.summary, reasons, *(part.summary for part in parts)])
+    values = together([record.values, *(part.values for part in parts)], "value")
+    tables = together((part.tables for part in parts), "table")
+    files = together([dict.fromkeys(OWN), *(part.files for part in parts)], "file")
+    drawings, kinds = folder / FIGURES, tuple(kinds)
+    (folder / NUMBERS).write_text(json.dumps(_finite(numbers), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    measured = {name: value for name, value in values.items() if value is not None}
+    write_results(Results(record.about, measured), folder / FILE, kinds)
     drawings.mkdir()
-    tables.mkdir()
-    kinds = tuple(kinds)
-    values = {name: value for part in parts for name, value in part.values.items() if value is not None}
-    write_results(Results(record.about, {**record.values, **values}), folder / FILE, kinds)
     write_figures(read_results(folder, kinds), drawings, figures)
-    for part in parts:
-        for name, frame in part.tables.items():
-            _write_table(frame, tables / name)
-        for name, write in part.files.items():
+    (folder / TABLES).mkdir()
+    for name, frame in tables.items():
+        _write_table(frame, folder / TABLES / name)
+    for name, write in files.items():
+        if write is not None:
             write(folder / name)
-    (folder / "report.html").write_text(_page(record, parts, drawings), encoding="utf-8")
-
-
-def _write_numbers(record: RunRecord, parts: Sequence[Part], path: Path) -> None:
-    results = dict(record.summary)
-    for part in parts:
-        for key, value in part.summary.items():
-            old = results.get(key)
-            results[key] = [a | b for a, b in zip(old, value, strict=True)] if isinstance(old, list) else value
-    text = json.dumps(_finite(results), indent=2, allow_nan=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    page = _page(record, parts, left_out, drawings)
+    (folder / PAGE).write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
 def _write_table(frame: pd.DataFrame, stem: Path) -> None:
     """As `stem.csv` and `stem.tex`."""
-    frame.to_csv(stem.with_name(f"{stem.name}.csv"), index=False)
-    latex = frame.to_latex(index=False, escape=True, float_format="%.3f", na_rep="--")
+    cells = _text_cells(frame, spreadsheet_cell)
+    cells.to_csv(stem.with_name(f"{stem.name}.csv"), index=False, errors="backslashreplace")
+    latex = _text_cells(frame, visible).to_latex(index=False, escape=True, float_format="%.3f", na_rep="--")
     stem.with_name(f"{stem.name}.tex").write_text(latex, encoding="utf-8")
 
 
-def _page(record: RunRecord, parts: Sequence[Part], drawings: Path) -> str:
+def _text_cells(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
+    """The table with its texts, column names among them, changed."""
+
+    def changed(cell: Any) -> Any:
+        return change(cell) if isinstance(cell, str) else cell
+
+    return frame.map(changed).rename(columns=changed)
+
+
+def _page(record: RunRecord, parts: Sequence[Part], left_out: Sequence[LeftOut], drawings: Path) -> str:
+    missing = Section(
+        "Left out",
+        "Studies that this model or these prompts are not fit for.",
+        Table(("study", "why"), tuple((study.study, study.why) for study in left_out)),
+    )
     where = Section(
         "Provenance",
         "What produced these numbers.",
@@ -72,7 +95,7 @@ def _page(record: RunRecord, parts: Sequence[Part], drawings: Path) -> str:
     )
     summary = " ".join([*(part.headline for part in parts), record.described])
     sections = [section for part in parts for section in part.sections(drawings)]
-    return render_page(record.title, summary, [*sections, where])
+    return render_page(record.title, summary, [*sections, *([missing] if left_out else []), where])
 
 
 def _finite(value: Any) -> Any:
@@ -81,6 +104,5 @@ def _finite(value: Any) -> Any:
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
-    if isinstance(value, float | np.floating):
-        return float(value) if np.isfinite(value) else None
-    return value
+    plain = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(plain, float) and not math.isfinite(plain) else plain

@@ -6,7 +6,7 @@ from numbers import Integral
 from typing import Literal, NamedTuple
 
 from icl_circuits.errors import InputError
-from icl_circuits.models import LensModel, has_mlp
+from icl_circuits.models import LensModel, has_mlp, require_per_head_z
 
 
 class Head(NamedTuple):
@@ -146,7 +146,11 @@ def all_mlps(model: LensModel) -> tuple[Mlp, ...]:
 
 
 def require_heads(model: LensModel, heads: Sequence[Head]) -> None:
-    """Raise `InputError` naming the first of `heads` that is no `Head` or that `model` does not have."""
+    """Raise `InputError` naming the first of `heads` that is no `Head` or that `model` does not have.
+
+    Raises `Unfit` for a model whose hooks show no heads.
+    """
+    require_per_head_z(model)
     for head in heads:
         if not isinstance(head, Head):
             raise InputError(f"{head!r} is no Head: write Head(layer, head)")

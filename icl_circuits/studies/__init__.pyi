@@ -1,11 +1,13 @@
 """Every name of the room, in the module it comes from."""
 
 from .begun import Begun as Begun, JobPrompts as JobPrompts, begin as begin, sample_job as sample_job
-from .biases import BIASES as BIASES
-from .circuit import CIRCUIT as CIRCUIT
-from .circuit.page import circuit_view as circuit_view
-from .files import figures_of as figures_of, kinds_of as kinds_of, load_results as load_results
-from .in_context import IN_CONTEXT as IN_CONTEXT
+from .every import STUDIES as STUDIES
+from .files import (
+    figures_of as figures_of,
+    kinds_of as kinds_of,
+    load_results as load_results,
+    save_results as save_results,
+)
 from .running import (
     Outcome as Outcome,
     load_data as load_data,
@@ -14,6 +16,3 @@ from .running import (
     run_studies as run_studies,
 )
 from .study import Body as Body, Study as Study
-from .towers import TOWERS as TOWERS
-
-STUDIES: tuple[Study, ...]

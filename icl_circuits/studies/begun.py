@@ -10,7 +10,7 @@ from icl_circuits.errors import InputError
 from icl_circuits.heads import Scores, score_heads
 from icl_circuits.jobs import Settings
 from icl_circuits.models import LensModel, provenance
-from icl_circuits.prompts import Prompt, PromptBatch, Rows, encode, sample_prompts
+from icl_circuits.prompts import LabelScore, Prompt, PromptBatch, Rows, encode, sample_prompts
 from icl_circuits.report import RunRecord
 from icl_circuits.residual import Head
 
@@ -28,9 +28,10 @@ class JobPrompts:
     selection: tuple[Prompt, ...]
     evaluation: tuple[Prompt, ...]
     """Made of other texts than `selection`."""
+    label_score: LabelScore
 
 
-def sample_job(rows: Rows, settings: Settings) -> JobPrompts:
+def sample_job(rows: Rows, settings: Settings, label_score: LabelScore = "first") -> JobPrompts:
     """Sample prompts to select on from one half of the texts, and prompts to test on from the other.
 
     Raises:
@@ -45,6 +46,7 @@ def sample_job(rows: Rows, settings: Settings) -> JobPrompts:
         rows.name,
         sample_prompts(for_selection, settings.prompts, seed=settings.seed, **options),
         sample_prompts(for_evaluation, settings.prompts, seed=settings.seed + EVALUATION_SEED, **options),
+        label_score,
     )
 
 
@@ -74,10 +76,11 @@ class Begun:
     def described(self) -> str:
         """What was run, in a sentence."""
         settings = self.settings
+        scored = " (scored whole)" if self.evaluation.scored_whole else ""
         return (
-            f"Data: {self.prompts.data}, labels {', '.join(settings.labels)}, {settings.shots} demonstrations of each, "
-            f"{settings.prompts} prompts to select {len(self.heads)} heads on and {settings.prompts} others, of "
-            f"other texts, to test on, seed {settings.seed}."
+            f"Data: {self.prompts.data}, labels {', '.join(settings.labels)}{scored}, {settings.shots} demonstrations "
+            f"of each, {settings.prompts} prompts to select {len(self.heads)} heads on and {settings.prompts} others, "
+            f"of other texts, to test on, seed {settings.seed}."
         )
 
     @property
@@ -110,9 +113,10 @@ def begin(model: LensModel, prompts: JobPrompts) -> Begun:
         InputError: whatever encoding and `score_heads` raise.
     """
     settings, separator = prompts.settings, prompts.settings.separator
-    evaluation = encode(model, prompts.evaluation, separator=separator)
+    evaluation = encode(model, prompts.evaluation, separator=separator, label_score=prompts.label_score)
     template = f"<text> : <label>{separator}<text> : <label>{separator}... <query> :"
     where = provenance(model) | {"data": prompts.data, "seed": settings.seed, "template": template}
+    where["label_score"] = prompts.label_score
     started = time.perf_counter()
     scores = score_heads(model, encode(model, prompts.selection, separator=separator), n_heads=settings.heads)
     return Begun(model, prompts, scores, evaluation, where, {"selection": round(time.perf_counter() - started, 1)})

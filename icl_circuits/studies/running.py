@@ -10,7 +10,7 @@ from icl_circuits.errors import Unfit
 from icl_circuits.jobs import DataSpec, Job, ModelSpec
 from icl_circuits.models import LensModel, load_model
 from icl_circuits.prompts import Rows, load_rows
-from icl_circuits.report import Part, new_folder, write_report
+from icl_circuits.report import LeftOut, Part, new_folder, write_report
 from icl_circuits.studies.begun import Begun, begin, sample_job
 from icl_circuits.studies.files import figures_of, kinds_of
 from icl_circuits.studies.study import Study
@@ -21,8 +21,8 @@ class Outcome:
     """What came of the studies."""
 
     parts: tuple[Part, ...]
-    left_out: tuple[str, ...]
-    """Why studies were left out: the model or the prompts are not fit for them."""
+    left_out: tuple[LeftOut, ...] = ()
+    """The studies that the model or the prompts are not fit for."""
 
 
 def load_spec(spec: ModelSpec) -> LensModel:
@@ -32,7 +32,14 @@ def load_spec(spec: ModelSpec) -> LensModel:
         InputError: whatever `load_model` raises.
     """
     dtype = getattr(torch, spec.dtype)
-    return load_model(spec.model, backend=spec.backend, revision=spec.revision, dtype=dtype, device=spec.device)
+    return load_model(
+        spec.model,
+        backend=spec.backend,
+        revision=spec.revision,
+        dtype=dtype,
+        device=spec.device,
+        n_ctx=spec.n_ctx,
+    )
 
 
 def load_data(spec: DataSpec) -> Rows:
@@ -41,7 +48,13 @@ def load_data(spec: DataSpec) -> Rows:
     Raises:
         InputError: whatever `load_rows` raises.
     """
-    return load_rows(spec.data, text_column=spec.text_column, label_column=spec.label_column)
+    return load_rows(
+        spec.data,
+        text_column=spec.text_column,
+        label_column=spec.label_column,
+        encoding=spec.encoding,
+        delimiter=spec.delimiter,
+    )
 
 
 def run_studies(begun: Begun, studies: Sequence[Study]) -> Outcome:
@@ -52,15 +65,15 @@ def run_studies(begun: Begun, studies: Sequence[Study]) -> Outcome:
         InputError: a mistake in what was asked for.
     """
     parts: list[Part] = []
-    left_out: list[Unfit] = []
-    for body in (study.body() for study in studies):
+    left_out: list[LeftOut] = []
+    for study, body in [(study, study.body()) for study in studies]:
         try:
             parts.append(body.present(begun, body.run(begun)))
         except Unfit as error:
-            left_out.append(error)
+            left_out.append(LeftOut(study.name, str(error)))
     if left_out and not parts:
-        raise left_out[0]
-    return Outcome(tuple(parts), tuple(map(str, left_out)))
+        raise Unfit(left_out[0].why)
+    return Outcome(tuple(parts), tuple(left_out))
 
 
 def run_job(job: Job, studies: Sequence[Study], out: Path, *, force: bool = False) -> Outcome:
@@ -70,15 +83,15 @@ def run_job(job: Job, studies: Sequence[Study], out: Path, *, force: bool = Fals
         job: what to run.
         studies: which studies, in the order of the page.
         out: appears when everything has ended well.
-        force: replace what is there, if it was written by this function.
+        force: replace the files there that this function wrote; others stay where they are.
 
     Raises:
         InputError: bad input of any kind; nothing is written then.
     """
-    prompts = sample_job(load_data(job.data), job.settings)
-    with new_folder(out, force=force) as folder:
+    kinds, figures = kinds_of(studies), figures_of(studies)  # imports every study: its faults show before hours of work
+    prompts = sample_job(load_data(job.data), job.settings, job.data.label_score)
+    with new_folder(out, "results", force=force) as folder:
         begun = begin(load_spec(job.model), prompts)
         outcome = run_studies(begun, studies)
-        kinds, figures = kinds_of(studies), figures_of(studies)
-        write_report(begun.record, outcome.parts, folder, kinds=kinds, figures=figures)
+        write_report(begun.record, outcome.parts, outcome.left_out, folder, kinds=kinds, figures=figures)
     return outcome

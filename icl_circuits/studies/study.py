@@ -2,23 +2,22 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from icl_circuits.report import PaperFigure, Part
     from icl_circuits.studies.begun import Begun
 
-F = TypeVar("F")
-
 
 @dataclass(frozen=True)
-class Body(Generic[F]):
-    """What a study does; `F` is the class of its findings."""
+class Body:
+    """What a study does."""
 
-    run: Callable[["Begun"], F]
-    """Compute. Raises `Unfit` for a model or prompts that the study cannot be done on."""
-    present: Callable[["Begun", F], "Part"]
+    run: Callable[["Begun"], Any]
+    """Computes findings. Raises `Unfit` for a model or prompts that the study cannot be done on."""
+    present: Callable[["Begun", Any], "Part"]
     """What is written of the findings."""
     kinds: tuple[type, ...] = ()
     """The classes of the result objects that it keeps in files."""
@@ -26,14 +25,14 @@ class Body(Generic[F]):
     """What is drawn from those, by file name."""
 
 
-def body_of(package: str) -> Callable[[], Body[Any]]:
+def body_of(package: str) -> Callable[[], Body]:
     """Imports a study's package when asked: `compute` and `KINDS` of its run, `present` of its page, its `FIGURES`."""
+    return partial(_import_body, package)
 
-    def body() -> Body[Any]:
-        run, page, figures = (import_module(f"{package}.{name}") for name in ("run", "page", "figures"))
-        return Body(run.compute, page.present, run.KINDS, figures.FIGURES)
 
-    return body
+def _import_body(package: str) -> Body:
+    run, page, figures = (import_module(f"{package}.{name}") for name in ("run", "page", "figures"))
+    return Body(run.compute, page.present, run.KINDS, figures.FIGURES)
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class Study:
     """The folder that its command writes by default."""
     in_report: bool
     """Whether `icl-circuits report` runs it."""
-    body: Callable[[], Body[Any]]
+    body: Callable[[], Body]
     """Imports and gives what it does."""
 
     def run(self, begun: "Begun") -> Any:

@@ -14,7 +14,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from icl_circuits.errors import InputError
-from icl_circuits.heads import Answers, as_answers, score_answers
+from icl_circuits.heads import Answers, as_answers, require_first, score_answers
 from icl_circuits.interventions import KnockOut
 from icl_circuits.models import LensModel, require_layer
 from icl_circuits.progress import tracked
@@ -98,10 +98,11 @@ def knock_out_flow(model: LensModel, batch: PromptBatch, *, layers: Sequence[int
         layers: first layers to cut from; default about nine, evenly spread. `n_layers` (nothing cut) is added.
 
     Raises:
-        InputError: a layer that does not exist.
+        InputError: a layer that does not exist, or labels of several tokens scored whole.
         Unfit: prompts without demonstrations, or attention scores that nothing reads.
     """
     require_demonstrations(batch, "for features to flow from")
+    require_first(batch, "attention knock-out")
     n_layers, first = model.cfg.n_layers, spread_layers(model, layers)
     if not first:
         raise InputError(f"no layer to cut from: name some of 0..{n_layers - 1}")

@@ -51,8 +51,8 @@ class Probe:
         for p, name in enumerate(self.probed):
             for i, layer in enumerate(self.layers):
                 known = np.isfinite(self.right[p, i])
-                mean, low, high = bootstrap_mean(self.right[p, i][known])
-                row: dict[str, object] = {"probe": name, "layer": layer, "accuracy": mean, "low": low, "high": high}
+                row: dict[str, object] = {"probe": name, "layer": layer}
+                row |= bootstrap_mean(self.right[p, i][known]).columns("accuracy")
                 rows.append(row | {"shuffled": bootstrap_mean(self.shuffled[p, i][known]).mean})
         return pd.DataFrame(rows)
 

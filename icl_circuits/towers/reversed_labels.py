@@ -125,7 +125,13 @@ def reversal(model: LensModel, batch: PromptBatch, heads: Sequence[Head]) -> Rev
         raise Unfit(f"labels {', '.join(batch.labels)!r}: a reversal exchanges two labels, so give two")
     pairs = [(p, reverse_labels(p)) if p.gold == 0 else (reverse_labels(p), p) for p in batch.prompts]
     batches = [
-        encode(model, side, separator=batch.separator, prepend_bos=batch.n_prepended > 0)
+        encode(
+            model,
+            side,
+            separator=batch.separator,
+            prepend_bos=batch.n_prepended > 0,
+            label_score=batch.label_score,
+        )
         for side in zip(*pairs, strict=True)
     ]
     features = [label_features(model, side, heads) for side in batches]

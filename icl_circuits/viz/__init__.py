@@ -22,6 +22,7 @@ from icl_circuits.viz.head_figures import (
     position_bars as position_bars,
 )
 from icl_circuits.viz.look import (
+    new_figure as new_figure,
     save as save,
     style as style,
 )

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from icl_circuits.biases import MajorityBias, RecencyBias
+from icl_circuits.stats import Intervals
 from icl_circuits.viz.look import (
     COLOURS,
     MARKERS,
     grouped_bars,
-    interval_of,
     legend_above,
     legend_over,
     new_figure,
@@ -36,7 +36,7 @@ def majority_figure(bias: MajorityBias, sweep: MajorityBias, chosen: float) -> "
             for strength, (ls, marker) in styles.items():
                 rows = frame[(frame["gold"] == label) & (frame["coefficient"] == strength)]
                 name = None if strength else f"answer {label}"
-                mean, low, high = interval_of(rows, "top1")
+                mean, low, high = Intervals.in_frame(rows, "top1")
                 above.plot(names, mean, ls=ls, marker=marker, color=colour, label=name)
                 if not strength:
                     above.fill_between(names, low, high, color=colour, alpha=0.12, lw=0)
@@ -77,7 +77,7 @@ def recency_figure(bias: RecencyBias, strength: int) -> "matplotlib.figure.Figur
         above, below = figure.subplots(2, 1)
         for i, (index, name) in enumerate(compared):
             rows = frame[frame["strength"] == bias.strengths[index]]
-            grouped_bars(above, interval_of(rows, "top1"), i, 2, name)
+            grouped_bars(above, Intervals.in_frame(rows, "top1"), i, 2, name)
             places = bias.attention_by_place(index)[0]
             at, ls = np.arange(1, places.shape[1] + 1), ("-", "--")[i]
             below.plot(at, places.mean(axis=0), marker=MARKERS[i], ls=ls, color=COLOURS[i], label=name)

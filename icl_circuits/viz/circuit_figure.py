@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING
 
 from icl_circuits.circuits import CURVES, CircuitTest
-from icl_circuits.viz.look import curve, interval_of, legend_above, new_figure, style
+from icl_circuits.stats import Intervals
+from icl_circuits.viz.look import curve, legend_above, new_figure, style
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -25,7 +26,7 @@ def circuit_curves(test: CircuitTest, n_selected: int) -> "matplotlib.figure.Fig
         axes = figure.subplots()
         for i, name in enumerate(CURVES):
             rows = frame[frame["curve"] == name]
-            curve(axes, rows["size"], interval_of(rows, test.metric), i, NAMES[name])
+            curve(axes, rows["size"], Intervals.in_frame(rows, test.metric), i, NAMES[name])
         axes.axhline(float(test.whole.mean()), color="0.2", ls="--", lw=0.8, label="the whole model")
         axes.axvline(n_selected, color="0.2", ls=":", lw=0.8, label=f"the {n_selected} in-context heads")
         axes.axhline(0, color="0.6", lw=0.5)

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Int
 
 from icl_circuits.heads import GroupEffects, HeadEffects, InContextHeads
 from icl_circuits.residual import LogProbIncrease, PositionIncrease
-from icl_circuits.stats import bootstrap_means
+from icl_circuits.stats import Intervals, bootstrap_means
 from icl_circuits.viz.look import (
     ATTENTION_COLOUR,
     MLP_COLOUR,
@@ -15,7 +15,6 @@ from icl_circuits.viz.look import (
     grouped_bars,
     head_ticks,
     heat_map,
-    interval_of,
     legend_above,
     many,
     new_figure,
@@ -98,7 +97,7 @@ def _group_bars(
         figure = new_figure(0.75 + 0.17 * len(names) * len(kinds))
         axes = figure.subplots()
         for i, (name, rows, column) in enumerate(kinds):
-            grouped_bars(axes, interval_of(rows, column), i, len(kinds), name, horizontal=True)
+            grouped_bars(axes, Intervals.in_frame(rows, column), i, len(kinds), name, horizontal=True)
         if chance is not None:
             axes.axvline(chance, color="0.3", lw=0.7, ls="--", label="chance between labels")
         axes.set_yticks(range(len(names)), names)

@@ -89,11 +89,6 @@ def _columns(figure: Any, labels: list[str], room: float = 1.0) -> int:
     return max(1, min(len(labels), int(room * 72 * figure.get_figwidth() / entry)))
 
 
-def interval_of(rows: Any, column: str) -> list[Any]:
-    """Means, low and high ends in a data frame of results: the columns `column`, `column_low` and `column_high`."""
-    return [rows[f"{column}{end}"] for end in ("", "_low", "_high")]
-
-
 def curve(axes: "matplotlib.axes.Axes", x: Any, interval: Any, place: int, label: str) -> None:
     """Means as a line, in the colour and with the marker of `place`, and their intervals as a band."""
     mean, low, high = (np.asarray(values, dtype=np.float64) for values in interval)

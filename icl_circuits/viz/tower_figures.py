@@ -4,13 +4,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from icl_circuits.stats import Intervals
 from icl_circuits.towers import Flow, LabelFeatures, MetricLearning, Probe, Reversal
 from icl_circuits.viz.look import (
     COLOURS,
     curve,
     grouped_bars,
     head_ticks,
-    interval_of,
     legend_above,
     legend_over,
     many,
@@ -41,7 +41,7 @@ def label_feature_bars(features: LabelFeatures) -> "matplotlib.figure.Figure":
         for axes, (name, ylabel) in zip(figure.subplots(3, 1, sharex=True), kinds, strict=True):
             for place, label in enumerate(features.labels):
                 rows = frame[frame["positions"] == label]
-                interval = interval_of(rows, name)
+                interval = Intervals.in_frame(rows, name)
                 grouped_bars(axes, interval, place, len(features.labels), f"at {label} positions")
             axes.axhline(0, color="0.3", lw=0.5)
             axes.set_ylabel(ylabel)
@@ -61,11 +61,11 @@ def auc_dots(learned: MetricLearning, random: MetricLearning) -> "matplotlib.fig
             (-0.12, "auc", "o", "score"),
             (0.12, "auc_content", "s", "without position"),
         ):
-            mean, low, high = (column.to_numpy() for column in interval_of(frame, name))
+            mean, low, high = Intervals.in_frame(frame, name)
             errors = np.stack([mean - low, high - mean])
             colour = COLOURS[0] if name == "auc" else COLOURS[1]
             axes.errorbar(at + shift, mean, yerr=errors, fmt=marker, color=colour, capsize=1.5, lw=0.8, label=label)
-        _, low, high = interval_of(frame, "auc_shuffled")
+        _, low, high = Intervals.in_frame(frame, "auc_shuffled")
         axes.bar(at, high - low, bottom=low, width=0.7, color="0.88", zorder=0, label="shuffled classes (95 %)")
         others = float(np.nanmean(random.auc))
         axes.axhline(others, color="0.2", ls=":", lw=1, label=f"random heads, mean {others:.2f}")
@@ -88,7 +88,7 @@ def flow_curves(flow: Flow | None, probe: Probe) -> "matplotlib.figure.Figure":
             _cut_curves(upper[0], flow)
         for i, name in enumerate(probe.probed):
             rows = probed[probed["probe"] == name]
-            curve(below, rows["layer"], [rows[end] for end in ("accuracy", "low", "high")], i, name)
+            curve(below, rows["layer"], Intervals.in_frame(rows, "accuracy"), i, name)
         below.axhline(float(probed["shuffled"].mean()), color="0.2", ls=":", lw=1, label="shuffled classes")
         below.set_ylabel("probe accuracy")
         below.set_ylim(0, 1)
@@ -104,7 +104,7 @@ def _cut_curves(axes: "matplotlib.axes.Axes", flow: Flow) -> None:
     cut = flow.to_frame()
     for i, route in enumerate(flow.routes):
         rows = cut[cut["route"] == route]
-        curve(axes, rows["from_layer"], interval_of(rows, "logit_diff"), i, route)
+        curve(axes, rows["from_layer"], Intervals.in_frame(rows, "logit_diff"), i, route)
     axes.axhline(float(flow.base.logit_diff.mean()), color="0.2", ls=":", lw=1, label="nothing cut")
     axes.set_ylabel("logit difference, right label\nless best other (logits)")
 
@@ -123,7 +123,7 @@ def reversal_bars(found: Reversal) -> "matplotlib.figure.Figure":
         for axes, (name, title) in zip(figure.subplots(2, 1, sharex=True), kinds, strict=True):
             for place, label in enumerate(labels):
                 rows = frame[frame["positions"] == label]
-                interval = [100 * values.clip(-1.5, 1.5) for values in interval_of(rows, f"{name}_change")]
+                interval = [100 * values.clip(-1.5, 1.5) for values in Intervals.in_frame(rows, f"{name}_change")]
                 grouped_bars(axes, interval, place, len(labels), f"at {label} positions")
             axes.axhline(0, color="0.3", lw=0.6)
             axes.set_ylim(-155, 155)

@@ -13,7 +13,7 @@ from icl_circuits.biases import (
     recency_bias,
 )
 from icl_circuits.errors import Unfit
-from icl_circuits.heads import random_heads
+from icl_circuits.heads import random_heads, require_first
 from icl_circuits.residual import Head, all_heads
 from icl_circuits.studies.begun import Begun
 
@@ -66,8 +66,9 @@ def compute(begun: Begun) -> BiasFindings:
     """Both biases before and after their mitigations, beside the same with random heads.
 
     Raises:
-        Unfit: fewer than 2 shots.
+        Unfit: fewer than 2 shots, or labels of several tokens that are scored whole.
     """
+    require_first(begun.evaluation, "biases")
     every, seed = all_heads(begun.model), begun.settings.seed
     draws = [random_heads(every, begun.heads, seed=(seed, i)) for i in range(RANDOM_DRAWS)]
     with begun.timed("majority-label bias"):

@@ -57,7 +57,7 @@ def _features_table(
             row: dict[str, object] = {"heads": group, "n_heads": len(chosen)}
             for i, label in enumerate(features.labels):
                 mean = bootstrap_mean(features.at_label(values, i)[:, list(chosen)].mean(axis=1).astype(float))
-                row |= {f"{label}_positions": mean.mean, f"{label}_low": mean.low, f"{label}_high": mean.high}
+                row |= mean.columns(f"{label}_positions")
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -81,6 +81,6 @@ def _class_pairs(begun: Begun, findings: TowerFindings) -> pd.DataFrame:
     rows = []
     for pair in sorted(set(drawn)):
         auc = findings.own.learned.auc[[name == pair for name in drawn]]
-        mean, low, high = bootstrap_mean(auc.mean(axis=1))
-        rows.append({"classes": pair, "prompts": len(auc), "qk_auc": mean, "low": low, "high": high})
+        mean = bootstrap_mean(auc.mean(axis=1))
+        rows.append({"classes": pair, "prompts": len(auc), **mean.columns("qk_auc")})
     return pd.DataFrame(rows)

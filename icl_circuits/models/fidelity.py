@@ -1,0 +1,99 @@
+"""Whether a loaded model computes what Hugging Face computes from the same weights."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from icl_circuits.errors import InputError, in_one_line
+from icl_circuits.models.hooks import attached
+from icl_circuits.models.lens import LensModel, device_of
+from icl_circuits.models.precision import identity_tolerance
+from icl_circuits.models.sites import hook_name
+
+COMPARED = 64
+"""Positions compared from the start of the text, besides those beyond every attention window."""
+BEYOND = 16
+"""Positions compared beyond the widest attention window."""
+WINDOWS = ("sliding_window", "window_size", "attention_window_size", "local_attention", "attention_chunk_size")
+"""What the configurations of transformers call how far attention sees."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What Hugging Face computes of random tokens."""
+
+    tokens: Int[Tensor, "1 pos"]
+    kept: Int[Tensor, " kept"]
+    """The positions that are compared."""
+    log_probs: Float[Tensor, "kept d_vocab"]
+
+
+@torch.no_grad()
+def reference(hf_model: Any, n_ctx: int | None) -> Reference:
+    """Hugging Face's log-probabilities over 64 positions, and beyond every attention window that fits into `n_ctx`."""
+    config = hf_model.config.get_text_config()
+    n_pos = COMPARED
+    for window in _windows(config):
+        if n_ctx is None or window < n_ctx:
+            n_pos = max(n_pos, window + BEYOND)
+    n_pos = n_pos if n_ctx is None else min(n_pos, n_ctx)
+    tokens = torch.randint(0, config.vocab_size, (1, n_pos), generator=torch.Generator().manual_seed(0))
+    positions = torch.arange(n_pos)
+    kept = positions[(positions < COMPARED) | (positions >= n_pos - BEYOND)]
+    head = hf_model.get_output_embeddings()
+    handle = head.register_forward_pre_hook(lambda module, args: (args[0][:, kept], *args[1:]))
+    try:
+        logits = hf_model(tokens).logits[0]
+    finally:
+        handle.remove()
+    return Reference(tokens, kept, logits.float().log_softmax(-1))
+
+
+def max_positions(config: Any) -> int | None:
+    """How many positions a Hugging Face configuration allows for; None: it does not say."""
+    names = ("max_position_embeddings", "n_positions", "max_seq_len")
+    return next((int(n) for n in (getattr(config, name, None) for name in names) if isinstance(n, int) and n > 0), None)
+
+
+def _windows(config: Any) -> list[int]:
+    if getattr(config, "use_sliding_window", True) is False:
+        return []
+    values = (getattr(config, name, None) for name in WINDOWS)
+    return [value for value in values if isinstance(value, int) and value > 0]
+
+
+@torch.no_grad()
+def require_same(model: LensModel, expected: Reference, name: str) -> None:
+    """Raise `InputError` where the model does not compute what Hugging Face does."""
+    if not torch.isfinite(expected.log_probs).all():
+        raise InputError(f"model {name!r} gives NaN or infinite logits: its weights are corrupt or dtype is too narrow")
+    try:
+        found = _log_probs(model, expected.tokens, expected.kept)[:, : expected.log_probs.shape[-1]]
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a class that was put together wrongly stops anywhere
+        raise InputError(
+            f"{type(model).__name__} of {name!r} cannot run ({in_one_line(error)}): try the other backend"
+        ) from error
+    limit = identity_tolerance(model.unembed.W_U.dtype) * expected.log_probs.abs().max().item()
+    difference = (found - expected.log_probs).abs().max().item()
+    if not difference <= limit:
+        raise InputError(
+            f"{type(model).__name__} computes something else than Hugging Face from the weights of {name!r} "
+            f"(log-probabilities differ by {difference:.2g} nats over {expected.tokens.shape[1]} positions): its "
+            "config asks for what the conversion lacks; try the other backend"
+        )
+
+
+def _log_probs(model: LensModel, tokens: Int[Tensor, "1 pos"], kept: Int[Tensor, " kept"]) -> Tensor:
+    """The model's log-probabilities at some positions; the others are never unembedded."""
+
+    def keep(normed: Tensor, hook: object) -> Tensor:
+        return normed[:, kept.to(normed.device)]
+
+    with attached(model, [(hook_name("final_normed", 0), keep)]):
+        logits: Tensor = model(tokens.to(device_of(model)))[0]
+    return logits.float().log_softmax(-1).cpu()

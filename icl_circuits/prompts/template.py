@@ -1,0 +1,108 @@
+"""The paper's template, `<text> : <label>` and so on to `<query> :`, as text and as tokens."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from icl_circuits.errors import InputError
+from icl_circuits.prompts.cells import require_characters
+from icl_circuits.prompts.prompt import Prompt
+
+
+@dataclass(frozen=True)
+class Template:
+    """How prompts are written for one tokenizer."""
+
+    tokenizer: Any
+    bos: list[int]
+    labels: tuple[str, ...]
+    separator: str
+    """Between demonstrations."""
+    words: list[list[int]]
+    """The tokens of each label in its place, all of those after the `:`: a space may be a token of its own."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """One prompt as text and tokens, up to the final `:`."""
+
+    text: str
+    tokens: list[int]
+    label_starts: list[int]
+    """The position of the first token of each demonstration's label."""
+
+
+def template_of(tokenizer: Any, bos: list[int], labels: Sequence[str], separator: str) -> Template:
+    """Find each label's tokens in its place.
+
+    Raises:
+        InputError: a tokenizer without character offsets, a separator that is a label, or a label that has no tokens of
+            its own behind a `:`.
+    """
+    if not getattr(tokenizer, "is_fast", False):
+        raise InputError(
+            f"a {type(tokenizer).__name__} does not say which characters its tokens are of: load it with use_fast=True"
+        )
+    if not isinstance(separator, str):
+        raise InputError(f"separator {separator!r}: give text, such as a space or a new line")
+    if separator.strip() in labels:
+        raise InputError(f"separator {separator!r} is one of the labels, {', '.join(labels)}: choose another")
+    words = []
+    for label in labels:
+        require_characters(label + separator, f"label {label!r}, separator {separator!r}")
+        text = f"x : {label}{separator}x"
+        tokens, offsets = _tokenized(tokenizer, text)
+        word = _label_places(offsets, 4, 4 + len(label))
+        if not word or offsets[word[0]][0] < 3 or tokenizer.unk_token_id in [tokens[i] for i in word]:
+            raise InputError(
+                f"label {label!r} has no tokens of its own for this tokenizer in {text!r}: choose another label or "
+                "separator"
+            )
+        words.append([tokens[i] for i in word])
+    return Template(tokenizer, bos, tuple(labels), separator, words)
+
+
+def written(template: Template, prompt: Prompt, number: int) -> Written:
+    """One prompt in the template.
+
+    Raises:
+        InputError: a label that is not the tokens it is elsewhere, or text that the tokenizer drops, naming the prompt.
+    """
+    text, spans = _text(template, prompt)
+    require_characters(text, f"prompt {number}")
+    tokens, offsets = _tokenized(template.tokenizer, text)
+    if not offsets or offsets[-1][1] != len(text):
+        raise InputError(f"prompt {number}: the tokenizer drops the end of {text[-20:]!r}: choose other texts")
+    starts = []
+    for demo, (start, end) in zip(prompt.demos, spans, strict=True):
+        places = _label_places(offsets, start, end)
+        if [tokens[i] for i in places] != template.words[demo.label]:
+            raise InputError(
+                f"prompt {number}: in {text[max(0, start - 20) : end + 5]!r} the label "
+                f"{template.labels[demo.label]!r} is not the tokens it is elsewhere: choose another label or separator"
+            )
+        starts.append(len(template.bos) + places[0])
+    return Written(text, template.bos + tokens, starts)
+
+
+def _text(template: Template, prompt: Prompt) -> tuple[str, list[tuple[int, int]]]:
+    """A prompt's text, and the characters of each label in it."""
+    text = ""
+    spans: list[tuple[int, int]] = []
+    for demo in prompt.demos:
+        text += f"{demo.text} : "
+        spans.append((len(text), len(text) + len(template.labels[demo.label])))
+        text += f"{template.labels[demo.label]}{template.separator}"
+    return f"{text}{prompt.query} :", spans
+
+
+def _tokenized(tokenizer: Any, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    return list(encoded.input_ids), list(encoded.offset_mapping)
+
+
+def _label_places(offsets: Sequence[tuple[int, int]], start: int, end: int) -> list[int]:
+    """The tokens of the label whose characters are `start` to `end`: those that end behind the `:` before it, one
+    character earlier, and begin before its end.
+    """
+    return [i for i, (begin, stop) in enumerate(offsets) if stop > start - 1 and begin < end]

@@ -1,0 +1,10 @@
+"""Every study of the package. Nothing that a study needs is imported."""
+
+from icl_circuits.studies.biases import BIASES
+from icl_circuits.studies.circuit import CIRCUIT
+from icl_circuits.studies.in_context import IN_CONTEXT
+from icl_circuits.studies.study import Study
+from icl_circuits.studies.towers import TOWERS
+
+STUDIES: tuple[Study, ...] = (IN_CONTEXT, TOWERS, BIASES, CIRCUIT)
+"""Every study, in the order of the commands and of the report."""
