@@ -64,7 +64,8 @@ class Row:
     forwards: float
     """Our time in plain forward passes with logits."""
     max_error: float
-    """Largest difference of a prompt's logit difference from TransformerLens's, over the cells both computed."""
+    """Largest difference of a prompt's logit difference from TransformerLens's, over the cells both computed. In half
+    precision that is the rounding of both."""
     logit_scale: float
     """Largest absolute answer-position logit."""
     peak_bytes: int
@@ -321,11 +322,11 @@ def places(found: Any) -> list[tuple[int, ...]]:
     return [(*edge.sender, *edge.receiver) for edge in found.edges]
 
 
-def smollm2(prompts: int) -> tuple[Any, PromptBatch, PromptBatch]:
+def smollm2(prompts: int, dtype: torch.dtype = torch.float32) -> tuple[Any, PromptBatch, PromptBatch]:
     """The real model, word prompts, and their label-reversed twins."""
     from icl_circuits.prompts import reverse_labels
 
-    model = icl.load_model("smollm2-135m", backend="hooked")
+    model = icl.load_model("smollm2-135m", backend="hooked", dtype=dtype)
     sampled = icl.sample_prompts(icl.load_rows("word-categories"), prompts, shots=4, seed=0)
     return model, icl.encode(model, sampled), icl.encode(model, [reverse_labels(prompt) for prompt in sampled])
 
@@ -385,6 +386,11 @@ def main() -> None:
             real.query_edges(loaded[2])
             real.patch_heads(loaded[2])
             rows += real.rows
+            for dtype in (torch.float32, torch.bfloat16):
+                name = f"SmolLM2-135M, {str(dtype).removeprefix('torch.')}"
+                more = Bench(name, *smollm2(32, dtype)[:2], sample=6)
+                more.zero_last()
+                rows += more.rows
     show(rows)
     on_gpu = options.device.startswith("cuda")
     machine = {
