@@ -273,7 +273,7 @@ def test_signals_at_random_moments(out: Path) -> None:
     command = [sys.executable, str(Path(__file__).with_name("stopped.py")), str(out), str(MOMENTS)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
-    assert int(ended.stdout) > 2 * MOMENTS  # as many reports were written
+    assert int(ended.stdout) >= MOMENTS  # as many reports were written
 
 
 COMPUTING = """
