@@ -1,5 +1,7 @@
 """The program: signals are obeyed before anything that takes time is imported."""
 
+import gc
+
 from icl_circuits.stopping import obey_signals
 
 
@@ -8,7 +10,10 @@ def main() -> None:
     obey_signals()
     from icl_circuits.cli import main as run
 
-    run()
+    try:
+        run()
+    finally:
+        gc.freeze()  # else Python looks through all of torch for garbage before it ends, for three seconds
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from functools import cache
 from types import FrameType
 
 SIGNALS = tuple(signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-PATIENCE = 0.5
+PATIENCE = 0.3
 """Seconds that a computation outside Python is given to come back, before another thread ends the process."""
 
 _begun: list[Callable[[], None]] = []

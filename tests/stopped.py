@@ -9,8 +9,10 @@ import random
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
+from icl_circuits.errors import InputError
 from icl_circuits.report import new_folder
 from icl_circuits.stopping import SIGNALS, obey_signals
 
@@ -39,8 +41,11 @@ def replace_for_ever(out: Path, first: int) -> None:
 
 
 def end_once(out: Path, last: int, wait: float) -> int:
-    """End a run that begins with the number after `last`; the number of the report that stands then."""
-    sent, (reader, writer) = random.choice(SIGNALS), os.pipe()
+    """End a run that begins with the number after `last`; the number of the report that stands then.
+
+    After kill -9 that is the report that the next run finds.
+    """
+    sent, (reader, writer) = random.choice([*SIGNALS, signal.SIGKILL]), os.pipe()
     child = os.fork()
     if not child:
         os.dup2(writer, 1)
@@ -51,7 +56,10 @@ def end_once(out: Path, last: int, wait: float) -> int:
     os.kill(child, sent)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     assert time.monotonic() - start < 2
-    assert code == 128 + sent
+    assert code == (-sent if sent == signal.SIGKILL else 128 + sent)
+    if sent == signal.SIGKILL:
+        with suppress(InputError), new_folder(out, "results", force=False):  # it exists, and is not to be replaced
+            raise AssertionError
     assert (out / "notes").read_text() == "mine"
     assert {path.name for path in out.iterdir()} == {"a", "b", "notes", "manifest.json"}
     assert [path.name for path in out.parent.iterdir()] == [out.name], [str(p) for p in out.parent.rglob("*")]

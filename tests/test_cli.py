@@ -518,10 +518,10 @@ def test_figures_of_what_holds_no_results(run: Any, tmp_path: Path) -> None:
 STARTED = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which jobs in the background lack
-import icl_circuits.cli as c
-c.obey_signals()
+from icl_circuits.__main__ import main, obey_signals
+obey_signals()
 print("started", flush=True)
-c.main()
+main()
 """
 MOMENTS = int(os.environ.get("MOMENTS", "6"))
 """At how many random moments a report is ended."""
@@ -545,7 +545,7 @@ def test_a_report_ended_at_random_moments_leaves_the_old_one(folders: dict[str, 
         ) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == "started\n"
-            time.sleep(chance.uniform(0, 15))
+            time.sleep(chance.uniform(0, 12))
             sent = time.monotonic()
             process.send_signal(number)
             code = process.wait(timeout=60)

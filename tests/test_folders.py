@@ -273,7 +273,7 @@ def test_signals_at_random_moments(out: Path) -> None:
     command = [sys.executable, str(Path(__file__).with_name("stopped.py")), str(out), str(MOMENTS)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
-    assert int(ended.stdout) > 2 * MOMENTS  # as many reports were written
+    assert int(ended.stdout) >= MOMENTS  # as many reports were written
 
 
 COMPUTING = """
@@ -297,5 +297,5 @@ def test_a_signal_ends_a_long_computation(out: Path) -> None:
         sent = time.monotonic()
         process.send_signal(signal.SIGTERM)
         assert process.wait() == 143
-    assert 0.3 < time.monotonic() - sent < 2  # the other thread ended it
+    assert 0.2 < time.monotonic() - sent < 2  # the other thread ended it
     assert not out.exists()
