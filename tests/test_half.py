@@ -12,7 +12,7 @@ from test_paths import Plain, difference
 from torch import Tensor
 
 from icl_circuits.circuits import find_circuit
-from icl_circuits.interventions import Interchange, Patch, values_at
+from icl_circuits.interventions import Interchange, Mean, Patch, mean_z, values_at
 from icl_circuits.models import HEAD_SITES, LAYER_SITES, LensModel, load_model
 from icl_circuits.patching import attribute, attribute_paths, path_patch, run_each, sweep
 from icl_circuits.prompts import PromptBatch, Rows, encode, reverse_labels, sample_prompts
@@ -78,8 +78,10 @@ def test_no_farther_off_than_hooks_on_smollm2(words: Rows, backend: str) -> None
     heads = [Head(layer, layer % 9) for layer in range(0, 30, 2)]
     zero, last = torch.zeros(64), batch.last[:, None]
     variants = [(Patch("z", head.layer, zero, last, head=head.head),) for head in heads]
-    found, expected = (run_each(model, batch, variants, of_labels) for model in (half, exact))
+    found, expected = (run_each(model, batch, variants, of_labels, verify=2) for model in (half, exact))
     assert found.fallback is None
+    assert found.max_error is not None
+    assert found.max_error > 1e-3
     by_hooks = torch.stack([of_labels(plain(half, batch, variant), batch) for variant in variants])
     own = of_labels(plain(half, batch, ()), batch)
     require_no_farther(found.values, by_hooks, expected.values)
@@ -114,6 +116,18 @@ def test_paths_are_no_farther_off_than_three_passes(
         require_no_farther(values, torch.stack(passes), truth)
         for ours, theirs in ((found.score, expected.score), (found.output, expected.output)):
             assert np.nanmax(np.abs(ours - theirs)) <= 0.15 * np.nanmax(np.abs(theirs))
+
+
+def test_means_are_not_rounded(folders: dict[str, Path], words: Rows) -> None:
+    half, _ = both(str(folders["llama"]), "bridge", torch.bfloat16)
+    batch, head = encode(half, sample_prompts(words, 8, shots=2, seed=3)), Head(1, 2)
+    with torch.no_grad():
+        _, cache = half.run_with_cache(batch.tokens)
+    z = cache["blocks.1.attn.hook_z"][:, :, 2].double()
+    torch.testing.assert_close(mean_z(half, batch, [head])[head].double(), z[batch.is_text].mean(0), atol=1e-6, rtol=0)
+    value = values_at(half, batch, Mean(batch), [("z", 1)], "last")("z", 1, 2)
+    at_last = z[torch.arange(len(batch)), batch.last]
+    torch.testing.assert_close(value.double(), at_last.mean(0), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

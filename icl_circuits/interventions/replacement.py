@@ -9,7 +9,7 @@ from torch import Tensor
 
 from icl_circuits.errors import InputError
 from icl_circuits.interventions.positions import Positions, PositionsName, positions_of
-from icl_circuits.models import HEAD_SITES, LensModel, Place, Site
+from icl_circuits.models import HEAD_SITES, LensModel, Place, Site, at_least_float32
 from icl_circuits.prompts import TokenBatch, label_positions_of
 from icl_circuits.residual import Capture, Head, answer_logits
 from icl_circuits.stats import generator
@@ -121,7 +121,7 @@ def values_at(
             raise InputError("a mean is over 'last', 'labels' or 'all' positions of the reference prompts: name one")
         found = _captured(model, reference, sites, positions_of(reference, positions))
         counted = positions_of(reference, positions) <= reference.last[:, None]
-        return _by_head({name: value[counted].mean(0) for name, value in found.items()})
+        return _by_head({name: at_least_float32(value[counted]).mean(0) for name, value in found.items()})
     by_count = any(site == "pattern" for site, _ in sites)  # a pattern's columns are positions, too
     source = source_of(batch, replacement, "all" if by_count else positions)
     return _by_head(_captured(model, source, sites, positions_of(source, positions)), batch.tokens.shape[1])
@@ -132,7 +132,7 @@ def mean_z(model: LensModel, batch: TokenBatch, heads: Sequence[Head]) -> dict[H
     """The mean of each head's z over all positions of all prompts: mean ablation is `ReplaceHeads(mean_z(...))`."""
     capture = Capture([("z", head.layer) for head in heads])
     answer_logits(model, batch, capture)
-    return {head: capture.found["z", head.layer][:, :, head.head][batch.is_text].mean(0) for head in heads}
+    return {head: capture.of(model, "z", head)[batch.is_text].mean(0) for head in heads}
 
 
 def _require_replacement(replacement: object) -> None:

@@ -91,8 +91,8 @@ def run_each(
 
     Raises:
         InputError: a head, layer, position, shape or value that does not fit; NaN logits; a checked variant that
-            differs from the plain computation by more than 1e-4 of the logit scale (1e-9 in float64, 5e-2 in half
-            precision).
+            differs from the plain computation by more than 1e-4 of the logit scale (1e-9 in float64, 16 times the
+            dtype's `eps` in half precision).
         Unfit: the model lacks a site that a variant patches.
     """
     require_metric(metric)
