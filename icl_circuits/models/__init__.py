@@ -3,7 +3,6 @@
 from icl_circuits.models.block import (
     Block as Block,
     NotAlgebraError as NotAlgebraError,
-    read_block as read_block,
 )
 from icl_circuits.models.facts import (
     has_mlp as has_mlp,
@@ -56,6 +55,9 @@ from icl_circuits.models.precision import (
     engine_tolerance as engine_tolerance,
     identity_tolerance as identity_tolerance,
     step_tolerance as step_tolerance,
+)
+from icl_circuits.models.reading import (
+    read_block as read_block,
 )
 from icl_circuits.models.sites import (
     ATTENTION_SITES as ATTENTION_SITES,

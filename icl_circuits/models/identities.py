@@ -14,12 +14,13 @@ from jaxtyping import Int
 from torch import Tensor
 
 from icl_circuits.errors import Unfit
-from icl_circuits.models.block import NotAlgebraError, read_block
+from icl_circuits.models.block import NotAlgebraError
 from icl_circuits.models.facts import has_mlp, hook_points, kv_head, n_kv_heads
 from icl_circuits.models.hooks import HookPair, attached
 from icl_circuits.models.lens import LensModel, device_of
 from icl_circuits.models.norms import block_norms, readout
 from icl_circuits.models.precision import at_least_float32, identity_tolerance
+from icl_circuits.models.reading import read_block
 from icl_circuits.models.sites import ReadSite, hook_name
 from icl_circuits.models.weights import attention_weights
 
