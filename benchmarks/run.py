@@ -153,6 +153,8 @@ def random_batch(model: Any, prompts: int, positions: int, seed: int) -> PromptB
         demo_labels=torch.tensor([0, 1, 0, 1]).expand(prompts, -1).to(device),
         gold=gold,
         label_tokens=label_tokens,
+        label_words=((100,), (200,)),
+        label_score="first",
         target=label_tokens[gold],
         prompts=like,
         texts=("",) * prompts,
