@@ -449,6 +449,22 @@ def test_hub_data_without_a_network_is_one_error() -> None:
         load_rows("hf:nobody/nothing")
 
 
+def test_hub_data_of_no_owner(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`glue/sst2` is the configuration sst2 of glue, where nobody called glue has data of that name."""
+    datasets = pytest.importorskip("datasets")
+    asked: list[tuple[str, str | None]] = []
+
+    def load_dataset(path: str, config: str | None, split: str) -> object:
+        asked.append((path, config))
+        if config is None:
+            raise datasets.exceptions.DatasetNotFoundError(path)
+        return datasets.Dataset.from_dict({"text": ["a"], "label": [split]})
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    assert load_rows("hf:glue/sst2@test").rows == (Row("a", "test"),)
+    assert asked == [("glue/sst2", None), ("glue", "sst2")]
+
+
 def test_hub_data_reads_class_names(tmp_path: Path) -> None:
     """`hf:` takes whatever the datasets library loads: here a local folder with named classes."""
     datasets = pytest.importorskip("datasets")

@@ -37,8 +37,8 @@ def read_hub(given: str) -> pd.DataFrame:
     """The rows of a Hub data set, its class numbers as names.
 
     Args:
-        given: `NAME`, `NAME/CONFIG`, `NAME@SPLIT` or `NAME/CONFIG@SPLIT`. A name is `owner/name`, or a local folder;
-            the split is `train` by default.
+        given: `NAME`, `NAME/CONFIG`, `NAME@SPLIT` or `NAME/CONFIG@SPLIT`. A name is `owner/name`, a name without owner
+            (`glue/sst2` is its configuration), or a local folder; the split is `train` by default.
 
     Raises:
         InputError: no such data set, configuration or split, or no network; it says which there are.
@@ -47,10 +47,17 @@ def read_hub(given: str) -> pd.DataFrame:
     if importlib.util.find_spec("datasets") is None:
         raise InputError(f"{what} needs the datasets package: run `pip install 'icl_circuits[data]'`")
     from datasets import load_dataset
+    from datasets.exceptions import DatasetNotFoundError
 
     name = _taken_apart(given, what)
     try:
-        dataset = load_dataset(name.path, name.config, split=name.split)
+        try:
+            dataset = load_dataset(name.path, name.config, split=name.split)
+        except DatasetNotFoundError:
+            path, _, config = name.path.partition("/")
+            if name.config or not config or "/" in config:
+                raise
+            dataset = load_dataset(path, config, split=name.split)  # data of no owner: glue/sst2
     except Exception as error:  # the library and its clients raise many kinds
         raise InputError(f"{what} cannot be loaded: {_cause(name, error)}") from error
     return named_classes(dataset)
