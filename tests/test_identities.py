@@ -67,7 +67,7 @@ def test_they_are_tried_once_for_each_length(gpt2: LensModel, words: Rows, monke
     from icl_circuits.models import identities
 
     tried: list[int] = []
-    monkeypatch.setattr(identities, "_check", lambda model, tokens, row, n_pos, wanted: tried.append(n_pos))
+    monkeypatch.setattr(identities, "_check", lambda model, tokens, row, n_pos, *_: tried.append(n_pos))
     gpt2.icl_identities = {}  # type: ignore[attr-defined]
     for shots in (1, 1, 2, 1):
         batch = encode(gpt2, sample_prompts(words, 2, shots=shots, seed=5))

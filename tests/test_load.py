@@ -325,10 +325,22 @@ def test_a_configuration_with_fewer_layers_than_weights(folders: dict[str, Path]
         load_model(str(folder), device="cpu")
 
 
+def test_an_adapter_is_not_left_out(folders: dict[str, Path], tmp_path: Path) -> None:
+    (edited(folders["gpt2"], tmp_path / "tuned") / "adapter_config.json").write_text("{}")
+    with pytest.raises(InputError, match="holds an adapter, which would be left out: merge it"):
+        load_model(str(tmp_path / "tuned"), device="cpu")
+
+
+def test_no_kernels_are_fetched(folders: dict[str, Path], tmp_path: Path) -> None:
+    """Some configurations ask for attention that lies on the Hub as compiled code."""
+    folder = edited(folders["llama"], tmp_path / "kernels", _attn_implementation="kernels-community/flash-attn")
+    load_model(str(folder), backend="bridge", device="cpu")
+
+
 @pytest.mark.parametrize("heads", [3, 0, 5])
 def test_a_bad_number_of_heads(folders: dict[str, Path], tmp_path: Path, heads: int) -> None:
     folder = edited(folders["gpt2"], tmp_path / "heads", n_head=heads)
-    with pytest.raises(InputError, match="do not fit together"):
+    with pytest.raises(InputError, match=r"config\.json"):
         load_model(str(folder), device="cpu")
 
 

@@ -458,10 +458,10 @@ def test_hub_data_of_no_owner(monkeypatch: pytest.MonkeyPatch) -> None:
         asked.append((path, config))
         if config is None:
             raise datasets.exceptions.DatasetNotFoundError(path)
-        return datasets.Dataset.from_dict({"text": ["a"], "label": [split]})
+        return datasets.Dataset.from_dict({"text": ["a", "b"], "label": [split, "other"]})
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    assert load_rows("hf:glue/sst2@test").rows == (Row("a", "test"),)
+    assert load_rows("hf:glue/sst2@test").rows == (Row("a", "test"), Row("b", "other"))
     assert asked == [("glue/sst2", None), ("glue", "sst2")]
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from icl_circuits.errors import InputError, Unfit
 from icl_circuits.heads import Answers, as_answers, score_answers
-from icl_circuits.models import HookPair, LensModel, hook_name, probe_tokens, readout, require_identities
+from icl_circuits.models import HookPair, LensModel, hook_name, readout, require_identities, require_identities_of_model
 from icl_circuits.progress import tracked
 from icl_circuits.prompts import DEFAULT_SEPARATOR, Prompt, PromptBatch, encode, imbalance, require_labels
 from icl_circuits.residual import Capture, Head, Moves, answer_logits, final_state, require_heads, require_some_heads
@@ -46,7 +46,7 @@ class AddWeightedValues:
             Unfit: z is not attention times values, or heads do not add up to `attn_out`.
         """
         require_heads(model, self.heads)
-        require_identities(model, *probe_tokens(model, self.weights.shape[1]), "values", "heads")
+        require_identities_of_model(model, self.weights.shape[1], "values", "heads")
         moves = Moves(self.heads, self.last)
 
         def add(resid_post: Float[Tensor, "batch pos d_model"], hook: object) -> Float[Tensor, "batch pos d_model"]:

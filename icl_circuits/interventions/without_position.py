@@ -24,9 +24,8 @@ from icl_circuits.models import (
     hook_name,
     hook_points,
     kv_head,
-    probe_tokens,
     read_block,
-    require_identities,
+    require_identities_of_model,
 )
 from icl_circuits.residual import Capture, Head, require_heads
 
@@ -67,7 +66,8 @@ def positionless(
         part = block.ln1.linear(pos_embed, block.ln1.scale(resid_pre))
         x = x - (block.project(name, part) - block.project(name, torch.zeros_like(part)))
     norm = block.norm_q if name == "q" else block.norm_k
-    return x if norm is None else norm(x)
+    x = x if norm is None else norm(x)
+    return x if block.rotary is None else block.rotary.still(x)
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class WithoutPosition:
         for layer in sorted({head.layer for head in self.heads}):
             blocks[layer], more = position_places(model, layer, 1)
             places += [("q", layer), ("k", layer), *more]
-        require_identities(model, *probe_tokens(model, PROBED_POSITIONS), "scores", "projections")
+        require_identities_of_model(model, PROBED_POSITIONS, "scores", "projections")
         seen = Capture(places)
 
         def changed(head: Head, scores: Float[Tensor, "batch pos src_pos"]) -> Float[Tensor, "batch pos src_pos"]:

@@ -5,6 +5,7 @@ from icl_circuits.models.block import (
     NotAlgebraError as NotAlgebraError,
 )
 from icl_circuits.models.facts import (
+    computation_of as computation_of,
     has_mlp as has_mlp,
     hook_point as hook_point,
     hook_points as hook_points,
@@ -27,8 +28,8 @@ from icl_circuits.models.hooks import (
 from icl_circuits.models.identities import (
     CLAIMS as CLAIMS,
     Identity as Identity,
-    probe_tokens as probe_tokens,
     require_identities as require_identities,
+    require_identities_of_model as require_identities_of_model,
 )
 from icl_circuits.models.lens import (
     Backend as Backend,

@@ -34,8 +34,16 @@ class Rotary:
 
     @property
     def inverse(self) -> Any:
-        """The `Rotary` that turns back, which is this one's transpose too."""
+        """The transpose of this one, which turns back."""
         return replace(self, sin=-self.sin)
+
+    def still(self, x: Float[Tensor, "*rows head d_head"]) -> Float[Tensor, "*rows head d_head"]:
+        """`x` turned by no angle, as queries and keys of one position compare: YaRN lengthens them all the same."""
+        length = float((self.cos[0, 0].double() ** 2 + self.sin[0, 0].double() ** 2).sqrt())
+        if abs(length - 1) < 1e-4:
+            return x
+        width = self.cos.shape[1]
+        return torch.cat([x[..., :width] * length, x[..., width:]], -1)
 
     def __call__(
         self, x: Float[Tensor, "*rows pos head d_head"], positions: Int[Tensor, "batch pos"]

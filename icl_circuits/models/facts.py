@@ -11,7 +11,7 @@ from torch import Tensor
 
 from icl_circuits.errors import InputError, Unfit
 from icl_circuits.models.lens import LensModel, backend_of, device_of
-from icl_circuits.models.precision import at_least_float32, identity_tolerance
+from icl_circuits.models.precision import at_least_float32
 from icl_circuits.models.sites import Site, hook_name
 
 
@@ -60,7 +60,7 @@ def require_per_head_z(model: LensModel) -> None:
 
         return note
 
-    with torch.no_grad(), _hooks_set_aside(model):
+    with torch.no_grad(), hooks_set_aside(model):
         places = [(hook_name("z", layer), read(layer)) for layer in range(model.cfg.n_layers)]
         model.run_with_hooks(_few_tokens(model), fwd_hooks=places)
     heads = (model.cfg.n_heads, model.cfg.d_head)
@@ -73,6 +73,17 @@ def require_per_head_z(model: LensModel) -> None:
     cast(Any, model).icl_per_head_z = True
 
 
+def computation_of(model: LensModel) -> tuple[object, ...]:
+    """What may change how a model computes, but for its weights.
+
+    That is mode, dtype and configuration, the hooks of torch on its modules, and functions put in place of their own.
+    """
+    modules = list(cast(torch.nn.Module, model).modules())
+    hooks = [id(hook) for m in modules for hook in (*m._forward_hooks.values(), *m._forward_pre_hooks.values())]
+    forwards = [(id(type(module).forward), id(vars(module).get("forward"))) for module in modules]
+    return cast(Any, model).training, model.unembed.W_U.dtype, repr(vars(model.cfg)), tuple(hooks), tuple(forwards)
+
+
 def require_causal(model: LensModel) -> None:
     """Raise `Unfit` where a position sees what comes later (BERT), tried once on a few tokens.
 
@@ -80,13 +91,20 @@ def require_causal(model: LensModel) -> None:
     """
     if getattr(model, "icl_is_causal", False):
         return
+    name = model.cfg.model_name
+    if model.cfg.n_ctx < 2:
+        raise Unfit(f"{name!r} reads one token alone, so there is no context to learn in")
     tokens = _few_tokens(model)
     other = torch.cat([tokens[:, :-1], tokens[:, :1]], 1)
-    with torch.no_grad(), _hooks_set_aside(model):
+    with torch.no_grad(), hooks_set_aside(model):
         one, two = (at_least_float32(model(each)[:, :-1]) for each in (tokens, other))
-    if not (one - two).abs().max() <= identity_tolerance(one.dtype) * one.abs().max():
+    if not (torch.isfinite(one).all() and torch.isfinite(two).all()):
+        raise InputError(f"{name!r} gives NaN or infinite logits: its weights are corrupt or its dtype is too narrow")
+    if not (one - two).abs().max() <= 5e-2 * one.abs().max():
+        if cast(Any, model).training:
+            raise InputError(f"{name!r} is in training mode, where dropout computes at random: call model.eval()")
         raise Unfit(
-            f"{model.cfg.model_name!r} sees what comes later: it is an encoder, not a decoder that predicts the next "
+            f"{name!r} sees what comes later: it is an encoder, not a decoder that predicts the next "
             "token; use a causal language model"
         )
     cast(Any, model).icl_is_causal = True
@@ -173,7 +191,7 @@ def note_live_scores(model: LensModel) -> None:
     def attend_evenly(scores: Tensor, hook: object) -> Tensor:
         return torch.where(unmasked(scores), 0.0, scores)
 
-    with torch.no_grad(), _hooks_set_aside(model), warnings.catch_warnings():
+    with torch.no_grad(), hooks_set_aside(model), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # TransformerLens 4 warns where the change is lost
         model.run_with_hooks(tokens, fwd_hooks=[(z_name, record)])
         model.run_with_hooks(tokens, fwd_hooks=[(z_name, record), (scores_name, attend_evenly)])
@@ -185,7 +203,7 @@ def _few_tokens(model: LensModel) -> Int[Tensor, "batch pos"]:
 
 
 @contextmanager
-def _hooks_set_aside(model: LensModel) -> Iterator[None]:
+def hooks_set_aside(model: LensModel) -> Iterator[None]:
     """Take every hook off the model's hook points inside the block, and put them back in their order."""
     aside = []
     for point in hook_points(model).values():

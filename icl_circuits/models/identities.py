@@ -5,7 +5,7 @@ at every position of every layer, and remembered for prompts of up to that lengt
 one fails, the error names it and the layer.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, cast
 
@@ -13,13 +13,13 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from icl_circuits.errors import Unfit
+from icl_circuits.errors import InputError, Unfit, in_one_line
 from icl_circuits.models.block import NotAlgebraError
-from icl_circuits.models.facts import has_mlp, hook_points, kv_head, n_kv_heads
+from icl_circuits.models.facts import computation_of, has_mlp, hook_points, hooks_set_aside, kv_head, n_kv_heads
 from icl_circuits.models.hooks import HookPair, attached
 from icl_circuits.models.lens import LensModel, device_of
 from icl_circuits.models.norms import block_norms, readout
-from icl_circuits.models.precision import at_least_float32, identity_tolerance
+from icl_circuits.models.precision import at_least_float32, step_tolerance
 from icl_circuits.models.reading import read_block
 from icl_circuits.models.sites import ReadSite, hook_name
 from icl_circuits.models.weights import attention_weights
@@ -57,15 +57,20 @@ class _FailedError(Exception):
 
 @torch.no_grad()
 def require_identities(
-    model: LensModel, tokens: Int[Tensor, "batch pos"], last: Int[Tensor, " batch"], *identities: Identity
+    model: LensModel,
+    tokens: Int[Tensor, "batch pos"],
+    last: Int[Tensor, " batch"],
+    *identities: Identity,
+    layers: Sequence[int] | None = None,
 ) -> None:
-    """Check identities on the longest prompt, unless that was done before on one as long and without hooks.
+    """Check identities on the longest prompt, unless that was done before on one as long and nothing has changed since.
 
     Args:
         model: the model, with whatever hooks are on it.
         tokens: the prompts at hand.
         last: the last position of each.
         identities: which of `CLAIMS`.
+        layers: those that are rested on, where hooks are on the model. Without hooks all are checked, once.
 
     Raises:
         Unfit: one does not hold for this model. The message names it and the layer.
@@ -73,17 +78,36 @@ def require_identities(
     row = int(last.argmax())
     n_pos = int(last[row]) + 1
     if any(point.fwd_hooks for point in hook_points(model).values()):  # hooks, of this batch, make another model of it
-        _check(model, tokens, row, n_pos, list(identities))
+        _check(model, tokens, row, n_pos, list(identities), layers)
         return
-    state = cast(Any, model).training, model.unembed.W_U.dtype, repr(vars(model.cfg))
+    state = computation_of(model)
     checked: dict[Any, int] = getattr(model, "icl_identities", {})
     wanted = [name for name in identities if checked.get((name, state), 0) < n_pos]
     if wanted:
-        _check(model, tokens[row : row + 1, :n_pos], 0, n_pos, wanted)
+        _check(model, tokens[row : row + 1, :n_pos], 0, n_pos, wanted, None)
         cast(Any, model).icl_identities = checked | dict.fromkeys([(name, state) for name in wanted], n_pos)
 
 
-def _check(model: LensModel, tokens: Int[Tensor, "batch pos"], row: int, n_pos: int, wanted: list[Identity]) -> None:
+def require_identities_of_model(model: LensModel, n_pos: int, *identities: Identity) -> None:
+    """Check identities on `n_pos` tokens from all over the vocabulary, hooks set aside: where no prompts are at hand.
+
+    Raises:
+        Unfit: one does not hold for this model.
+    """
+    n_pos = min(n_pos, model.cfg.n_ctx)
+    tokens = torch.linspace(0, model.cfg.d_vocab - 1, n_pos, device=device_of(model)).long()[None]
+    with hooks_set_aside(model):
+        require_identities(model, tokens, torch.tensor([n_pos - 1], device=tokens.device), *identities)
+
+
+def _check(
+    model: LensModel,
+    tokens: Int[Tensor, "batch pos"],
+    row: int,
+    n_pos: int,
+    wanted: list[Identity],
+    layers: Sequence[int] | None,
+) -> None:
     """Run prompts once and compare one of them layer by layer, holding one layer's activations at a time."""
     sites = dict.fromkeys(site for name in wanted for site in SITES[name] if site != "mlp_out" or has_mlp(model))
     checks = [name for name in wanted if name in CHECKS]
@@ -99,7 +123,7 @@ def _check(model: LensModel, tokens: Int[Tensor, "batch pos"], row: int, n_pos: 
     def compare(layer: int) -> HookPair:
         def read(resid_post: Tensor, hook: object) -> None:
             seen["resid_post"] = at_least_float32(resid_post.detach()[row, :n_pos])
-            for name in checks:
+            for name in checks if layers is None or layer in layers else []:
                 with _naming(model, name, f"layer {layer}"):
                     for site in SITES[name]:
                         _require_shape(model, site, seen.get(site), n_pos)
@@ -120,23 +144,19 @@ def _check(model: LensModel, tokens: Int[Tensor, "batch pos"], row: int, n_pos: 
             _readout(model, seen, logits)
 
 
-def probe_tokens(model: LensModel, n_pos: int) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, " batch"]]:
-    """A prompt of `n_pos` tokens from all over the vocabulary, and its last position, where no prompts are at hand."""
-    n_pos = min(n_pos, model.cfg.n_ctx)
-    tokens = torch.linspace(0, model.cfg.d_vocab - 1, n_pos, device=device_of(model)).long()
-    return tokens[None], torch.tensor([n_pos - 1], device=tokens.device)
-
-
 @contextmanager
 def _naming(model: LensModel, name: Identity, where: str) -> Iterator[None]:
     """Say of a failure inside the block which identity it is of, and where."""
     try:
         yield
-    except (_FailedError, NotAlgebraError, NotImplementedError) as error:
+    except (InputError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # parts of other shapes than the equations' stop them anywhere
+        why = str(error) if isinstance(error, _FailedError | NotAlgebraError) else in_one_line(error)
         raise Unfit(
             f"this analysis cannot be done on {model.cfg.model_name!r}: it rests on the identity {name!r} "
-            f"({CLAIMS[name]}), which fails at {where}: {error}"
-        ) from None
+            f"({CLAIMS[name]}), which fails at {where}: {why}"
+        ) from error
 
 
 def _heads(model: LensModel, layer: int, seen: Seen) -> None:
@@ -222,12 +242,14 @@ def _require_shape(model: LensModel, site: ReadSite, activation: Tensor | None, 
 
 
 def _require_close(model: LensModel, what: str, found: Tensor, expected: Tensor, size: Tensor | None = None) -> None:
-    """Compare position by position, beside `size`: the largest value there, or a thousandth of the largest anywhere."""
+    """Compare position by position: the length of the difference beside that of the vector (or a thousandth of the
+    longest), or each number beside `size`.
+    """
+    difference = found - expected
+    error = difference.abs()
     if size is None:
-        size = expected.abs().amax(-1, keepdim=True)
+        error, size = difference.norm(dim=-1), expected.norm(dim=-1)
         size = size.clamp(min=1e-3 * float(size.max()))
-    error = (found - expected).abs()
-    if not (error <= identity_tolerance(model.unembed.W_U.dtype) * size).all():
-        raise _FailedError(
-            f"{what} is off by {float(error.max()):.2g}, where values reach {float(expected.abs().max()):.2g}"
-        )
+    if not (error <= step_tolerance(model.unembed.W_U.dtype) * size).all():
+        largest = float(expected.abs().max())
+        raise _FailedError(f"{what} is off by {float(difference.abs().max()):.2g}, where values reach {largest:.2g}")

@@ -99,10 +99,10 @@ def load_model(
                 model = to_bridge(hf_model, tokenizer, **options)
         require_same(model, expected, name)
     model.cfg.model_name = name  # what the user calls it, also in messages
+    cast(torch.nn.Module, model).eval().requires_grad_(False)
     require_causal(model)
     require_per_head_z(model)
     note_live_scores(model)
-    cast(torch.nn.Module, model).eval().requires_grad_(False)
     card = ModelCard(name, revision, backend, processing, str(dtype).removeprefix("torch."), prepend_bos)
     cast(Any, model).icl_card = card
     return model

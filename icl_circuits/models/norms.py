@@ -192,8 +192,9 @@ class Readout:
 def readout(model: LensModel) -> Readout:
     """The model's final norm and unembedding, whichever class, norm and processing it has."""
     source = source_config(model)
-    times, over = (float(getattr(source, name, None) or 1.0) for name in ("logit_scale", "logits_scaling"))
-    multiplier = times / over
+    multiplier = 1.0
+    if str(getattr(source, "model_type", "")).startswith("granite"):
+        multiplier = 1.0 / float(source.logits_scaling)
     W_U, b_U = at_least_float32(model.unembed.W_U), _first(model.unembed, "b_U")
     b_U = W_U.new_zeros(W_U.shape[1]) if b_U is None else b_U
     cap = float(getattr(model.cfg, "output_logits_soft_cap", None) or 0.0)

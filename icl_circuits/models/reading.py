@@ -66,7 +66,7 @@ def _read_block(model: LensModel, layer: int, n_pos: int) -> Block:
         d_head=cfg.d_head,
         scale=_scale(attn, source, cfg.d_head),
         softcap=_positive(cfg.attn_scores_soft_cap if hooked else getattr(source, "attn_logit_softcapping", None)),
-        window=_window(attn, source, cfg),
+        window=_window(layer, attn, source, cfg),
         softmax_dtype=torch.float32 if type(attn).__name__ == ROUNDS_SOFTMAX else None,
         parallel=is_parallel(model),
         rotary=_rotary(model, layer, attn, source, n_pos),
@@ -92,7 +92,7 @@ def _scale(attn: Any, source: Any, d_head: int) -> float:
     return float(getattr(source, "scale_attn", d_head**0.5))
 
 
-def _window(attn: Any, source: Any, cfg: Any) -> int | None:
+def _window(layer: int, attn: Any, source: Any, cfg: Any) -> int | None:
     if source is None:
         return int(cfg.window_size) if getattr(attn, "attn_type", "global") == "local" else None
     if getattr(source, "attention_type", "") == "local":  # GPT-Neo
@@ -101,9 +101,11 @@ def _window(attn: Any, source: Any, cfg: Any) -> int | None:
         return None
     own = getattr(source, "sliding_window", None)
     if own is None and not hasattr(source, "sliding_window"):
-        own = getattr(getattr(source, "config", None), "sliding_window", None)
-        if not getattr(getattr(source, "config", None), "use_sliding_window", True):
-            own = None  # Qwen2 names a window that it does not use
+        config = getattr(source, "config", None)
+        own = getattr(config, "sliding_window", None)
+        kinds = getattr(config, "layer_types", None) or []
+        if not getattr(config, "use_sliding_window", True) or kinds[layer : layer + 1] == ["full_attention"]:
+            own = None  # Qwen2 names a window that it does not use, or uses in some layers alone
     return int(own) if own else None
 
 

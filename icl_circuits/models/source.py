@@ -11,7 +11,7 @@ from unittest import mock
 
 import torch
 
-from icl_circuits.errors import InputError
+from icl_circuits.errors import InputError, in_one_line
 from icl_circuits.models.build import official_name
 
 SMOLLM2 = "smollm2-135m"
@@ -97,7 +97,7 @@ def load_hugging_face(source: Source, revision: str | None, dtype: torch.dtype) 
         InputError: files that are missing or corrupt, a model that is no decoder or brings code of its own, a tokenizer
             without character offsets, weights that are not finite or that the configuration does not fit.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     if source.is_local and revision:
         raise InputError(f"model {source.name!r} is on this machine and has no revision {revision!r}")
@@ -106,6 +106,11 @@ def load_hugging_face(source: Source, revision: str | None, dtype: torch.dtype) 
         raise InputError(
             f"model folder {source.name!r} holds no tokenizer: save it there too (tokenizer.save_pretrained(folder))"
         )
+    if source.is_local and (folder / "adapter_config.json").is_file():
+        raise InputError(
+            f"model folder {source.name!r} holds an adapter, which would be left out: merge it into the weights first "
+            "(merge_and_unload() of peft) and save the whole model"
+        )
     options: dict[str, Any] = {"trust_remote_code": False}
     if source.gguf_file:
         options["gguf_file"] = source.gguf_file
@@ -113,12 +118,17 @@ def load_hugging_face(source: Source, revision: str | None, dtype: torch.dtype) 
         options["revision"] = revision
     with offline() if source.is_local else contextlib.nullcontext():
         try:
+            config = AutoConfig.from_pretrained(source.location, **options)
+            config._attn_implementation = "eager"  # whatever kernels the configuration asks for
+        except Exception as error:
+            raise _not_loaded(source, error, "config.json") from error
+        try:
             tokenizer = AutoTokenizer.from_pretrained(source.location, **options)
         except Exception as error:  # transformers, safetensors and gguf each raise kinds of their own for a bad file
             raise _not_loaded(source, error, "tokenizer") from error
         try:
             hf_model, loading = AutoModelForCausalLM.from_pretrained(
-                source.location, dtype=dtype, output_loading_info=True, attn_implementation="eager", **options
+                source.location, config=config, dtype=dtype, output_loading_info=True, **options
             )
         except Exception as error:
             raise _not_loaded(source, error, "model") from error
@@ -132,8 +142,7 @@ def load_hugging_face(source: Source, revision: str | None, dtype: torch.dtype) 
 
 def _not_loaded(source: Source, error: Exception, part: str) -> InputError:
     """What is wrong with a source that transformers cannot load, and a way out for that cause."""
-    lines = str(error).strip().splitlines()
-    reason = f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+    reason = in_one_line(error)
     folder = Path(source.location)
     if "trust_remote_code" in str(error):
         mend = "it brings Python code of its own, which is never run here: use a model whose class is in transformers"
@@ -157,7 +166,8 @@ def _not_loaded(source: Source, error: Exception, part: str) -> InputError:
     elif "afetensor" in reason or "deserializ" in reason.lower() or "pickle" in reason.lower():
         mend = "its weights are incomplete or corrupt: fetch them again"
     else:
-        mend = f"its {'tokenizer files' if part == 'tokenizer' else 'config.json and weights'} do not fit together"
+        files = {"tokenizer": "tokenizer files", "model": "config.json and weights"}
+        mend = f"its {files[part]} do not fit together" if part in files else "its config.json says what cannot be"
     return InputError(f"cannot load model {source.name!r} from {source.described!r} ({reason}); {mend}")
 
 

@@ -14,6 +14,7 @@ from icl_circuits.models import (
     NotAlgebraError,
     ReadSite,
     at_least_float32,
+    computation_of,
     hook_points,
     read_block,
     readout,
@@ -53,7 +54,7 @@ def _checked(model: LensModel, batch: TokenBatch) -> BaseRun:
         blocks = tuple(read_block(model, layer, batch.tokens.shape[1]) for layer in range(model.cfg.n_layers))
         out = readout(model)
         base = BaseRun(batch, blocks, out, logits=out.W_U.new_zeros(len(batch), 0))
-        longest, state = int(batch.last.max()) + 1, _state(model)
+        longest, state = int(batch.last.max()) + 1, computation_of(model)
         checked, then = getattr(model, "icl_checked", (0, None))
         if longest > checked or state != then:
             require_equations(model, replace(base, batch=batch.select([int(batch.last.argmax())])))
@@ -64,13 +65,6 @@ def _checked(model: LensModel, batch: TokenBatch) -> BaseRun:
         why = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         raise NotAlgebraError(f"the engine's equations cannot be tried on it ({why})") from error
     return base
-
-
-def _state(model: LensModel) -> tuple[object, ...]:
-    """What may change how a model computes, but for its weights, which the equations share."""
-    modules = cast(Any, model).modules()
-    hooks = [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in modules]
-    return cast(Any, model).training, model.unembed.W_U.dtype, sum(hooks), repr(vars(model.cfg))
 
 
 def _run(model: LensModel, base: BaseRun, see: SeeLayer | None) -> BaseRun:

@@ -151,7 +151,9 @@ def position_increase(model: LensModel, batch: TokenBatch, heads: Sequence[Head]
             the residual stream, norm and unembedding make the logits.
     """
     heads = require_some_heads(model, heads)
-    require_identities(model, batch.tokens, batch.last, "values", "heads", "layers", "readout")
+    require_identities(
+        model, batch.tokens, batch.last, "values", "heads", "layers", "readout", layers=[h.layer for h in heads]
+    )
     out = readout(model)
     increase, attention = [], []
     for chunk in tracked(list(batch.chunks()), "positions inside heads"):

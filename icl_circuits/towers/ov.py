@@ -145,7 +145,7 @@ def label_features(model: LensModel, batch: PromptBatch, heads: Sequence[Head]) 
     """
     require_labels(batch, "whose features these are")
     heads = require_some_heads(model, heads)
-    require_identities(model, batch.tokens, batch.last, "values", "heads", "readout")
+    require_identities(model, batch.tokens, batch.last, "values", "heads", "readout", layers=[h.layer for h in heads])
     out = readout(model)
     attention, logits = [], []
     one = torch.ones(1, device=out.W_U.device)
@@ -197,7 +197,7 @@ def value_outputs(
         Unfit: z is not attention times values, or heads do not add up to `attn_out`.
     """
     heads = require_some_heads(model, heads)
-    require_identities(model, batch.tokens, batch.last, "values", "heads")
+    require_identities(model, batch.tokens, batch.last, "values", "heads", layers=[h.layer for h in heads])
     moves = Moves(heads, batch.last)
     answer_logits(model, batch, moves)
     moved = [moves.of(model, head) for head in heads]

@@ -14,9 +14,8 @@ from icl_circuits.models import (
     attention_weights,
     block_norms,
     factored,
-    probe_tokens,
     readout,
-    require_identities,
+    require_identities_of_model,
 )
 from icl_circuits.residual import Head, require_some_heads
 
@@ -68,7 +67,7 @@ def ov_circuits(model: LensModel, heads: Sequence[Head]) -> OVCircuits:
         Unfit: an identity fails that the circuit rests on. It is tried on tokens from all over the vocabulary.
     """
     heads = require_some_heads(model, heads)
-    require_identities(model, *probe_tokens(model, 16), "projections", "values", "heads", "readout")
+    require_identities_of_model(model, 16, "projections", "values", "heads", "readout")
     out = readout(model)
     W_E = at_least_float32(model.embed.W_E)
     scores, spectra = [], []

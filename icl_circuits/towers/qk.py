@@ -56,7 +56,7 @@ def two_towers(model: LensModel, batch: PromptBatch, heads: Sequence[Head]) -> T
     """
     heads = require_some_heads(model, heads)
     require_demonstrations(batch, "to compare with")
-    require_identities(model, batch.tokens, batch.last, "scores", "projections")
+    require_identities(model, batch.tokens, batch.last, "scores", "projections", layers=[h.layer for h in heads])
     parts = [_two_towers(model, chunk, heads) for chunk in tracked(list(batch.chunks()), "two towers")]
     query, key, score, content, attention = (torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True))
     demo_labels, gold = batch.demo_labels.cpu().numpy(), batch.gold.cpu().numpy()
