@@ -3,16 +3,21 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
+from analyses import ANALYSES, Plain, outcome
+from architectures import tiny_config
 from conftest import loaded, require_backend, save_model, save_tokenizer
 from torch import Tensor
 
 import icl_circuits as icl
 from icl_circuits.errors import Unfit
-from icl_circuits.models import CLAIMS, Identity, LensModel, attached, require_identities
-from icl_circuits.prompts import PromptBatch, Rows, encode, sample_prompts
+from icl_circuits.interventions.without_position import positionless
+from icl_circuits.models import CLAIMS, Identity, LensModel, attached, load_model, read_block, require_identities
+from icl_circuits.prompts import PromptBatch, Rows, encode, sample_prompts, token_batch
+from icl_circuits.towers.flow import route_edges
 
 ALL: tuple[Identity, ...] = tuple(CLAIMS)
 
@@ -121,3 +126,105 @@ def test_generating_with_a_cache_is_refused_without_position(
                 model.generate(tokens, use_past_kv_cache=True, **options)
         else:
             model.generate(tokens, use_past_kv_cache=False, **options)
+
+
+# --- what changes after a check, and what users combine ---------------------------------------------------------------
+
+
+def test_a_forward_put_in_place_is_seen(tmp_path: Path, words: Rows) -> None:
+    """What an adapter does that is switched on in mid-session: another function, or a hook of torch."""
+    save_model(tmp_path, tiny_config("LlamaForCausalLM", save_tokenizer(tmp_path)))
+    model: Any = loaded(tmp_path, "bridge")
+    batch = encode(model, sample_prompts(words, 3, shots=1))
+    icl.log_prob_increase(model, batch)
+    assert icl.sweep(model, batch, "z", positions="all", replacement=icl.Zero()).fallback is None
+    projection = model.blocks[1].attn.o.original_component
+    own = type(projection).forward
+    projection.forward = lambda x: own(projection, x) + 0.3 * x.flip(-1)
+    with pytest.raises(Unfit, match="'heads'.* fails at layer 1"):
+        icl.log_prob_increase(model, batch)
+    with pytest.warns(UserWarning, match="takes a forward pass for each"):
+        icl.sweep(model, batch, "z", positions="all", replacement=icl.Zero())
+    del projection.forward
+    icl.log_prob_increase(model, batch)
+    handle = model.ln_final.original_component.register_forward_hook(lambda module, args, out: 2 * out)
+    with pytest.raises(Unfit, match="'readout'"):
+        icl.log_prob_increase(model, batch)
+    handle.remove()
+    icl.log_prob_increase(model, batch)
+
+
+def test_interventions_compose(folders: dict[str, Path], words: Rows) -> None:
+    """The equations are those of the model, whatever hooks of a batch's shape are on it; other layers stay readable."""
+    model = loaded(folders["llama"], "bridge")
+    batch = encode(model, sample_prompts(words, 3, shots=2))
+    edges = route_edges(batch, "labels -> last")
+    without = icl.WithoutPosition((icl.Head(1, 0),))
+    together = icl.answer_logits(model, batch, icl.KnockOut((2,), edges), without)
+    with icl.intervene(model, icl.KnockOut((2,), edges)), icl.intervene(model, without):
+        torch.testing.assert_close(icl.answer_logits(model, batch), together)
+        assert np.isfinite(icl.ov_circuits(model, [icl.Head(0, 1)]).copying_score).all()
+    with icl.intervene(model, icl.ZeroHeads((icl.Head(2, 0),))):
+        below = icl.label_features(model, batch, [icl.Head(0, 1)])
+        with pytest.raises(Unfit, match="'values'.* fails at layer 2"):
+            icl.label_features(model, batch, [icl.Head(2, 1)])
+    alone = icl.label_features(model, batch, [icl.Head(0, 1)])
+    np.testing.assert_array_equal(below.attention, alone.attention)
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("StableLmForCausalLM", {"qk_layernorm": True}),
+        ("OPTForCausalLM", {"word_embed_proj_dim": 16}),
+        ("MptForCausalLM", {"logit_scale": "inv_sqrt_d_model"}),
+        ("MptForCausalLM", {"logit_scale": 0.5}),
+        ("Qwen2MoeForCausalLM", {"use_sliding_window": True, "sliding_window": 12, "max_window_layers": 2}),
+    ],
+)
+def test_unusual_values_end_in_a_number_or_a_name(tmp_path: Path, words: Rows, name: str, more: dict[str, Any]) -> None:
+    save_model(tmp_path, tiny_config(name, save_tokenizer(tmp_path), **more))
+    model = loaded(tmp_path, "bridge")
+    batch = encode(model, sample_prompts(words, 3, shots=2))
+    plain = Plain(model, batch)
+    for group in ANALYSES:
+        outcome(model, batch, plain, group)
+
+
+def test_content_scores_keep_the_length_of_yarn(tmp_path: Path, words: Rows) -> None:
+    """At one position queries and keys compare as contents do: YaRN makes both longer, turned or not."""
+    rope = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 16.0, "original_max_position_embeddings": 16}
+    save_model(tmp_path, tiny_config("LlamaForCausalLM", save_tokenizer(tmp_path), rope_parameters=rope))
+    model = loaded(tmp_path, "bridge")
+    block = read_block(model, 0, 8)
+    assert block.rotary is not None
+    x = torch.randn(1, 1, 4, 8, generator=torch.Generator().manual_seed(0))
+    turned = block.turned("q", x, torch.tensor([[5]]))
+    still = positionless(block, "q", x, None, None)
+    torch.testing.assert_close(still.pow(2).sum(), turned.pow(2).sum())
+    assert still.pow(2).sum() > 1.2 * x.pow(2).sum()
+
+
+def test_prompts_turned_by_other_angles_do_not_run_together(tmp_path: Path, words: Rows) -> None:
+    rope = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0}
+    config = tiny_config("LlamaForCausalLM", save_tokenizer(tmp_path), rope_parameters=rope)
+    config.max_position_embeddings = 64
+    save_model(tmp_path, config)
+    model: Any = loaded(tmp_path, "bridge")
+    model.cfg.n_ctx = 256
+    short, long = (encode(model, sample_prompts(words, 1, shots=shots, seed=1)) for shots in (1, 4))
+    assert int(short.last) < 64 < int(long.last)
+    both = token_batch(model, [short.texts[0], long.texts[0]], [" foo", " bar"], prepend_bos=True)
+    with pytest.raises(icl.InputError, match="cannot run together"):
+        icl.answer_logits(model, both)
+    for one in (short, long):
+        icl.answer_logits(model, one)
+
+
+def test_half_precision_is_not_loose(words: Rows, folders: dict[str, Path]) -> None:
+    """A change of a few per cent of a vector's length is no rounding."""
+    model = load_model(str(folders["llama"]), backend="bridge", device="cpu", dtype=torch.bfloat16)
+    batch = encode(model, sample_prompts(words, 2, shots=2))
+    require_identities(model, batch.tokens, batch.last, *ALL)
+    with attached(model, [("blocks.1.hook_attn_out", lambda x, hook: x * 1.15)]), pytest.raises(Unfit, match="'heads'"):
+        require_identities(model, batch.tokens, batch.last, "heads")

@@ -164,9 +164,10 @@ def test_nan_weights(folders: dict[str, Path], tmp_path: Path) -> None:
         load_model(str(folder))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_conversion_that_computes_something_else_is_refused(
-    folders: dict[str, Path], tmp_path: Path, backend: str
+    folders: dict[str, Path], tmp_path: Path, backend: str, dtype: torch.dtype
 ) -> None:
     """YaRN position scaling is not in HookedTransformer's Llama conversion; the Bridge runs Hugging Face's own code."""
     require_backend(backend)
@@ -178,10 +179,10 @@ def test_a_conversion_that_computes_something_else_is_refused(
     }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(config))
     if backend == "bridge":
-        load_model(str(folder), backend=backend, device="cpu")
+        load_model(str(folder), backend=backend, device="cpu", dtype=dtype)
     else:
         with pytest.raises(InputError, match="computes something else than Hugging Face"):
-            load_model(str(folder), backend=backend, device="cpu")
+            load_model(str(folder), backend=backend, device="cpu", dtype=dtype)
 
 
 def test_an_architecture_without_conversion_names_the_other_backend(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from icl_circuits.models.facts import (
     kv_head as kv_head,
     mlp_sites as mlp_sites,
     n_kv_heads as n_kv_heads,
+    require_alike as require_alike,
     require_causal as require_causal,
     require_layer as require_layer,
     require_live_scores as require_live_scores,
@@ -54,7 +55,6 @@ from icl_circuits.models.norms import (
 from icl_circuits.models.precision import (
     at_least_float32 as at_least_float32,
     engine_tolerance as engine_tolerance,
-    identity_tolerance as identity_tolerance,
     step_tolerance as step_tolerance,
 )
 from icl_circuits.models.reading import (

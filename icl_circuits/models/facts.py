@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from icl_circuits.errors import InputError, Unfit
-from icl_circuits.models.lens import LensModel, backend_of, device_of
+from icl_circuits.models.lens import LensModel, backend_of, device_of, source_config
 from icl_circuits.models.precision import at_least_float32
 from icl_circuits.models.sites import Site, hook_name
 
@@ -108,6 +108,24 @@ def require_causal(model: LensModel) -> None:
             "token; use a causal language model"
         )
     cast(Any, model).icl_is_causal = True
+
+
+def require_alike(model: LensModel, lengths: Int[Tensor, " batch"], width: int) -> None:
+    """Raise `InputError` where prompts of these lengths, padded to `width`, are turned as none of them is alone.
+
+    Longrope and dynamic rotary angles change for all positions once a prompt is longer than the model was trained on.
+    """
+    found = getattr(source_config(model), "rope_parameters", None) or {}
+    for rope in [found, *(part for part in found.values() if isinstance(part, dict))]:
+        if rope.get("rope_type") not in ("dynamic", "longrope"):
+            continue
+        known = rope.get("original_max_position_embeddings") or source_config(model).max_position_embeddings
+        short = int(lengths.min())
+        if short <= known < width:
+            raise InputError(
+                f"prompts of {short} to {width} tokens cannot run together on {model.cfg.model_name!r}: beyond {known} "
+                "tokens it turns all positions by other angles; run the shorter and the longer ones apart"
+            )
 
 
 def require_layer(model: LensModel, layer: int) -> None:

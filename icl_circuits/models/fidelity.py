@@ -1,8 +1,12 @@
 """Whether a loaded model computes what Hugging Face computes from the same weights."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from itertools import chain
+from typing import Any, cast
 
+import psutil
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -10,7 +14,6 @@ from torch import Tensor
 from icl_circuits.errors import InputError, in_one_line
 from icl_circuits.models.hooks import attached
 from icl_circuits.models.lens import LensModel, device_of
-from icl_circuits.models.precision import identity_tolerance
 from icl_circuits.models.sites import hook_name
 
 COMPARED = 64
@@ -21,6 +24,39 @@ WINDOWS = ("sliding_window", "window_size", "attention_window_size", "local_atte
 """What the configurations of transformers call how far attention sees."""
 
 
+HALF = (torch.float16, torch.bfloat16)
+TOLERANCE = {torch.float64: 1e-3, torch.float32: 1e-3}
+"""How far log-probabilities may differ beside the largest, when computed in a dtype."""
+WIDENED_TOLERANCE = 5e-3
+"""The same for weights in half precision that compute in float32: rotary angles were rounded before."""
+HALF_TOLERANCE = 5e-2
+"""The same where they are too many to be widened."""
+
+
+@contextmanager
+def widened(module: torch.nn.Module, config: Any) -> Iterator[bool]:
+    """Compute in float32 inside the block with the same weights, if these are in half precision and memory allows.
+
+    Gives whether they were widened. Afterwards the module has its own tensors back.
+    """
+    narrow = [t for t in chain(module.parameters(), module.buffers()) if t.dtype in HALF]
+    needed, device = sum(4 * t.numel() for t in narrow), next(module.parameters()).device
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    if not narrow or needed > 0.8 * free:
+        yield False
+        return
+    own, dtype = [t.data for t in narrow], getattr(config, "dtype", None)
+    for tensor in narrow:
+        tensor.data = tensor.data.float()
+    config.dtype = torch.float32
+    try:
+        yield True
+    finally:
+        config.dtype = dtype
+        for tensor, data in zip(narrow, own, strict=True):
+            tensor.data = data
+
+
 @dataclass(frozen=True)
 class Reference:
     """What Hugging Face computes of random tokens."""
@@ -29,6 +65,8 @@ class Reference:
     kept: Int[Tensor, " kept"]
     """The positions that are compared."""
     log_probs: Float[Tensor, "kept d_vocab"]
+    in_float32: bool
+    """Whether weights in half precision were widened for it."""
 
 
 @torch.no_grad()
@@ -46,10 +84,11 @@ def reference(hf_model: Any, n_ctx: int | None) -> Reference:
     head = hf_model.get_output_embeddings()
     handle = head.register_forward_pre_hook(lambda module, args: (args[0][:, kept], *args[1:]))
     try:
-        logits = hf_model(tokens).logits[0]
+        with widened(hf_model, hf_model.config) as in_float32:
+            logits = hf_model(tokens).logits[0]
     finally:
         handle.remove()
-    return Reference(tokens, kept, logits.float().log_softmax(-1))
+    return Reference(tokens, kept, logits.float().log_softmax(-1), in_float32)
 
 
 def max_positions(config: Any) -> int | None:
@@ -70,15 +109,18 @@ def require_same(model: LensModel, expected: Reference, name: str) -> None:
     """Raise `InputError` where the model does not compute what Hugging Face does."""
     if not torch.isfinite(expected.log_probs).all():
         raise InputError(f"model {name!r} gives NaN or infinite logits: its weights are corrupt or dtype is too narrow")
+    dtype = model.unembed.W_U.dtype
+    tolerance = WIDENED_TOLERANCE if expected.in_float32 else TOLERANCE.get(dtype, HALF_TOLERANCE)
     try:
-        found = _log_probs(model, expected.tokens, expected.kept)[:, : expected.log_probs.shape[-1]]
+        with widened(cast(torch.nn.Module, model), model.cfg) if expected.in_float32 else nullcontext():
+            found = _log_probs(model, expected.tokens, expected.kept)[:, : expected.log_probs.shape[-1]]
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # a class that was put together wrongly stops anywhere
         raise InputError(
             f"{type(model).__name__} of {name!r} cannot run ({in_one_line(error)}): try the other backend"
         ) from error
-    limit = identity_tolerance(model.unembed.W_U.dtype) * expected.log_probs.abs().max().item()
+    limit = tolerance * expected.log_probs.abs().max().item()
     difference = (found - expected.log_probs).abs().max().item()
     if not difference <= limit:
         raise InputError(

@@ -59,7 +59,7 @@ def load_model(
             folds norms and centres weights as `HookedTransformer.from_pretrained` does.
         revision: a Hub branch, tag or commit.
         checkpoint: a training step of a Pythia or Stanford-CRFM model, in place of `revision`.
-        dtype: of the weights. In half precision the check against Hugging Face is loose (5 % of the logit scale).
+        dtype: of the weights. Half precision is compared with Hugging Face in float32 where memory allows.
         device: default: the one TransformerLens chooses.
         n_ctx: how many tokens a `HookedTransformer` reads at most. Default: as many as the model, but no more than
             TransformerLens's own cap (2048 for most), since its masks grow with the square of it.

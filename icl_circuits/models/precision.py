@@ -9,11 +9,6 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def identity_tolerance(dtype: torch.dtype) -> float:
-    """How far both sides of an identity, summed in other orders, may differ, relative to the largest value."""
-    return 5e-2 if dtype in (torch.float16, torch.bfloat16) else 1e-3
-
-
 def engine_tolerance(dtype: torch.dtype) -> float:
     """How far the sweep engine may be from `run_with_hooks`, relative to the largest logit.
 

@@ -18,6 +18,7 @@ from icl_circuits.models import (
     hook_points,
     read_block,
     readout,
+    require_alike,
 )
 from icl_circuits.patching.check import require_equations
 from icl_circuits.patching.step import BaseRun, Window, advance
@@ -42,6 +43,7 @@ def run_base(model: LensModel, batch: TokenBatch, see: SeeLayer | None = None) -
     hooked = next((name for name, point in hook_points(model).items() if point.fwd_hooks), None)
     if hooked is not None:
         raise NotAlgebraError(f"a hook is on {hooked!r}, which the engine would miss (model.reset_hooks() removes it)")
+    require_alike(model, batch.last + 1, batch.tokens.shape[1])
     return _run(model, _checked(model, batch), see)
 
 

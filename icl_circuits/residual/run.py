@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from icl_circuits.errors import InputError
-from icl_circuits.models import Hook, HookPair, LensModel, attached, hook_name, require_causal
+from icl_circuits.models import Hook, HookPair, LensModel, attached, hook_name, require_alike, require_causal
 from icl_circuits.prompts import TokenBatch
 
 
@@ -56,9 +56,11 @@ def answer_logits(
 
     Raises:
         InputError: NaN logits, naming the first prompt that has them, and whatever `intervene` raises.
+            Prompts whose lengths the model turns by different angles.
         Unfit: a model that sees what comes later.
     """
     require_causal(model)
+    require_alike(model, batch.last + 1, batch.tokens.shape[1])
     with torch.set_grad_enabled(grad), attached(model, hooks_of(model, [*parts, _AnswerOnly(batch.last)])):
         logits: Tensor = model(batch.tokens)[:, 0]
     bad = torch.isnan(logits).any(-1)
