@@ -161,6 +161,8 @@ def to_bridge(
         raise
     except Exception as error:  # an adapter meets a configuration that nobody thought of in many ways
         raise InputError(f"TransformerBridge cannot load {type(hf_model).__name__} ({in_one_line(error)})") from error
+    if not hasattr(model, "blocks"):
+        raise InputError(f"TransformerBridge of {type(hf_model).__name__} is no stack of blocks with attention heads")
     return cast(LensModel, model)
 
 
