@@ -79,7 +79,7 @@ def find_circuit(
 
     Raises:
         InputError: a head twice or one that does not exist, and what `run_each` and `path_patch` raise.
-        Unfit: a single prompt, zero-shot prompts, post-norms, or a model that `path_patch` cannot do.
+        Unfit: a single prompt, zero-shot prompts, or a model that `path_patch` cannot do.
     """
     heads = require_distinct_heads(model, heads)
     require_demonstrations(batch, "to draw a circuit from")

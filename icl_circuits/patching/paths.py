@@ -114,8 +114,7 @@ def path_patch(
 
     Raises:
         InputError: a sender or receiver that does not exist, and what the replacement and the metric raise.
-        Unfit: a model whose heads do not write to the residual stream by `z W_O` (post-norms), or that the engine has
-            no equations for.
+        Unfit: a model that the engine has no equations for.
     """
     require_metric(metric)
     routes = make_routes(

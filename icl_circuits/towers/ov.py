@@ -181,7 +181,7 @@ def value_output(
 
     Raises:
         InputError: a head that does not exist.
-        Unfit: heads that do not write `z W_O` (post-norms).
+        Unfit: z is not attention times values, or heads do not add up to `attn_out`.
     """
     return value_outputs(model, batch, [head])[0]
 
