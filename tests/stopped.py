@@ -55,7 +55,7 @@ def end_once(out: Path, last: int, wait: float) -> int:
     start = time.monotonic()
     os.kill(child, sent)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 5  # a busy machine takes its time: alone it is half a second
     assert code == (-sent if sent == signal.SIGKILL else 128 + sent)
     if sent == signal.SIGKILL:
         with suppress(InputError), new_folder(out, "results", force=False):  # it exists, and is not to be replaced

@@ -549,7 +549,7 @@ def test_a_report_ended_at_random_moments_leaves_the_old_one(folders: dict[str, 
             sent = time.monotonic()
             process.send_signal(number)
             code = process.wait(timeout=60)
-            assert time.monotonic() - sent < 2, (moment, number)
+            assert time.monotonic() - sent < 5, (moment, number)  # alone it is half a second
         assert (home / "r" / "notes").read_text() == "mine"
         if (home / "r" / "results.json").read_text() == "an older report":
             assert code == 128 + number, moment

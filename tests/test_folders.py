@@ -297,5 +297,5 @@ def test_a_signal_ends_a_long_computation(out: Path) -> None:
         sent = time.monotonic()
         process.send_signal(signal.SIGTERM)
         assert process.wait() == 143
-    assert 0.2 < time.monotonic() - sent < 2  # the other thread ended it
+    assert 0.2 < time.monotonic() - sent < 5  # the other thread ended it
     assert not out.exists()
