@@ -338,6 +338,13 @@ def test_no_kernels_are_fetched(folders: dict[str, Path], tmp_path: Path) -> Non
     load_model(str(folder), backend="bridge", device="cpu")
 
 
+@pytest.mark.parametrize("layers", [-1, 0])
+def test_a_bad_number_of_layers(folders: dict[str, Path], tmp_path: Path, layers: int) -> None:
+    folder = edited(folders["gpt2"], tmp_path / "layers", n_layer=layers)
+    with pytest.raises(InputError):
+        load_model(str(folder), device="cpu")
+
+
 @pytest.mark.parametrize("heads", [3, 0, 5])
 def test_a_bad_number_of_heads(folders: dict[str, Path], tmp_path: Path, heads: int) -> None:
     folder = edited(folders["gpt2"], tmp_path / "heads", n_head=heads)

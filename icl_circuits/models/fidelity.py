@@ -70,8 +70,12 @@ class Reference:
 
 
 @torch.no_grad()
-def reference(hf_model: Any, n_ctx: int | None) -> Reference:
-    """Hugging Face's log-probabilities over 64 positions, and beyond every attention window that fits into `n_ctx`."""
+def reference(hf_model: Any, n_ctx: int | None, name: str) -> Reference:
+    """Hugging Face's log-probabilities over 64 positions, and beyond every attention window that fits into `n_ctx`.
+
+    Raises:
+        InputError: the model cannot run.
+    """
     config = hf_model.config.get_text_config()
     n_pos = COMPARED
     for window in _windows(config):
@@ -86,6 +90,13 @@ def reference(hf_model: Any, n_ctx: int | None) -> Reference:
     try:
         with widened(hf_model, hf_model.config) as in_float32:
             logits = hf_model(tokens).logits[0]
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a configuration that fits the weights may still be none that runs
+        raise InputError(
+            f"{type(hf_model).__name__} cannot run with the configuration of {name!r} ({in_one_line(error)}): mend its "
+            "config.json"
+        ) from error
     finally:
         handle.remove()
     return Reference(tokens, kept, logits.float().log_softmax(-1), in_float32)

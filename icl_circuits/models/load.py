@@ -93,9 +93,9 @@ def load_model(
         with offline() if source.is_local else contextlib.nullcontext():
             if backend == "hooked":
                 model = to_hooked(hf_model, tokenizer, n_ctx=n_ctx, **options)
-                expected = reference(hf_model, model.cfg.n_ctx)
+                expected = reference(hf_model, model.cfg.n_ctx, name)
             else:
-                expected = reference(hf_model, max_positions(hf_model.config.get_text_config()))
+                expected = reference(hf_model, max_positions(hf_model.config.get_text_config()), name)
                 model = to_bridge(hf_model, tokenizer, **options)
         require_same(model, expected, name)
     model.cfg.model_name = name  # what the user calls it, also in messages

@@ -179,8 +179,10 @@ def _require_whole(source: Source, hf_model: Any, loading: dict[str, Any]) -> No
             f"the weights of model {source.name!r} in {source.described!r} lack {len(absent)} tensors of the right "
             f"shape, {absent[0]!r} first: the files are incomplete or of another model; fetch them again"
         )
-    n_layers = int(getattr(hf_model.config.get_text_config(), "num_hidden_layers", 0) or 0)
-    beyond = [key for key in loading["unexpected_keys"] if _layer_of(key) >= n_layers > 0]
+    n_layers = getattr(hf_model.config.get_text_config(), "num_hidden_layers", None)
+    if n_layers is not None and n_layers < 1:
+        raise InputError(f"the configuration of model {source.name!r} has {n_layers} layers: mend its config.json")
+    beyond = [key for key in loading["unexpected_keys"] if n_layers is not None and _layer_of(key) >= n_layers]
     if beyond:
         raise InputError(
             f"the configuration of model {source.name!r} has {n_layers} layers, but its weights have more "
