@@ -134,6 +134,8 @@ def _figures(studies: Sequence[Study]) -> Callable[..., None]:
         with new_folder(out, "figures", force=force) as folder:
             try:
                 names = write_figures(found, folder, figures)
+            except OSError:  # the disk's, not of the file that was read
+                raise
             except DAMAGED as error:  # numbers of the right shapes that cannot be drawn all the same
                 raise InputError(f"{str(results)!r} holds values that no study wrote ({error}): run it anew") from error
             if not names:

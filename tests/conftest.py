@@ -3,7 +3,8 @@
 import importlib.util
 import os
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -18,6 +19,8 @@ import transformers
 from planted import planted_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from icl_circuits import cli
+from icl_circuits.characters import visible
 from icl_circuits.models import LensModel, load_model
 from icl_circuits.models.lens import hooked_transformer_class
 from icl_circuits.prompts import PromptBatch, Rows, encode, load_rows, sample_prompts
@@ -128,6 +131,45 @@ def require_backend(backend: str) -> None:
 def gpt2(folders: dict[str, Path]) -> LensModel:
     """One small model, on the default backend."""
     return load_model(str(folders["gpt2"]), device="cpu")
+
+
+def files_of(folder: Path) -> dict[str, bytes | str]:
+    """Every file and link below, with what it holds."""
+    found: dict[str, bytes | str] = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink():
+            found[name] = os.readlink(path)
+        else:
+            found[name] = path.read_bytes() if path.is_file() else "a folder"
+    return found
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., str]:
+    """Run the command line here and give the one line that it says; nothing of the folder may have changed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "obey_signals", lambda: None)  # this process is pytest's
+    monkeypatch.setattr(transformers.utils.logging, "_tqdm_active", False)  # bars of progress are no lines
+
+    def run(*arguments: str) -> str:
+        before = files_of(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["icl-circuits", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        said = capsys.readouterr()
+        assert stopped.value.code == 2, said
+        lines = [line for line in said.err.splitlines() if "warning" not in line]
+        assert len(lines) == 1, said.err
+        assert lines[0].startswith("icl-circuits: error: ")
+        assert len(lines[0]) > 40
+        assert "Traceback" not in said.err
+        assert visible(said.err.replace("\n", "")) == said.err.replace("\n", "")
+        assert said.out == ""
+        assert files_of(tmp_path) == before
+        return lines[0]
+
+    return run
 
 
 @pytest.fixture

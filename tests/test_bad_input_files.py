@@ -1,9 +1,9 @@
 """Bad input on the command line: no traceback, nothing of the user's lost, exit code 2, and one line that says why."""
 
+import errno
 import json
 import os
 import struct
-import sys
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from pathlib import Path
@@ -11,57 +11,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import files_of
 from safetensors import safe_open
 from safetensors.numpy import save_file
 from test_results import SHAPES, made
 
-from icl_circuits import cli
 from icl_circuits.characters import spreadsheet_cell, visible
-from icl_circuits.report import Results, new_folder, write_results
+from icl_circuits.errors import InputError
+from icl_circuits.report import Results, figures, new_folder, write_results
 from icl_circuits.report.results import STRUCTURE
-from icl_circuits.studies import figures_of, kinds_of
+from icl_circuits.studies import figures_of, kinds_of, load_results, save_results
 
 ESCAPES = "\x1b]0;owned\x07\x1b[2J\u202e\r"
 DEEP = "[" * 100_000
 HUGE = 10**400
-
-
-def files_of(folder: Path) -> dict[str, bytes | str]:
-    """Every file and link below, with what it holds."""
-    found: dict[str, bytes | str] = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_symlink():
-            found[name] = os.readlink(path)
-        else:
-            found[name] = path.read_bytes() if path.is_file() else "a folder"
-    return found
-
-
-@pytest.fixture
-def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., str]:
-    """Run the command line here and give the one line that it says; nothing of the folder may have changed."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "obey_signals", lambda: None)  # this process is pytest's
-
-    def run(*arguments: str) -> str:
-        before = files_of(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["icl-circuits", *arguments])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        said = capsys.readouterr()
-        assert stopped.value.code == 2, said
-        lines = [line for line in said.err.splitlines() if "warning" not in line]
-        assert len(lines) == 1, said.err
-        assert lines[0].startswith("icl-circuits: error: ")
-        assert len(lines[0]) > 40
-        assert "Traceback" not in said.err
-        assert visible(said.err.replace("\n", "")) == said.err.replace("\n", "")
-        assert said.out == ""
-        assert files_of(tmp_path) == before
-        return lines[0]
-
-    return run
 
 
 # --- arguments --------------------------------------------------------------------------------------------------------
@@ -102,6 +65,18 @@ ARGUMENTS = [
     (("report", "--heads", "-3"), "heads"),
     (("report", "--prompts", "0"), "cannot sample 0 prompts"),
     (("report", "--prompts", "-1"), "prompts"),
+    (("report", "--prompts", "1000001"), "cannot sample 1000001 prompts: ask for at most 1000000"),
+    (("report", "--prompts", str(HUGE)), "ask for at most 1000000"),
+    (("report", "--shots", str(HUGE)), "lower the shots or add rows"),
+    (("report", "--data", "hf:" + "x" * 5000), "cannot be read: File name too long"),
+    (("report", "--data", "hf:/"), "check the name"),
+    (("report", "--data", "hf:"), "give hf:NAME/CONFIG@SPLIT"),
+    (("report", "--n-ctx", "0"), "n_ctx is 0"),
+    (("report", "--n-ctx", str(HUGE)), "n_ctx is 1000"),
+    (("report", "--encoding", "zip"), "only files have an encoding"),
+    (("report", "--text-column", "label"), "are both 'label'"),
+    (("report", "--separator", "foo"), "separator 'foo' is one of the labels"),
+    (("heads", "--heads", str(HUGE)), "select at most 6"),
     (("report", "--shots", "-1"), "shots"),
     (("report", "--seed", "-1"), "seed is -1"),
     (("report", "--labels", "foo"), "at least two different words"),
@@ -374,6 +349,46 @@ def test_structures_that_are_none(refused: Callable[..., str], tmp_path: Path, t
 
 def test_there_are_enough() -> None:
     assert len(ARGUMENTS) + len(CHANGES) + len(RAW) > 150
+
+
+def test_a_full_disk_is_no_fault_of_the_results(
+    refused: Callable[..., str], good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "good.safetensors").write_bytes(good.read_bytes())
+
+    def save(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(figures, "save", save)
+    said = refused("figures", "good.safetensors", "--out", "f")
+    assert "cannot write" in said
+    assert "No space left on device" in said
+    assert "holds values" not in said
+
+
+def test_results_are_kept_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "weights.safetensors").write_bytes(headed(b"{}"))
+    (tmp_path / "notes").write_text("mine")
+    save_results({"x": np.zeros(2)}, tmp_path / "r.safetensors")
+    save_results({"x": np.ones(2)}, tmp_path / "r.safetensors")
+    before = files_of(tmp_path)
+    for name in ("weights.safetensors", "notes"):
+        with pytest.raises(InputError, match="exists and holds no results: name another file"):
+            save_results({"x": np.zeros(2)}, tmp_path / name)
+    for name in ("none/r", "x" * 300, "notes/r"):
+        with pytest.raises(InputError, match="cannot write .*: name another file"):
+            save_results({"x": np.zeros(2)}, tmp_path / name)
+
+    def write_bytes(path: Path, data: bytes) -> int:
+        path.write_text("the first half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_bytes", write_bytes)
+        with pytest.raises(InputError, match="No space left on device"):
+            save_results({"x": np.zeros(2)}, tmp_path / "r.safetensors")
+    assert files_of(tmp_path) == before
+    assert load_results(tmp_path / "r.safetensors").values["x"].tolist() == [1, 1]
 
 
 # --- what is shown ----------------------------------------------------------------------------------------------------

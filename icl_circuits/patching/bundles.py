@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from icl_circuits.errors import InputError
+from icl_circuits.errors import InputError, require_whole
 from icl_circuits.interventions import FROM_ANSWERS, Metric, Patch, from_answer_logits, from_logits
 from icl_circuits.models import LOGITS_AT_ONCE, LensModel, ReadSite
 from icl_circuits.patching.step import BaseRun, Window, advance
@@ -80,11 +80,10 @@ def budget_on(device: torch.device, budget: int | None) -> int:
     """The budget in bytes: what was asked for, or a quarter of the memory that is free.
 
     Raises:
-        InputError: a budget that is not positive.
+        InputError: a budget that is no whole number of bytes, or none at all.
     """
-    if budget is not None and budget < 1:
-        raise InputError(f"the budget is {budget} bytes: give 1 or more, or leave it out")
     if budget is not None:
+        require_whole(budget, 1, f"the budget is {budget} bytes: give 1 or more, or leave it out")
         return budget
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
     return int(free) // 4

@@ -13,7 +13,7 @@ from icl_circuits.models import LensModel, device_of, model_card
 from icl_circuits.prompts.apart import tell_apart
 from icl_circuits.prompts.cells import shown
 from icl_circuits.prompts.prompt import Prompt
-from icl_circuits.prompts.template import template_of, written
+from icl_circuits.prompts.template import reading, template_of, written
 from icl_circuits.prompts.tokens import TokenBatch, padded
 
 DEFAULT_SEPARATOR = " "
@@ -118,13 +118,15 @@ def encode(
 
     Raises:
         InputError: labels that no token tells apart, or that are none for this tokenizer; a label that is the separator
-            or is other tokens in a prompt than elsewhere; a prompt longer than the context; prompts that cannot stand
-            in one batch.
+            or is other tokens in a prompt than elsewhere; a text or token that is none for the model; a prompt
+            longer than the context; prompts that cannot stand in one batch.
     """
     require_one_of(label_score, get_args(LabelScore), "label_score")
     _require_alike(prompts)
     labels = prompts[0].labels
     template = template_of(model.tokenizer, bos_of(model, prepend_bos), labels, separator)
+    for label, word in zip(labels, template.words, strict=True):
+        require_vocabulary(model, word, f"label {label!r}")
     apart = tell_apart(template.words, [f"label {label!r}" for label in labels])
     n_shared = len(apart.shared)
     rows = [written(template, prompt, number) for number, prompt in enumerate(prompts)]
@@ -132,6 +134,8 @@ def encode(
     words = tuple(tuple(word[n_shared:]) for word in template.words)
     room = max(map(len, words)) - 1 if label_score == "whole" else 0
     require_context(model, ids, "prompt", room=room)
+    for number, row in enumerate(ids):
+        require_vocabulary(model, row, f"prompt {number}")
     tokens, last = padded(ids, device_of(model))
 
     def integers(values: Any) -> Tensor:
@@ -219,8 +223,19 @@ def ids_of(model: LensModel, text: str) -> list[int]:
     """The tokens of a text, without special ones. Raises `InputError` where the model has no tokenizer."""
     if model.tokenizer is None:
         raise InputError(f"{shown(text)} is text, but {model.cfg.model_name!r} has no tokenizer: give token ids")
-    found: list[int] = model.tokenizer(text, add_special_tokens=False).input_ids
+    with reading(text):
+        found: list[int] = model.tokenizer(text, add_special_tokens=False).input_ids
     return found
+
+
+def require_vocabulary(model: LensModel, ids: Sequence[int], where: str) -> None:
+    """Raise `InputError` for a token that the model does not have."""
+    wrong = next((token for token in ids if not 0 <= token < model.cfg.d_vocab), None)
+    if wrong is not None:
+        raise InputError(
+            f"{where}: id {shown(wrong)} is not in the vocabulary, which has ids 0..{model.cfg.d_vocab - 1}: use this "
+            "model's own tokenizer"
+        )
 
 
 def require_context(model: LensModel, rows: Sequence[Sequence[int]], what: str, *, room: int = 0) -> None:

@@ -23,9 +23,15 @@ DELIMITERS = (",", ";", "\t", "|")
 
 
 def path_of(name: str | Path) -> Path:
-    """A path as it was given, `~` and all. Raises `InputError` for a home folder that nobody has."""
+    """A path as it was given, `~` and all. Raises `InputError` for a home folder that nobody has, and for a name that
+    no disk takes.
+    """
     try:
-        return Path(name).expanduser()
+        path = Path(name).expanduser()
+        path.exists()
+        return path
+    except OSError as error:
+        raise InputError(f"file {str(name)!r} cannot be read: {error.strerror}") from None
     except RuntimeError as error:
         raise InputError(f"file {str(name)!r} cannot be found: {error}") from None
 

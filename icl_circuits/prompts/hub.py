@@ -114,7 +114,7 @@ def _cause(name: HubName, error: Exception) -> str:
         splits = _names(get_dataset_split_names, name.path, name.config)
         if splits and name.split not in splits:
             return f"it has no split {name.split!r}, but {', '.join(splits)}: name one, as in ...@{splits[0]}"
-    return f"{type(error).__name__}: {said}"
+    return f"{type(error).__name__}: {said or 'no more is known'}; check the name {name.path!r} and what is there"
 
 
 def _names(ask: Callable[..., list[str]], *of: str | None) -> list[str]:

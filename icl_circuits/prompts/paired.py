@@ -10,7 +10,7 @@ import torch
 from icl_circuits.errors import InputError
 from icl_circuits.models import LensModel, device_of
 from icl_circuits.prompts.apart import Apart, tell_apart
-from icl_circuits.prompts.batch import bos_of, ids_of, require_context
+from icl_circuits.prompts.batch import bos_of, ids_of, require_context, require_vocabulary
 from icl_circuits.prompts.cells import is_missing, kind, named, plain, shown
 from icl_circuits.prompts.files import path_of, read_csv
 from icl_circuits.prompts.given import AnswerWords, Prompts, Texts, answers_of, listed, prompts_of
@@ -142,7 +142,7 @@ def _answer_tokens(model: LensModel, texts: Prompts, answers: object, what: str)
             together = ids_of(model, text + answer) if isinstance(text, str) else []
             apart = together[: len(before)] == before and len(together) > len(before)
             tokens = together[len(before) :] if apart else ids_of(model, answer)
-        _require_vocabulary(model, tokens, f"{what} {row}")
+        _require_tokens(model, tokens, f"{what} {row}")
         found.append((f"{what} {row} ({shown(answer)})", tokens))
     return found
 
@@ -152,7 +152,7 @@ def _batch(model: LensModel, texts: Prompts, apart: list[Apart], what: str, prep
     bos = bos_of(model, prepend_bos) if isinstance(texts[0], str) else []
     alone = [bos + (ids_of(model, text) if isinstance(text, str) else text) for text in texts]
     for row, ids in enumerate(alone):
-        _require_vocabulary(model, ids, f"{what} {row}")
+        _require_tokens(model, ids, f"{what} {row}")
     rows = [ids + told.shared for ids, told in zip(alone, apart, strict=True)]
     require_context(model, rows, what)
     tokens, last = padded(rows, device_of(model))
@@ -170,15 +170,11 @@ def _decoded(model: LensModel, tokens: list[int]) -> str:
     return "" if model.tokenizer is None else str(model.tokenizer.decode(tokens))
 
 
-def _require_vocabulary(model: LensModel, ids: Sequence[int], where: str) -> None:
+def _require_tokens(model: LensModel, ids: Sequence[int], where: str) -> None:
     """Raise `InputError` for a token that the model does not have, or for none at all."""
     if not ids:
         raise InputError(f"{where} has no token for this tokenizer: give other words")
-    wrong = next((token for token in ids if not 0 <= token < model.cfg.d_vocab), None)
-    if wrong is not None:
-        raise InputError(
-            f"{where}: id {shown(wrong)} is not in the vocabulary, which has ids 0..{model.cfg.d_vocab - 1}"
-        )
+    require_vocabulary(model, ids, where)
 
 
 def _read_table(data: str | Path | pd.DataFrame, encoding: str | None, delimiter: str | None) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from icl_circuits.prompts.rows import Rows
 from icl_circuits.stats import generator
 
 DEFAULT_LABELS = ("foo", "bar")
+MOST_PROMPTS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -54,16 +55,17 @@ def sample_prompts(
 
     Args:
         rows: the data set.
-        n: how many prompts.
+        n: how many prompts, a million at most.
         labels: semantically unrelated label words, one for each class of a prompt (the paper uses foo and bar).
         shots: demonstrations of each label; 0 gives zero-shot prompts.
         seed: of every random choice.
 
     Raises:
-        InputError: fewer than two labels, a label twice, fewer classes than labels, a class with too few texts, or a
-            negative seed.
+        InputError: fewer than two labels, a label twice, fewer classes than labels, a class with too few texts, a
+            negative seed, or no number of prompts that can be kept.
     """
     require_whole(n, 1, f"cannot sample {n} prompts: ask for at least 1")
+    require_whole(MOST_PROMPTS - n, 0, f"cannot sample {n} prompts: ask for at most {MOST_PROMPTS}")
     require_whole(shots, 0, f"shots is {shots}: ask for 0 (zero-shot) or more")
     labels = _label_words(labels)
     texts = rows.by_class()

@@ -1,11 +1,12 @@
 """The paper's template, `<text> : <label>` and so on to `<query> :`, as text and as tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from icl_circuits.errors import InputError
-from icl_circuits.prompts.cells import require_characters
+from icl_circuits.errors import InputError, in_one_line
+from icl_circuits.prompts.cells import require_characters, shown
 from icl_circuits.prompts.prompt import Prompt
 
 
@@ -96,8 +97,23 @@ def _text(template: Template, prompt: Prompt) -> tuple[str, list[tuple[int, int]
     return f"{text}{prompt.query} :", spans
 
 
+@contextmanager
+def reading(text: str) -> Iterator[None]:
+    """Raise `InputError` where the tokenizer cannot read `text` in the block: it has no token for a word, nor for what
+    it does not know.
+    """
+    try:
+        yield
+    except Exception as error:  # tokenizers raises Exception itself
+        raise InputError(
+            f"the tokenizer cannot read {shown(text)} ({in_one_line(error)}): use other words, or this model's own "
+            "tokenizer"
+        ) from error
+
+
 def _tokenized(tokenizer: Any, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    with reading(text):
+        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     return list(encoded.input_ids), list(encoded.offset_mapping)
 
 

@@ -5,7 +5,9 @@ The file is safetensors. Arrays are named by the path to them (`groups.random.an
 """
 
 import json
+import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -43,10 +45,11 @@ class Results:
 
 
 def write_results(results: Results, path: Path, kinds: Iterable[type]) -> None:
-    """Write `results`. Equal results are equal files.
+    """Write `results`, whole or not at all. Equal results are equal files.
 
     Raises:
         TypeError: a value that is neither an array nor of one of `kinds`.
+        InputError: `path` holds something else than results, or cannot be written.
     """
     known, arrays = {np.ndarray, *kinds}, dict[str, np.ndarray]()
     parts = {}
@@ -57,7 +60,30 @@ def write_results(results: Results, path: Path, kinds: Iterable[type]) -> None:
         structure = _take_arrays(CONVERTER.unstructure(value), name, arrays)
         parts[name] = {"kind": "array" if kind is np.ndarray else kind.__name__, "value": structure}
     text = json.dumps({"about": results.about, "values": parts}, default=_plain)
-    path.write_bytes(to_safetensors(arrays, metadata={STRUCTURE: text}))
+    _put(to_safetensors(arrays, metadata={STRUCTURE: text}), path)
+
+
+def _put(data: bytes, path: Path) -> None:
+    """Write a file of results: a new one, or in the place of another."""
+    begun = path.parent / f".icl-circuits-{os.getpid()}"
+    try:
+        if os.path.lexists(path) and not _holds_results(path):
+            raise InputError(f"{str(path)!r} exists and holds no results: name another file")
+        begun.write_bytes(data)
+        begun.replace(path)
+    except OSError as error:
+        raise InputError(f"cannot write {str(path)!r} ({error.strerror}): name another file") from error
+    finally:
+        with suppress(OSError):
+            begun.unlink()
+
+
+def _holds_results(path: Path) -> bool:
+    try:
+        with safe_open(path, framework="numpy") as opened:
+            return STRUCTURE in (opened.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
 
 
 def read_results(path: str | Path, kinds: Iterable[type]) -> Results:
@@ -75,7 +101,9 @@ def read_results(path: str | Path, kinds: Iterable[type]) -> Results:
     try:
         file = path / FILE if path.is_dir() else path
         is_there = file.is_file()
-    except (OSError, ValueError) as error:  # a name that no disk takes
+        if is_there:
+            file.open("rb").close()
+    except (OSError, ValueError) as error:  # a name that no disk takes, a file that may not be read
         raise InputError(f"no results at {str(path)!r} ({error}): give {written}") from error
     if not is_there:
         raise InputError(f"no results at {str(path)!r}: give {written}")

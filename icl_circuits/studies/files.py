@@ -47,10 +47,11 @@ def save_results(values: Mapping[str, Any], path: str | Path, studies: Sequence[
 
     Args:
         values: by name, as `Results.values` has them.
-        path: a `.safetensors` file to write.
+        path: a `.safetensors` file to write, whole or not at all; other results there are replaced.
         studies: those whose result objects may be in it.
 
     Raises:
         TypeError: a value that is neither an array nor a result object of `studies`.
+        InputError: `path` holds something else than results, or cannot be written.
     """
     write_results(Results({"described": ""}, values), Path(path), kinds_of(studies))
