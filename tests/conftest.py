@@ -82,8 +82,14 @@ QUICK = ("gpt2-hooked", "llama-bridge")
 """The models that the quick tests run on: each class, learned and rotary positions, grouped queries."""
 
 
+SLOW_FILES = ("test_half.py", "test_odd_models.py", "test_architectures.py")
+"""What goes over many models by itself."""
+
+
 def is_slow(item: pytest.Item) -> bool:
     """Whether a test needs the real model or a notebook, is marked so, or repeats what quick ones try on two models."""
+    if item.path.name in SLOW_FILES:
+        return True
     if "smollm2" in item.name or "notebook" in item.name or "smollm2" in getattr(item, "fixturenames", ()):
         return True
     on = getattr(item, "callspec", None)

@@ -104,7 +104,7 @@ def check_report(out: Path, *, heads: int, prompts: int) -> dict[str, Any]:
 # --- the main job -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("backend", ["hooked", "bridge"])
+@pytest.mark.parametrize("backend", [pytest.param("hooked", marks=pytest.mark.slow), "bridge"])
 def test_report_on_a_small_model(
     run: Any, folders: dict[str, Path], tmp_path: Path, backend: str, request: pytest.FixtureRequest
 ) -> None:
@@ -301,6 +301,7 @@ def test_circuit_command(run: Any, folders: dict[str, Path], tmp_path: Path) -> 
     assert {file.name for file in tmp_path.iterdir()} == {"new", "f", "hostile.csv"}
 
 
+@pytest.mark.slow
 def test_labels_of_several_tokens(run: Any, folders: dict[str, Path], tmp_path: Path) -> None:
     """From a file of another encoding and delimiter; what scores the first token alone is left out, and said."""
     rows = [f"caf\u00e9 {kind}{i}\t{kind}" for kind in ("x", "y") for i in range(12)]

@@ -427,6 +427,7 @@ print("loaded", type(model).__name__)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("kind", ["llama", "images"])
 def test_loading_a_folder_goes_nowhere(folders: dict[str, Path], tmp_path: Path, backend: str, kind: str) -> None:

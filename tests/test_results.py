@@ -247,6 +247,7 @@ def test_figures_show_the_numbers_of_their_results() -> None:
     np.testing.assert_allclose(curves.lines[1].get_ydata(), values["circuit_test"].values[1].mean(axis=1))
 
 
+@pytest.mark.slow
 def test_captions_say_what_was_drawn(tmp_path: Path) -> None:
     for shape, words in (
         ("usual", {"majority": "coefficient 0.3", "reversal": "6 of 6", "recency": "full strength"}),

@@ -106,6 +106,7 @@ def test_positions_are_summed_by_what_they_hold() -> None:
     )
 
 
+@pytest.mark.slow
 def test_any_label_can_be_drawn(results: tuple, tmp_path: Path) -> None:
     *_, groups = results
     for i, label in enumerate([*HOSTILE, "$x", "$\\frac$", "_hidden"]):

@@ -126,10 +126,11 @@ def block_norms(model: LensModel, layer: int) -> BlockNorms:
 
     if _norms_outputs_only(model, block):
         return BlockNorms(no_norm(model), no_norm(model), outlet("ln1"), outlet("ln2"))
-    ln2 = getattr(block, "ln2", None)
+    ln1, ln2 = getattr(block, "ln1", None), getattr(block, "ln2", None)
+    without = no_norm(model) if hasattr(block, "ln2_post") else None  # OLMo 2 in TransformerLens 4
     return BlockNorms(
-        norm_of(model, getattr(block, "ln1", None)),
-        None if ln2 is None else norm_of(model, ln2),
+        no_norm(model) if ln1 is None else norm_of(model, ln1),
+        without if ln2 is None else norm_of(model, ln2),
         outlet("ln1_post"),
         outlet("ln2_post"),
     )

@@ -46,8 +46,8 @@ def _read_block(model: LensModel, layer: int, n_pos: int) -> Block:
     block, cfg = model.blocks[layer], model.cfg
     hooked = backend_of(model) == "hooked"
     attn = getattr(block, "attn", None)
-    if attn is None or not hasattr(block, "ln1"):
-        raise NotAlgebraError(f"layer {layer} has no attention with a norm of its own before it")
+    if attn is None:
+        raise NotAlgebraError(f"layer {layer} has no attention")
     source = None if hooked else attn.original_component
     kind = str(cfg.positional_embedding_type) if hooked else "standard"
     if kind not in ("standard", "rotary"):
