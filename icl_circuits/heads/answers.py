@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import cast
+from typing import TypeGuard, cast
 
 import numpy as np
 import torch
@@ -81,7 +81,7 @@ def answer(model: LensModel, batch: TokenBatch, *interventions: Intervention) ->
     parts = []
     for chunk in batch.chunks():
         logits = answer_logits(model, chunk, *interventions)
-        if isinstance(chunk, PromptBatch) and chunk.scored_whole:
+        if _is_whole(chunk):
             parts.append(_score_whole(model, chunk, logits, interventions))
         else:
             parts.append(score_answers(logits, chunk))
@@ -94,7 +94,7 @@ def require_first(batch: TokenBatch, what: str) -> None:
         raise Unfit(f"{what} cannot score labels of several tokens whole: use label_score 'first'")
 
 
-def _is_whole(batch: TokenBatch) -> bool:
+def _is_whole(batch: TokenBatch) -> TypeGuard[PromptBatch]:
     return isinstance(batch, PromptBatch) and batch.scored_whole
 
 

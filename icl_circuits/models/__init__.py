@@ -11,6 +11,7 @@ from icl_circuits.models.facts import (
     hook_points as hook_points,
     is_parallel as is_parallel,
     kv_head as kv_head,
+    kv_heads as kv_heads,
     mlp_sites as mlp_sites,
     n_kv_heads as n_kv_heads,
     require_alike as require_alike,
@@ -38,6 +39,7 @@ from icl_circuits.models.lens import (
     Processing as Processing,
     backend_of as backend_of,
     device_of as device_of,
+    free_bytes as free_bytes,
 )
 from icl_circuits.models.load import (
     ModelCard as ModelCard,
@@ -55,6 +57,7 @@ from icl_circuits.models.norms import (
 from icl_circuits.models.precision import (
     at_least_float32 as at_least_float32,
     engine_tolerance as engine_tolerance,
+    rows_agree as rows_agree,
     step_tolerance as step_tolerance,
 )
 from icl_circuits.models.reading import (

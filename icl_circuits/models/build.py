@@ -16,7 +16,8 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from icl_circuits.errors import InputError, in_one_line
+from icl_circuits.errors import InputError
+from icl_circuits.models.failing import told
 from icl_circuits.models.fidelity import max_positions
 from icl_circuits.models.lens import LensModel, Processing, hooked_transformer_class
 from icl_circuits.stopping import undone_if_stopped
@@ -78,27 +79,18 @@ def to_hooked(
         )
     from transformer_lens import loading_from_pretrained as loading
 
-    architecture = type(hf_model).__name__
-    process = processing == "default"
-    try:
-        with _quiet():
-            cfg, state_dict = _converted(loading, hf_model, n_ctx, fold_ln=process, device=device, dtype=dtype)
-            cfg.tokenizer_name = None  # else the constructor looks for it on the Hub
-            model = hooked(cfg, None)
-            model.load_and_process_state_dict(
-                state_dict,
-                fold_ln=process,
-                center_writing_weights=process,
-                center_unembed=process,
-                fold_value_biases=process,
-            )
-    except (InputError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:  # a conversion meets a configuration that nobody thought of in many ways
-        raise InputError(
-            f"HookedTransformer has no conversion for {architecture} of this shape ({in_one_line(error)}): use "
-            "backend='bridge'"
-        ) from error
+    process, kind = processing == "default", type(hf_model).__name__
+    with told(f"HookedTransformer has no conversion for {kind} of this shape", ": use backend='bridge'"), _quiet():
+        cfg, state_dict = _converted(loading, hf_model, n_ctx, fold_ln=process, device=device, dtype=dtype)
+        cfg.tokenizer_name = None  # else the constructor looks for it on the Hub
+        model = hooked(cfg, None)
+        model.load_and_process_state_dict(
+            state_dict,
+            fold_ln=process,
+            center_writing_weights=process,
+            center_unembed=process,
+            fold_value_biases=process,
+        )
     with _quiet():
         try:
             model.set_tokenizer(tokenizer, default_padding_side="right")
@@ -151,16 +143,11 @@ def to_bridge(
     from transformer_lens.model_bridge import TransformerBridge
 
     name = hf_model.config.name_or_path or type(hf_model).__name__
-    try:
-        with _quiet(), _nothing_fetched():
-            model = TransformerBridge.boot_transformers(
-                name, hf_model=hf_model, tokenizer=tokenizer, dtype=dtype, device=device
-            )
-            model.enable_compatibility_mode(disable_warnings=True, no_processing=processing == "none")
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:  # an adapter meets a configuration that nobody thought of in many ways
-        raise InputError(f"TransformerBridge cannot load {type(hf_model).__name__} ({in_one_line(error)})") from error
+    with told(f"TransformerBridge cannot load {type(hf_model).__name__}"), _quiet(), _nothing_fetched():
+        model = TransformerBridge.boot_transformers(
+            name, hf_model=hf_model, tokenizer=tokenizer, dtype=dtype, device=device
+        )
+        model.enable_compatibility_mode(disable_warnings=True, no_processing=processing == "none")
     if not hasattr(model, "blocks"):
         raise InputError(f"TransformerBridge of {type(hf_model).__name__} is no stack of blocks with attention heads")
     return cast(LensModel, model)

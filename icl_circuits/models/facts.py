@@ -62,7 +62,7 @@ def require_per_head_z(model: LensModel) -> None:
 
     with torch.no_grad(), hooks_set_aside(model):
         places = [(hook_name("z", layer), read(layer)) for layer in range(model.cfg.n_layers)]
-        model.run_with_hooks(_few_tokens(model), fwd_hooks=places)
+        model.run_with_hooks(probe_tokens(model), fwd_hooks=places)
     heads = (model.cfg.n_heads, model.cfg.d_head)
     for layer in range(model.cfg.n_layers):
         if shapes.get(layer) != heads:
@@ -94,7 +94,7 @@ def require_causal(model: LensModel) -> None:
     name = model.cfg.model_name
     if model.cfg.n_ctx < 2:
         raise Unfit(f"{name!r} reads one token alone, so there is no context to learn in")
-    tokens = _few_tokens(model)
+    tokens = probe_tokens(model)
     other = torch.cat([tokens[:, :-1], tokens[:, :1]], 1)
     with torch.no_grad(), hooks_set_aside(model):
         one, two = (at_least_float32(model(each)[:, :-1]) for each in (tokens, other))
@@ -156,6 +156,11 @@ def kv_head(model: LensModel, head: int) -> int:
     return head // (model.cfg.n_heads // n_kv_heads(model))
 
 
+def kv_heads(model: LensModel) -> list[int]:
+    """The key-value head of each query head."""
+    return [kv_head(model, head) for head in range(model.cfg.n_heads)]
+
+
 def n_kv_heads(model: LensModel) -> int:
     """How many key-value heads a layer's hooks show: as many as heads, or fewer under grouped-query attention.
 
@@ -200,7 +205,7 @@ def note_live_scores(model: LensModel) -> None:
     if scores_name not in hook_points(model):
         cast(Any, model).icl_scores_are_live = False
         return
-    tokens = _few_tokens(model)
+    tokens = probe_tokens(model)
     seen: list[Tensor] = []
 
     def record(z: Tensor, hook: object) -> None:
@@ -216,8 +221,9 @@ def note_live_scores(model: LensModel) -> None:
     cast(Any, model).icl_scores_are_live = not torch.equal(seen[0], seen[1])
 
 
-def _few_tokens(model: LensModel) -> Int[Tensor, "batch pos"]:
-    return torch.linspace(0, model.cfg.d_vocab - 1, min(8, model.cfg.n_ctx), device=device_of(model)).long()[None]
+def probe_tokens(model: LensModel, n_pos: int = 8) -> Int[Tensor, "batch pos"]:
+    """A prompt of `n_pos` tokens from all over the vocabulary, or as many as the model reads."""
+    return torch.linspace(0, model.cfg.d_vocab - 1, min(n_pos, model.cfg.n_ctx), device=device_of(model)).long()[None]
 
 
 @contextmanager

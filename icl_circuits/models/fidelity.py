@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, cast
 
-import psutil
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from icl_circuits.errors import InputError, in_one_line
+from icl_circuits.errors import InputError
+from icl_circuits.models.failing import told
 from icl_circuits.models.hooks import attached
-from icl_circuits.models.lens import LensModel, device_of
+from icl_circuits.models.lens import LensModel, device_of, free_bytes
 from icl_circuits.models.sites import hook_name
 
 COMPARED = 64
@@ -23,10 +23,9 @@ BEYOND = 16
 WINDOWS = ("sliding_window", "window_size", "attention_window_size", "local_attention", "attention_chunk_size")
 """What the configurations of transformers call how far attention sees."""
 
-
 HALF = (torch.float16, torch.bfloat16)
-TOLERANCE = {torch.float64: 1e-3, torch.float32: 1e-3}
-"""How far log-probabilities may differ beside the largest, when computed in a dtype."""
+TOLERANCE = 1e-3
+"""How far log-probabilities may differ beside the largest."""
 WIDENED_TOLERANCE = 5e-3
 """The same for weights in half precision that compute in float32: rotary angles were rounded before."""
 HALF_TOLERANCE = 5e-2
@@ -40,9 +39,8 @@ def widened(module: torch.nn.Module, config: Any) -> Iterator[bool]:
     Gives whether they were widened. Afterwards the module has its own tensors back.
     """
     narrow = [t for t in chain(module.parameters(), module.buffers()) if t.dtype in HALF]
-    needed, device = sum(4 * t.numel() for t in narrow), next(module.parameters()).device
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-    if not narrow or needed > 0.8 * free:
+    needed = sum(4 * t.numel() for t in narrow)
+    if not narrow or needed > 0.8 * free_bytes(narrow[0].device):
         yield False
         return
     own, dtype = [t.data for t in narrow], getattr(config, "dtype", None)
@@ -87,16 +85,10 @@ def reference(hf_model: Any, n_ctx: int | None, name: str) -> Reference:
     kept = positions[(positions < COMPARED) | (positions >= n_pos - BEYOND)]
     head = hf_model.get_output_embeddings()
     handle = head.register_forward_pre_hook(lambda module, args: (args[0][:, kept], *args[1:]))
+    problem = f"{type(hf_model).__name__} cannot run with the configuration of {name!r}"
     try:
-        with widened(hf_model, hf_model.config) as in_float32:
+        with told(problem, ": mend its config.json"), widened(hf_model, hf_model.config) as in_float32:
             logits = hf_model(tokens).logits[0]
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:  # a configuration that fits the weights may still be none that runs
-        raise InputError(
-            f"{type(hf_model).__name__} cannot run with the configuration of {name!r} ({in_one_line(error)}): mend its "
-            "config.json"
-        ) from error
     finally:
         handle.remove()
     return Reference(tokens, kept, logits.float().log_softmax(-1), in_float32)
@@ -120,17 +112,14 @@ def require_same(model: LensModel, expected: Reference, name: str) -> None:
     """Raise `InputError` where the model does not compute what Hugging Face does."""
     if not torch.isfinite(expected.log_probs).all():
         raise InputError(f"model {name!r} gives NaN or infinite logits: its weights are corrupt or dtype is too narrow")
-    dtype = model.unembed.W_U.dtype
-    tolerance = WIDENED_TOLERANCE if expected.in_float32 else TOLERANCE.get(dtype, HALF_TOLERANCE)
-    try:
-        with widened(cast(torch.nn.Module, model), model.cfg) if expected.in_float32 else nullcontext():
-            found = _log_probs(model, expected.tokens, expected.kept)[:, : expected.log_probs.shape[-1]]
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:  # a class that was put together wrongly stops anywhere
-        raise InputError(
-            f"{type(model).__name__} of {name!r} cannot run ({in_one_line(error)}): try the other backend"
-        ) from error
+    with (
+        told(f"{type(model).__name__} of {name!r} cannot run", ": try the other backend"),
+        widened(cast(torch.nn.Module, model), model.cfg) if expected.in_float32 else nullcontext(),
+    ):
+        found = _log_probs(model, expected.tokens, expected.kept)[:, : expected.log_probs.shape[-1]]
+    tolerance = HALF_TOLERANCE if model.unembed.W_U.dtype in HALF else TOLERANCE
+    if expected.in_float32:
+        tolerance = WIDENED_TOLERANCE
     limit = tolerance * expected.log_probs.abs().max().item()
     difference = (found - expected.log_probs).abs().max().item()
     if not difference <= limit:

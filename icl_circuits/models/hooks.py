@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import no_type_check
+from typing import Any, no_type_check
 
 from torch import Tensor
 
 from icl_circuits.errors import InputError
-from icl_circuits.models.facts import hook_point
+from icl_circuits.models.facts import hook_point, hook_points
 from icl_circuits.models.lens import LensModel
 
 Hook = Callable[..., Tensor | None]
@@ -28,9 +28,11 @@ def attached(model: LensModel, pairs: Sequence[HookPair]) -> Iterator[LensModel]
         InputError: at the end of the block, a hook that never fired.
     """
     fired = [False] * len(pairs)
+    points = hook_points(model)  # once: TransformerBridge puts them together each time
     with ExitStack() as stack:
         for index, (name, hook) in enumerate(pairs):
-            stack.enter_context(_attached(model, name, hook, fired, index))
+            point = points[name] if name in points else hook_point(model, name)  # which says what is missing
+            stack.enter_context(_attached(point, hook, fired, index))
         yield model
         for (name, _), did_fire in zip(pairs, fired, strict=True):
             if not did_fire:
@@ -41,9 +43,8 @@ def attached(model: LensModel, pairs: Sequence[HookPair]) -> Iterator[LensModel]
 
 
 @contextmanager
-def _attached(model: LensModel, name: str, run: Hook, fired: list[bool], index: int) -> Iterator[None]:
-    """The hook `run` on the hook point `name`, noting in `fired[index]` that it ran."""
-    point = hook_point(model, name)
+def _attached(point: Any, run: Hook, fired: list[bool], index: int) -> Iterator[None]:
+    """The hook `run` on a hook point, noting in `fired[index]` that it ran."""
 
     @no_type_check  # made for every hook of every run: checking it in tests costs more than the run
     def noting(activation: Tensor, hook: object) -> Tensor | None:

@@ -15,11 +15,19 @@ from torch import Tensor
 
 from icl_circuits.errors import InputError, Unfit, in_one_line
 from icl_circuits.models.block import NotAlgebraError
-from icl_circuits.models.facts import computation_of, has_mlp, hook_points, hooks_set_aside, kv_head, n_kv_heads
+from icl_circuits.models.facts import (
+    computation_of,
+    hook_points,
+    hooks_set_aside,
+    kv_heads,
+    mlp_sites,
+    n_kv_heads,
+    probe_tokens,
+)
 from icl_circuits.models.hooks import HookPair, attached
-from icl_circuits.models.lens import LensModel, device_of
+from icl_circuits.models.lens import LensModel
 from icl_circuits.models.norms import block_norms, readout
-from icl_circuits.models.precision import at_least_float32, step_tolerance
+from icl_circuits.models.precision import at_least_float32, rows_agree, step_tolerance
 from icl_circuits.models.reading import read_block
 from icl_circuits.models.sites import ReadSite, hook_name
 from icl_circuits.models.weights import attention_weights
@@ -94,10 +102,9 @@ def require_identities_of_model(model: LensModel, n_pos: int, *identities: Ident
     Raises:
         Unfit: one does not hold for this model.
     """
-    n_pos = min(n_pos, model.cfg.n_ctx)
-    tokens = torch.linspace(0, model.cfg.d_vocab - 1, n_pos, device=device_of(model)).long()[None]
+    tokens = probe_tokens(model, n_pos)
     with hooks_set_aside(model):
-        require_identities(model, tokens, torch.tensor([n_pos - 1], device=tokens.device), *identities)
+        require_identities(model, tokens, torch.tensor([tokens.shape[1] - 1], device=tokens.device), *identities)
 
 
 def _check(
@@ -109,7 +116,7 @@ def _check(
     layers: Sequence[int] | None,
 ) -> None:
     """Run prompts once and compare one of them layer by layer, holding one layer's activations at a time."""
-    sites = dict.fromkeys(site for name in wanted for site in SITES[name] if site != "mlp_out" or has_mlp(model))
+    sites = dict.fromkeys(site for name in wanted for site in _sites(model, name))
     checks = [name for name in wanted if name in CHECKS]
     seen: Seen = {}
 
@@ -125,7 +132,7 @@ def _check(
             seen["resid_post"] = at_least_float32(resid_post.detach()[row, :n_pos])
             for name in checks if layers is None or layer in layers else []:
                 with _naming(model, name, f"layer {layer}"):
-                    for site in SITES[name]:
+                    for site in _sites(model, name):
                         _require_shape(model, site, seen.get(site), n_pos)
                     CHECKS[name](model, layer, seen)
             left = seen["resid_post"]
@@ -142,6 +149,11 @@ def _check(
     if "readout" in wanted:
         with _naming(model, "readout", "the last position"):
             _readout(model, seen, logits)
+
+
+def _sites(model: LensModel, name: Identity) -> list[ReadSite]:
+    """What is read to check an identity, of the sites that the model has."""
+    return [site for site in SITES[name] if site != "mlp_out" or site in mlp_sites(model)]
 
 
 @contextmanager
@@ -167,8 +179,8 @@ def _heads(model: LensModel, layer: int, seen: Seen) -> None:
 def _layers(model: LensModel, layer: int, seen: Seen) -> None:
     if layer:
         _require_close(model, "resid_pre", seen["left"], seen["resid_pre"])
-    added = seen["attn_out"] + seen["mlp_out"] if has_mlp(model) else seen["attn_out"]
-    _require_close(model, "resid_post", seen["resid_pre"] + added, seen["resid_post"])
+    written = sum((seen[site] for site in mlp_sites(model)), seen["resid_pre"] + seen["attn_out"])
+    _require_close(model, "resid_post", written, seen["resid_post"])
 
 
 def _values(model: LensModel, layer: int, seen: Seen) -> None:
@@ -176,7 +188,7 @@ def _values(model: LensModel, layer: int, seen: Seen) -> None:
     later = float(pattern.triu(1).abs().max())
     if later > 0:
         raise _FailedError(f"a position attends to a later one with probability {later:.2g}")
-    values = seen["v"][:, [kv_head(model, head) for head in range(model.cfg.n_heads)]]
+    values = seen["v"][:, kv_heads(model)]
     _require_close(model, "z", torch.einsum("hqs,shd->qhd", pattern, values), seen["z"])
 
 
@@ -184,11 +196,10 @@ def _projections(model: LensModel, layer: int, seen: Seen) -> None:
     norm, weights = block_norms(model, layer).ln1, attention_weights(model, layer)
     resid = seen["resid_pre"]
     normed = norm.linear(resid, norm.scale(resid)) + norm.bias
-    kv_heads = [kv_head(model, head) for head in range(model.cfg.n_heads)]
     for site, W, b, heads in (
         ("q", weights.W_Q, weights.b_Q, slice(None)),
-        ("k", weights.W_K, weights.b_K, kv_heads),
-        ("v", weights.W_V, weights.b_V, kv_heads),
+        ("k", weights.W_K, weights.b_K, kv_heads(model)),
+        ("v", weights.W_V, weights.b_V, kv_heads(model)),
     ):
         _require_close(model, site, torch.einsum("pm,hmd->phd", normed, at_least_float32(W)) + b, seen[site][:, heads])
 
@@ -198,7 +209,7 @@ def _scores(model: LensModel, layer: int, seen: Seen) -> None:
     n_pos = len(q)
     block, positions = read_block(model, layer, n_pos), torch.arange(n_pos, device=q.device)[None]
     q, k = (block.turned(name, x[None], positions)[0] for name, x in (("q", q), ("k", k)))
-    k = k[:, [kv_head(model, head) for head in range(model.cfg.n_heads)]]
+    k = k[:, kv_heads(model)]
     scores = at_least_float32(block.scores(q.transpose(0, 1), k.transpose(0, 1)))
     visible = block.visible(positions, positions)[0]
     log_probs = scores.masked_fill(~visible, -torch.inf).log_softmax(-1)
@@ -227,8 +238,6 @@ CHECKS: dict[Identity, Callable[[LensModel, int, Seen], None]] = {
 
 def _require_shape(model: LensModel, site: ReadSite, activation: Tensor | None, n_pos: int) -> None:
     cfg = model.cfg
-    if site == "mlp_out" and not has_mlp(model):
-        return
     if activation is None:
         raise _FailedError(f"its hook on {site} did not fire there")
     if site == "pattern":
@@ -242,15 +251,9 @@ def _require_shape(model: LensModel, site: ReadSite, activation: Tensor | None, 
 
 
 def _require_close(model: LensModel, what: str, found: Tensor, expected: Tensor, size: Tensor | None = None) -> None:
-    """Compare position by position: the length of the difference beside that of the vector (or a thousandth of the
-    longest), or each number beside `size`.
-    """
-    difference = found - expected
-    error = difference.abs()
-    if size is None:
-        error, size = difference.norm(dim=-1), expected.norm(dim=-1)
-        size = size.clamp(min=1e-3 * float(size.max()))
+    """Compare position by position, or each number beside `size`."""
     tolerance = max(1e-4, step_tolerance(model.unembed.W_U.dtype))  # some norms round to float32 in float64
-    if not (error <= tolerance * size).all():
+    error = (found - expected).abs()
+    if not (rows_agree(found, expected, tolerance) if size is None else (error <= tolerance * size).all()):
         largest = float(expected.abs().max())
-        raise _FailedError(f"{what} is off by {float(difference.abs().max()):.2g}, where values reach {largest:.2g}")
+        raise _FailedError(f"{what} is off by {float(error.max()):.2g}, where values reach {largest:.2g}")

@@ -7,6 +7,7 @@ class.
 
 from typing import Any, Literal, Protocol, cast, runtime_checkable
 
+import psutil
 import torch
 
 Backend = Literal["hooked", "bridge"]
@@ -57,3 +58,9 @@ def source_config(model: LensModel) -> Any:
 def device_of(model: LensModel) -> torch.device:
     """The device that takes the tokens."""
     return cast(torch.device, model.unembed.W_U.device)
+
+
+def free_bytes(device: torch.device) -> int:
+    """How much memory is free on a device."""
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    return int(free)

@@ -147,7 +147,7 @@ def _norms_outputs_only(model: LensModel, block: Any) -> bool:
 class Readout:
     """The final norm and the unembedding: `logits = softcap(norm(resid) @ W_U + b_U)`, in float32 or wider.
 
-    A multiplier of the logits (Granite, Cohere) is part of `W_U` and `b_U`.
+    A multiplier of the logits (Granite) is part of `W_U` and `b_U`.
     """
 
     norm: Norm

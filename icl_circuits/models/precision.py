@@ -1,6 +1,7 @@
 """What numbers are widened to, and how far two computations of one thing may differ in a dtype."""
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 
@@ -23,3 +24,11 @@ def step_tolerance(dtype: torch.dtype) -> float:
     In half precision that is a few roundings: on SmolLM2 steps are 2 times the dtype's `eps` apart at most.
     """
     return {torch.float64: 1e-9, torch.float32: 1e-4}.get(dtype, 8 * torch.finfo(dtype).eps)
+
+
+def rows_agree(found: Float[Tensor, "*rows width"], expected: Float[Tensor, "*rows width"], tolerance: float) -> bool:
+    """Whether each row is off by no more than `tolerance` of its length; of a row much shorter than the longest, of a
+    thousandth of that one's. Rounding spares lengths better than single numbers.
+    """
+    length, error = expected.norm(dim=-1), (found - expected).norm(dim=-1)
+    return bool((error <= tolerance * length.clamp(min=1e-3 * float(length.max()))).all())

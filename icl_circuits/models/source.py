@@ -126,25 +126,17 @@ def load_hugging_face(source: Source, revision: str | None, dtype: torch.dtype) 
     if revision:
         options["revision"] = revision
     with offline() if source.is_local else contextlib.nullcontext():
-        try:
+        with _loading(source, "config.json"):
             _require_few_layers(source, PreTrainedConfig.get_config_dict(source.location, **options)[0])
             config = AutoConfig.from_pretrained(source.location, **options)
             config._attn_implementation = "eager"  # whatever kernels the configuration asks for
-        except InputError:
-            raise
-        except Exception as error:
-            raise _not_loaded(source, error, "config.json") from error
-        try:
+        with _loading(source, "tokenizer"):
             tokenizer = AutoTokenizer.from_pretrained(source.location, **options)
             tokenizer("a")  # one that cannot read anything fails here
-        except Exception as error:  # transformers, safetensors and gguf each raise kinds of their own for a bad file
-            raise _not_loaded(source, error, "tokenizer") from error
-        try:
+        with _loading(source, "model"):
             hf_model, loading = AutoModelForCausalLM.from_pretrained(
                 source.location, config=config, dtype=dtype, output_loading_info=True, **options
             )
-        except Exception as error:
-            raise _not_loaded(source, error, "model") from error
     if not getattr(tokenizer, "is_fast", False):
         raise InputError(
             f"the tokenizer of {source.name!r} is not a fast one: label positions need its character offsets"
@@ -180,6 +172,17 @@ def _require_few_layers(source: Source, written: Any) -> None:
                 )
 
 
+@contextlib.contextmanager
+def _loading(source: Source, part: str) -> Iterator[None]:
+    """Say what is wrong with a part that cannot be loaded in the block."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # transformers, safetensors and gguf each raise kinds of their own for a bad file
+        raise _not_loaded(source, error, part) from error
+
+
 def _not_loaded(source: Source, error: Exception, part: str) -> InputError:
     """What is wrong with a source that transformers cannot load, and a way out for that cause."""
     reason = in_one_line(error)
@@ -189,10 +192,8 @@ def _not_loaded(source: Source, error: Exception, part: str) -> InputError:
     elif isinstance(error, ImportError):
         mend = "install the package that it names"
     elif "Unrecognized configuration class" in str(error):
-        reason, mend = (
-            type(error).__name__,
-            "it is no decoder that predicts the next token: give a causal language model",
-        )
+        reason = type(error).__name__
+        mend = "it is no decoder that predicts the next token: give a causal language model"
     elif not source.is_local:
         mend = (
             f"there is no folder {source.name!r} here, so it was looked for on the Hugging Face Hub: give a Hub name "

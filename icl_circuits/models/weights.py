@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from icl_circuits.errors import Unfit
-from icl_circuits.models.facts import kv_head
+from icl_circuits.models.facts import kv_heads
 from icl_circuits.models.lens import LensModel
 from icl_circuits.models.norms import Norm, block_norms, no_norm
 from icl_circuits.models.precision import at_least_float32
@@ -33,8 +33,11 @@ class AttentionWeights:
     """`attn_out = outlet(sum over heads of z @ W_O, + b_O)`: a post-norm or a multiplier; most models have neither."""
 
     def outlet_scale(self, z: Float[Tensor, "*batch head d_head"]) -> Float[Tensor, "*batch 1"]:
-        """The outlet's own scale at each position, from the z of all heads there."""
-        z, W_O = at_least_float32(z), at_least_float32(self.W_O)
+        """The outlet's own scale at each position, from the z of all heads there; 1 where there is no post-norm."""
+        z = at_least_float32(z)
+        if not self.outlet.normalises:
+            return z.new_ones(*z.shape[:-2], 1)
+        W_O = at_least_float32(self.W_O)
         return self.outlet.scale(torch.einsum("...hk,hkm->...m", z, W_O) + self.b_O)
 
     def added(
@@ -75,13 +78,13 @@ def _attention_weights(model: LensModel, layer: int) -> AttentionWeights:
             return W_O.new_zeros(shape)
         if value.shape[0] == shape[0]:
             return value
-        return value[[kv_head(model, head) for head in range(n_heads)]]  # the Bridge keeps key-value heads
+        return value[kv_heads(model)]  # the Bridge keeps key-value heads
 
     def bias(name: str) -> Tensor | None:
         return cast("Tensor | None", getattr(attn, name, None))
 
     matrix, vector = (n_heads, d_model, d_head), (n_heads, d_head)
-    b_O, outlet = bias("b_O"), block_norms(model, layer).attn_outlet
+    b_O = bias("b_O")
     return AttentionWeights(
         W_Q=per_query_head(attn.W_Q, matrix),
         W_K=per_query_head(attn.W_K, matrix),
@@ -91,7 +94,7 @@ def _attention_weights(model: LensModel, layer: int) -> AttentionWeights:
         b_K=per_query_head(bias("b_K"), vector),
         b_V=per_query_head(bias("b_V"), vector),
         b_O=W_O.new_zeros(d_model) if b_O is None else b_O,
-        outlet=no_norm(model) if outlet is None else outlet,
+        outlet=block_norms(model, layer).attn_outlet or no_norm(model),
     )
 
 
@@ -123,14 +126,13 @@ def mlp_weights(model: LensModel, layer: int) -> MlpWeights:
     W_in, W_gate, W_out, b_in, b_out = (_tensor(mlp, name) for name in ("W_in", "W_gate", "W_out", "b_in", "b_out"))
     if W_in is None or W_out is None or W_in.ndim != 2:
         raise Unfit(f"layer {layer} of {model.cfg.model_name!r} has no MLP whose neurons could be read one by one")
-    outlet = block_norms(model, layer).mlp_outlet
     return MlpWeights(
         W_in,
         W_gate,
         W_out,
         W_in.new_zeros(W_in.shape[1]) if b_in is None else b_in,
         W_out.new_zeros(W_out.shape[1]) if b_out is None else b_out,
-        no_norm(model) if outlet is None else outlet,
+        block_norms(model, layer).mlp_outlet or no_norm(model),
     )
 
 

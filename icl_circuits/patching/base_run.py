@@ -7,6 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from icl_circuits.errors import in_one_line
 from icl_circuits.models import (
     ATTENTION_SITES,
     Block,
@@ -64,8 +65,7 @@ def _checked(model: LensModel, batch: TokenBatch) -> BaseRun:
     except (NotAlgebraError, torch.cuda.OutOfMemoryError):
         raise
     except Exception as error:
-        why = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-        raise NotAlgebraError(f"the engine's equations cannot be tried on it ({why})") from error
+        raise NotAlgebraError(f"the engine's equations cannot be tried on it ({in_one_line(error)})") from error
     return base
 
 

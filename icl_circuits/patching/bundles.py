@@ -4,14 +4,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import psutil
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from icl_circuits.errors import InputError, require_whole
 from icl_circuits.interventions import FROM_ANSWERS, Metric, Patch, from_answer_logits, from_logits
-from icl_circuits.models import LOGITS_AT_ONCE, LensModel, ReadSite
+from icl_circuits.models import LOGITS_AT_ONCE, LensModel, ReadSite, free_bytes
 from icl_circuits.patching.step import BaseRun, Window, advance
 from icl_circuits.prompts import TokenBatch
 
@@ -85,8 +84,7 @@ def budget_on(device: torch.device, budget: int | None) -> int:
     if budget is not None:
         require_whole(budget, 1, f"the budget is {budget} bytes: give 1 or more, or leave it out")
         return budget
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-    return int(free) // 4
+    return free_bytes(device) // 4
 
 
 SeeRows = Callable[[int, ReadSite, Tensor, Sequence[int], Window], None]

@@ -20,6 +20,7 @@ from icl_circuits.models import (
     hook_name,
     hook_points,
     mlp_sites,
+    rows_agree,
     scores_are_live,
     step_tolerance,
     unmasked,
@@ -106,12 +107,8 @@ class _Compared:
 
 
 def _require_equal(found: Tensor, expected: Tensor, tolerance: float, name: str) -> None:
-    """Compare rows by their lengths, which rounding spares better than single numbers; a row much shorter than the
-    longest, by a thousandth of that one's.
-    """
     if found.shape != expected.shape:
         raise NotAlgebraError(f"its {name} has shape {list(expected.shape)}, not {list(found.shape)}")
     found, expected = at_least_float32(found), at_least_float32(expected)
-    length, error = expected.norm(dim=-1), (found - expected).norm(dim=-1)
-    if not (error <= tolerance * length.clamp(min=1e-3 * float(length.max()))).all():
+    if not rows_agree(found, expected, tolerance):
         raise NotAlgebraError(f"the engine's equations miss its {name} by {float((found - expected).abs().max()):.2g}")

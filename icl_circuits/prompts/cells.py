@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Iterable
 from reprlib import Repr
-from typing import Any
+from typing import Any, TypeGuard
 
 import pandas as pd
 
@@ -31,6 +31,11 @@ def named(columns: Iterable[object]) -> str:
 def is_missing(value: Any) -> bool:
     """Whether a value stands for none: `None`, NaN, `pd.NA`, `pd.NaT`."""
     return pd.api.types.is_scalar(value) and bool(pd.isna(value))
+
+
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether a value is a whole number, which true and false are not."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def plain(value: object) -> object:

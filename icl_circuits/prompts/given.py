@@ -9,7 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from icl_circuits.errors import InputError
-from icl_circuits.prompts.cells import is_missing, kind, plain, require_characters, shown
+from icl_circuits.prompts.cells import is_missing, is_whole, kind, plain, require_characters, shown
 
 Texts: TypeAlias = Sequence[str] | Sequence[Sequence[int]] | Int[Tensor, "_ _"] | np.ndarray | pd.Series
 """Prompts as strings, or as tokens: a list of ids for each prompt, or a tensor of prompts that are equally long."""
@@ -88,7 +88,7 @@ def _word(value: str, where: str) -> str:
 
 def _id(value: object, where: str) -> int:
     value = plain(value)
-    if isinstance(value, bool) or not isinstance(value, int):
+    if not is_whole(value):
         raise InputError(f"{where}: {shown(value)} is neither text nor a vocabulary id, which is a whole number")
     return value
 

@@ -11,7 +11,7 @@ from icl_circuits.errors import InputError
 from icl_circuits.models import LensModel, device_of
 from icl_circuits.prompts.apart import Apart, tell_apart
 from icl_circuits.prompts.batch import bos_of, ids_of, require_context, require_vocabulary
-from icl_circuits.prompts.cells import is_missing, kind, named, plain, shown
+from icl_circuits.prompts.cells import is_missing, is_whole, kind, named, plain, shown
 from icl_circuits.prompts.files import path_of, read_csv
 from icl_circuits.prompts.given import AnswerWords, Prompts, Texts, answers_of, listed, prompts_of
 from icl_circuits.prompts.tokens import TokenBatch, padded
@@ -212,7 +212,7 @@ def _column(table: pd.DataFrame, column: str, name: str) -> list[Any]:
         raise InputError(f"column {column!r} stands in the pairs twice: rename one of them")
     values = [plain(value) for value in table[column]]
     if not column.endswith(IDS):
-        return [str(value) if isinstance(value, int) and not isinstance(value, bool) else value for value in values]
+        return [str(value) if is_whole(value) else value for value in values]
     if name not in ("answers", "foils"):
         raise InputError(f"column {column!r} holds vocabulary ids, one a row: name a column of texts for {name}")
     return [_id(value, column, row) for row, value in enumerate(values)]
@@ -220,7 +220,7 @@ def _column(table: pd.DataFrame, column: str, name: str) -> list[Any]:
 
 def _id(value: object, column: str, row: int) -> object:
     """A cell as a vocabulary id; a missing one stays as it is."""
-    if is_missing(value) or (isinstance(value, int) and not isinstance(value, bool)):
+    if is_missing(value) or is_whole(value):
         return value
     try:
         return int(value if isinstance(value, str) or (isinstance(value, float) and value.is_integer()) else "")

@@ -65,7 +65,8 @@ def sample_prompts(
             negative seed, or no number of prompts that can be kept.
     """
     require_whole(n, 1, f"cannot sample {n} prompts: ask for at least 1")
-    require_whole(MOST_PROMPTS - n, 0, f"cannot sample {n} prompts: ask for at most {MOST_PROMPTS}")
+    if n > MOST_PROMPTS:
+        raise InputError(f"cannot sample {n} prompts: ask for at most {MOST_PROMPTS}")
     require_whole(shots, 0, f"shots is {shots}: ask for 0 (zero-shot) or more")
     labels = _label_words(labels)
     texts = rows.by_class()

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from icl_circuits.errors import InputError
-from icl_circuits.prompts.cells import plain, shown
+from icl_circuits.prompts.cells import is_whole, plain, shown
 
 Batch = TypeVar("Batch", bound="TokenBatch")
 
@@ -89,7 +89,7 @@ class TokenBatch:
         """
         chosen = [plain(row) for row in rows]
         for row in chosen:
-            if isinstance(row, bool) or not isinstance(row, int) or not -len(self) <= row < len(self):
+            if not is_whole(row) or not -len(self) <= row < len(self):
                 raise InputError(
                     f"select: {shown(row)} is no prompt's number: give whole numbers 0..{len(self) - 1} (of a mask, "
                     "mask.nonzero()[:, 0])"

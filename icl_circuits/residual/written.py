@@ -13,7 +13,7 @@ from icl_circuits.models import (
     at_least_float32,
     attention_weights,
     has_mlp,
-    kv_head,
+    kv_heads,
     mlp_sites,
     require_identities,
 )
@@ -62,14 +62,14 @@ class Written:
         embed = (self.here["resid_pre", 0][:, places] * directions).sum(-1)
         sources = directions.new_zeros(*directions.shape[:2], self.batch.tokens.shape[1])
         by_heads, by_mlps, bias, standing = [], [], torch.zeros_like(embed), embed
-        kv_heads = [kv_head(self.model, head) for head in range(self.model.cfg.n_heads)]
+        of_heads = kv_heads(self.model)
         for below in range(layer):
             weights = self.weights[below]
             scale = weights.outlet_scale(self.here["z", below][:, places])
             through = weights.outlet.pull_back(directions, scale)
             onto = torch.einsum("bdm,hkm->bdhk", through, at_least_float32(weights.W_O))
             by_heads.append((self.here["z", below][:, places] * onto).sum(-1))
-            moved = torch.einsum("bshk,bdhk->bdhs", self.v[below][:, :, kv_heads], onto)
+            moved = torch.einsum("bshk,bdhk->bdhs", self.v[below][:, :, of_heads], onto)
             sources = sources + (self.here["pattern", below][:, places] * moved).sum(2)
             bias = bias + (directions * weights.bias(scale)).sum(-1)
             if has_mlp(self.model):
