@@ -14,6 +14,9 @@ from icl_circuits.interventions.metrics import (
     metric_name as metric_name,
     require_metric as require_metric,
 )
+from icl_circuits.interventions.neurons import (
+    ZeroNeurons as ZeroNeurons,
+)
 from icl_circuits.interventions.patches import (
     Patch as Patch,
     ReplaceHeads as ReplaceHeads,

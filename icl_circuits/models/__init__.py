@@ -76,6 +76,7 @@ from icl_circuits.models.sites import (
 )
 from icl_circuits.models.weights import (
     AttentionWeights as AttentionWeights,
+    Key as Key,
     MlpWeights as MlpWeights,
     attention_weights as attention_weights,
     factored as factored,

@@ -19,6 +19,7 @@ from icl_circuits.models.facts import (
     computation_of,
     hook_points,
     hooks_set_aside,
+    is_parallel,
     kv_heads,
     mlp_sites,
     n_kv_heads,
@@ -30,27 +31,31 @@ from icl_circuits.models.norms import block_norms, readout
 from icl_circuits.models.precision import at_least_float32, rows_agree, step_tolerance
 from icl_circuits.models.reading import read_block
 from icl_circuits.models.sites import ReadSite, hook_name
-from icl_circuits.models.weights import attention_weights
+from icl_circuits.models.weights import attention_weights, mlp_weights
 
-Identity = Literal["heads", "layers", "readout", "values", "projections", "scores"]
+Identity = Literal["heads", "neurons", "layers", "readout", "values", "projections", "scores", "activations"]
 
 CLAIMS: dict[Identity, str] = {
     "heads": "its heads' z W_O, with their biases, add up to attn_out",
+    "neurons": "its neurons' activations times their output directions, with the bias, add up to mlp_out",
     "layers": "its attn_out and mlp_out add up to what a layer changes of the residual stream",
     "readout": "the final norm and the unembedding make its logits",
     "values": "z is attention times the values of the head's key-value head, and attention sees nothing later",
     "projections": "q, k and v are the normed state times W_Q, W_K and W_V",
     "scores": "attention is the softmax of the scores that its queries and keys make",
+    "activations": "what its MLPs' neurons read is the normed state times W_in, or gated W_gate",
 }
 """What each identity says of a model."""
 
 SITES: dict[Identity, tuple[ReadSite, ...]] = {
     "heads": ("z", "attn_out"),
+    "neurons": ("mlp_post", "mlp_out"),
     "layers": ("resid_pre", "attn_out", "mlp_out"),
     "readout": (),
     "values": ("pattern", "v", "z"),
     "projections": ("resid_pre", "q", "k", "v"),
     "scores": ("q", "k", "pattern"),
+    "activations": ("resid_pre", "attn_out", "mlp_pre"),
 }
 """What is read in each layer to check it, besides the state that leaves the layer."""
 
@@ -133,7 +138,7 @@ def _check(
             for name in checks if layers is None or layer in layers else []:
                 with _naming(model, name, f"layer {layer}"):
                     for site in _sites(model, name):
-                        _require_shape(model, site, seen.get(site), n_pos)
+                        _require_shape(model, layer, site, seen.get(site), n_pos)
                     CHECKS[name](model, layer, seen)
             left = seen["resid_post"]
             seen.clear()
@@ -174,6 +179,11 @@ def _naming(model: LensModel, name: Identity, where: str) -> Iterator[None]:
 def _heads(model: LensModel, layer: int, seen: Seen) -> None:
     heads, bias = attention_weights(model, layer).added(seen["z"])
     _require_close(model, "attn_out", heads.sum(-2) + bias, seen["attn_out"])
+
+
+def _neurons(model: LensModel, layer: int, seen: Seen) -> None:
+    weights = mlp_weights(model, layer)
+    _require_close(model, "mlp_out", weights.added(seen["mlp_post"]), seen["mlp_out"])
 
 
 def _layers(model: LensModel, layer: int, seen: Seen) -> None:
@@ -220,6 +230,13 @@ def _scores(model: LensModel, layer: int, seen: Seen) -> None:
     _require_close(model, "log-attention", found, expected, rounded)
 
 
+def _activations(model: LensModel, layer: int, seen: Seen) -> None:
+    read = seen["resid_pre"] if is_parallel(model) else seen["resid_pre"] + seen["attn_out"]
+    norm, (W, b) = block_norms(model, layer).before_mlp, mlp_weights(model, layer).read_by("gate")
+    normed = norm.linear(read, norm.scale(read)) + norm.bias
+    _require_close(model, "mlp_pre", normed @ at_least_float32(W) + b, seen["mlp_pre"])
+
+
 def _readout(model: LensModel, seen: Seen, logits: Tensor) -> None:
     out, final = readout(model), seen["left"]
     normed = out.norm.linear(final, out.norm.scale(final)) + out.norm.bias
@@ -229,14 +246,16 @@ def _readout(model: LensModel, seen: Seen, logits: Tensor) -> None:
 
 CHECKS: dict[Identity, Callable[[LensModel, int, Seen], None]] = {
     "heads": _heads,
+    "neurons": _neurons,
     "layers": _layers,
     "values": _values,
     "projections": _projections,
     "scores": _scores,
+    "activations": _activations,
 }
 
 
-def _require_shape(model: LensModel, site: ReadSite, activation: Tensor | None, n_pos: int) -> None:
+def _require_shape(model: LensModel, layer: int, site: ReadSite, activation: Tensor | None, n_pos: int) -> None:
     cfg = model.cfg
     if activation is None:
         raise _FailedError(f"its hook on {site} did not fire there")
@@ -244,6 +263,8 @@ def _require_shape(model: LensModel, site: ReadSite, activation: Tensor | None, 
         expected: tuple[int, ...] = (cfg.n_heads, n_pos, n_pos)
     elif site in ("z", "q", "k", "v"):
         expected = (n_pos, n_kv_heads(model) if site in ("k", "v") else cfg.n_heads, cfg.d_head)
+    elif site in ("mlp_pre", "mlp_post"):
+        expected = (n_pos, mlp_weights(model, layer).W_out.shape[0])
     else:
         expected = (n_pos, cfg.d_model)
     if activation.shape != expected:

@@ -109,6 +109,11 @@ class BlockNorms:
     """None: heads write straight to the residual stream."""
     mlp_outlet: Norm | None
 
+    @property
+    def before_mlp(self) -> Norm:
+        """What the MLP reads through."""
+        return self.ln2 or self.ln1
+
 
 def block_norms(model: LensModel, layer: int) -> BlockNorms:
     """The norms of block `layer`, whichever class the model is of."""

@@ -71,7 +71,7 @@ def _read_block(model: LensModel, layer: int, n_pos: int) -> Block:
         parallel=is_parallel(model),
         rotary=_rotary(model, layer, attn, source, n_pos),
         ln1=norms.ln1,
-        ln2=(norms.ln2 or norms.ln1) if with_mlp else None,  # GPT-J's MLP shares ln1
+        ln2=norms.before_mlp if with_mlp else None,
         attn_outlet=norms.attn_outlet,
         mlp_outlet=norms.mlp_outlet,
         mlp=_mlp(block.mlp, cfg.act_fn if hooked else "", W_K.dtype) if with_mlp else None,

@@ -14,9 +14,10 @@ HeadSite = Literal["q", "k", "v", "pattern", "z"]
 Site = LayerSite | HeadSite
 """Where activations can be patched."""
 
-ReadSite = Site | Literal["attn_scores", "pos_embed", "final_normed"]
-"""Where activations can be read: also attention scores `[batch head pos src_pos]`, the position embedding, and the
-final state behind its norm, which the unembedding reads (both `[batch pos d_model]`, of no layer)."""
+ReadSite = Site | Literal["attn_scores", "mlp_pre", "mlp_post", "pos_embed", "final_normed"]
+"""Where activations can be read: also attention scores `[batch head pos src_pos]`, an MLP's neurons before and behind
+their activation function `[batch pos d_mlp]` (gated: `mlp_pre` is the gate), the position embedding, and the final
+state behind its norm, which the unembedding reads (both `[batch pos d_model]`, of no layer)."""
 
 HEAD_SITES: tuple[HeadSite, ...] = get_args(HeadSite)
 LAYER_SITES: tuple[LayerSite, ...] = get_args(LayerSite)
@@ -31,5 +32,7 @@ def hook_name(site: ReadSite, layer: int) -> str:
     """The hook point that carries `site` of `layer`; sites of no layer ignore it."""
     if site in ("pos_embed", "final_normed"):
         return {"pos_embed": "hook_pos_embed", "final_normed": "unembed.hook_in"}[site]
+    if site in ("mlp_pre", "mlp_post"):
+        return f"blocks.{layer}.mlp.hook_{site.removeprefix('mlp_')}"
     in_attention = site in HEAD_SITES or site == "attn_scores"
     return f"blocks.{layer}.attn.hook_{site}" if in_attention else f"blocks.{layer}.hook_{site}"

@@ -1,7 +1,7 @@
 """A layer's weights with the same shapes from both classes: of attention head by head, of the MLP neuron by neuron."""
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -98,6 +98,11 @@ def _attention_weights(model: LensModel, layer: int) -> AttentionWeights:
     )
 
 
+Key = Literal["gate", "up", "down_compat"]
+"""What counts as the subkey of a neuron: its column of `W_gate` (of `W_in` where the MLP is plain), of `W_in`, or its
+own output direction, which the authors' code takes for Llama (arXiv 2312.12141)."""
+
+
 @dataclass(frozen=True)
 class MlpWeights:
     """One layer's MLP weights: row k of `W_out` is neuron k's output direction, its subvalue (arXiv 2312.12141).
@@ -114,6 +119,25 @@ class MlpWeights:
     b_out: Float[Tensor, " d_model"]
     outlet: Norm
     """As that of `AttentionWeights`, for the MLP."""
+
+    def outlet_scale(self, post: Float[Tensor, "*batch d_mlp"]) -> Float[Tensor, "*batch 1"]:
+        """The outlet's own scale at each position, from all neurons' activations there; 1 without a post-norm."""
+        post = at_least_float32(post)
+        if not self.outlet.normalises:
+            return post.new_ones(*post.shape[:-1], 1)
+        return self.outlet.scale(post @ at_least_float32(self.W_out) + self.b_out)
+
+    def added(self, post: Float[Tensor, "*batch d_mlp"]) -> Float[Tensor, "*batch d_model"]:
+        """What the MLP adds to the residual stream: `mlp_out`."""
+        written = at_least_float32(post) @ at_least_float32(self.W_out) + self.b_out
+        return self.outlet.linear(written, self.outlet_scale(post)) + self.outlet.bias
+
+    def read_by(self, key: Key) -> tuple[Float[Tensor, "d_model d_mlp"], Float[Tensor, " d_mlp"]]:
+        """The neurons' subkeys, a column each, and the bias that goes with them."""
+        zero = torch.zeros_like(self.b_in)
+        if key == "gate":
+            return (self.W_in, self.b_in) if self.W_gate is None else (self.W_gate, zero)
+        return (self.W_in, zero if self.W_gate is not None else self.b_in) if key == "up" else (self.W_out.T, zero)
 
 
 def mlp_weights(model: LensModel, layer: int) -> MlpWeights:

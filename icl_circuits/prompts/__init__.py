@@ -9,6 +9,12 @@ from icl_circuits.prompts.batch import (
     require_demonstrations as require_demonstrations,
     require_labels as require_labels,
 )
+from icl_circuits.prompts.facts import (
+    FACTS as FACTS,
+    Fact as Fact,
+    Facts as Facts,
+    load_facts as load_facts,
+)
 from icl_circuits.prompts.paired import (
     Pairs as Pairs,
     pairs as pairs,

@@ -1,17 +1,11 @@
 """Data sets as rows of (text, label): the built-in words, a CSV or JSONL file, or the Hub."""
 
-import importlib.resources
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
-
-import pandas as pd
+from typing import NamedTuple
 
 from icl_circuits.errors import InputError
-from icl_circuits.prompts.cells import class_of, kind, named, text_of
-from icl_circuits.prompts.files import kind_of, path_of, read_csv, read_jsonl
-from icl_circuits.prompts.hub import HUB_PREFIX, HubDataset, named_classes, read_hub
+from icl_circuits.prompts.cells import class_of, text_of
+from icl_circuits.prompts.tables import Data, read_table, require_column
 from icl_circuits.stats import generator
 
 WORD_CATEGORIES = "word-categories"
@@ -54,10 +48,6 @@ class Rows:
         return Rows(self.name, tuple(halves[0])), Rows(self.name, tuple(halves[1]))
 
 
-Data = str | Path | pd.DataFrame | HubDataset | Sequence[Mapping[str, Any]]
-"""The name of a data set, or one in memory: a data frame, a list of dicts, or a `datasets.Dataset`."""
-
-
 def load_rows(
     data: Data,
     *,
@@ -85,14 +75,9 @@ def load_rows(
     """
     if text_column == label_column:
         raise InputError(f"text_column and label_column are both {text_column!r}: name the column of each")
-    name, frame = _read(data, encoding, delimiter)
-    if not len(frame):
-        raise InputError(f"data {name!r} has no rows: give some")
+    name, frame = read_table(data, {WORD_CATEGORIES: "word_categories.csv"}, encoding, delimiter)
     for column in (text_column, label_column):
-        found = list(frame.columns).count(column)
-        if found != 1:
-            problem = f"{found} columns" if found else "no column"
-            raise InputError(f"data {name!r} has {problem} {column!r}: its columns are {named(frame)}")
+        require_column(name, frame, column)
     rows: list[Row] = []
     for number, (text, label) in enumerate(zip(frame[text_column], frame[label_column], strict=True)):
         where = f"data {name!r}, row {number} (from 0)"
@@ -105,49 +90,3 @@ def load_rows(
     if len(classes) < 2:
         raise InputError(f"data {name!r} has one class only ({classes[0]!r}): learning in context needs at least two")
     return Rows(name, tuple(rows))
-
-
-def _read(data: Data, encoding: str | None, delimiter: str | None) -> tuple[str, pd.DataFrame]:
-    """What a data set is called, and its rows."""
-    if isinstance(data, str) and "://" in data:
-        raise InputError(f"data {data!r} is a web address: download it, and give the file")
-    if isinstance(data, str | Path) and not str(data).startswith(HUB_PREFIX):
-        path = path_of(data)
-        if kind_of(path) == ".jsonl" and delimiter is None:
-            return str(data), read_jsonl(path, encoding)
-        if kind_of(path) in (".csv", ".tsv"):
-            return str(data), read_csv(path, encoding, delimiter)
-    if encoding is not None or delimiter is not None:
-        raise InputError("only files have an encoding, and only CSV files a delimiter: leave them out")
-    return (str(data), _named(str(data))) if isinstance(data, str | Path) else _in_memory(data)
-
-
-def _named(name: str) -> pd.DataFrame:
-    if name == WORD_CATEGORIES:
-        with importlib.resources.as_file(importlib.resources.files(__package__) / "word_categories.csv") as words:
-            return read_csv(words, None, None)
-    if name.startswith(HUB_PREFIX):
-        return read_hub(name.removeprefix(HUB_PREFIX))
-    if name and path_of(name).is_dir():
-        raise InputError(
-            f"data {name!r} is a folder: name a file in it, or {HUB_PREFIX}{name} if it is laid out as a Hub data set"
-        )
-    raise InputError(
-        f"data {name!r} is unknown: give {WORD_CATEGORIES!r}, a .csv, .tsv or .jsonl file, or {HUB_PREFIX}NAME (of the "
-        "Hub, or a folder laid out as there)"
-    )
-
-
-def _in_memory(data: Any) -> tuple[str, pd.DataFrame]:
-    """What a data set in memory is called, and its rows."""
-    if isinstance(data, pd.DataFrame):
-        frame = data
-    elif isinstance(data, HubDataset):
-        frame = named_classes(data)
-    elif isinstance(data, Sequence) and all(isinstance(row, Mapping) for row in data):
-        frame = pd.DataFrame(list(data), dtype=object)
-    else:
-        raise InputError(
-            f"data is {kind(data)}: give a name or path, a data frame, a list of dicts, or a datasets.Dataset"
-        )
-    return f"{type(data).__name__} of {len(frame)} rows", frame

@@ -1,0 +1,80 @@
+"""Cloze facts as rows of (text, answer, type): the built-in ones, a CSV or JSONL file, or in memory."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from icl_circuits.errors import InputError
+from icl_circuits.prompts.cells import class_of, text_of
+from icl_circuits.prompts.tables import Data, read_table, require_column
+
+FACTS = "facts"
+
+
+class Fact(NamedTuple):
+    """The beginning of a sentence, the word that goes on with it, and what type of knowledge that takes."""
+
+    text: str
+    answer: str
+    type: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Facts, in the order of their rows, and the name they were loaded by."""
+
+    name: str
+    facts: tuple[Fact, ...]
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """The types of knowledge, in the order in which they come."""
+        return tuple(dict.fromkeys(fact.type for fact in self.facts))
+
+
+def load_facts(
+    data: Data = FACTS,
+    *,
+    text_column: str = "text",
+    answer_column: str = "answer",
+    type_column: str = "type",
+    encoding: str | None = None,
+    delimiter: str | None = None,
+) -> Facts:
+    """Load facts: what a model should say next, and what type of knowledge that is.
+
+    Args:
+        data: `facts` (built in: six types of knowledge, those of arXiv 2312.12141), or whatever `load_rows` takes.
+        text_column: the column with the beginnings of sentences.
+        answer_column: the column with the words that go on with them, without the space before.
+        type_column: the column with the types of knowledge. Without it, all facts are of one type, `fact`.
+        encoding: of a file, as for `load_rows`.
+        delimiter: of a file, as for `load_rows`.
+
+    Raises:
+        InputError: no such data set or column, a file that cannot be read, a column that stands there twice, a text
+            that comes with two answers, or an empty or unreadable cell. Rows are counted from 0.
+    """
+    columns = {"text_column": text_column, "answer_column": answer_column, "type_column": type_column}
+    if len(set(columns.values())) < 3:
+        raise InputError(f"{' and '.join(columns)} are {list(columns.values())}: name three columns")
+    name, frame = read_table(data, {FACTS: "facts.csv"}, encoding, delimiter)
+    required = [text_column, answer_column]
+    if type_column != "type" or type_column in frame:
+        required.append(type_column)
+    for column in required:
+        require_column(name, frame, column)
+    kinds = frame[type_column] if type_column in required else ["fact"] * len(frame)
+    facts: dict[str, Fact] = {}
+    for number, (text, answer, kind) in enumerate(zip(frame[text_column], frame[answer_column], kinds, strict=True)):
+        where = f"data {name!r}, row {number} (from 0)"
+        fact = Fact(
+            text_of(text, f"{where}, {text_column}").rstrip(),
+            text_of(answer, f"{where}, {answer_column}").strip(),
+            class_of(kind, f"{where}, {type_column}"),
+        )
+        for column, value in zip((text_column, answer_column, type_column), fact, strict=True):
+            if not value:
+                raise InputError(f"{where}: empty {column}: fill it in, or leave the row out")
+        if facts.setdefault(fact.text, fact).answer != fact.answer:
+            raise InputError(f"{where}: {fact.text!r} has two answers: give one row a text")
+    return Facts(name, tuple(facts.values()))

@@ -1,0 +1,127 @@
+"""Effects, not only scores: what the model loses when neurons, or heads, are zeroed for real (arXiv 2312.12141)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from icl_circuits.errors import InputError
+from icl_circuits.interventions import ZeroNeurons, from_logits
+from icl_circuits.models import LensModel, at_least_float32, mlp_weights
+from icl_circuits.progress import tracked
+from icl_circuits.prompts import TokenBatch
+from icl_circuits.residual import answer_logits
+from icl_circuits.stats import bootstrap_mean, generator
+
+Addresses = tuple[Int[np.ndarray, "prompt rank"], Int[np.ndarray, "prompt rank"], Int[np.ndarray, "prompt rank"]]
+"""Neurons of each prompt: their layers, heads (-1: FFN neurons), and numbers in the MLP or dimensions of the head."""
+MEASURES = ("reciprocal_rank", "prob", "log_prob")
+
+
+@dataclass(frozen=True)
+class NeuronEffects:
+    """How well the answer is predicted with nothing zeroed, and with each group of neurons zeroed."""
+
+    groups: tuple[str, ...]
+    base: Float[np.ndarray, "prompt measure"]
+    """`reciprocal_rank` (1 over the target's rank in the vocabulary), `prob` and `log_prob` (nats) of the target."""
+    zeroed: Float[np.ndarray, "group prompt measure"]
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a group, nothing zeroed first: means of the measures with 95 % bootstrap intervals over prompts."""
+        rows = []
+        for name, values in (("nothing", self.base), *zip(self.groups, self.zeroed, strict=True)):
+            row: dict[str, object] = {"zeroed": name}
+            for i, measure in enumerate(MEASURES):
+                row |= bootstrap_mean(values[:, i].astype(float)).columns(measure)
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+
+@torch.no_grad()
+def zero_neurons(model: LensModel, batch: TokenBatch, groups: Mapping[str, Sequence[Addresses]]) -> NeuronEffects:
+    """Answer `batch` again with each group of neurons set to zero at every position, each prompt without its own.
+
+    An attention neuron goes with all its source positions: the dimension of its head's z is set to zero.
+
+    Args:
+        model: the model.
+        batch: the prompts.
+        groups: by name, neurons of each prompt; several sets of a group go together (attention and FFN neurons).
+
+    Raises:
+        InputError: neurons of another number of prompts, or that the model does not have.
+        Unfit: the model does not show its neurons.
+    """
+    for name, sets in groups.items():
+        for layer, _, _ in sets:
+            if len(layer) != len(batch):
+                raise InputError(
+                    f"group {name!r} is of {len(layer)} prompts, but the batch has {len(batch)}: give its own"
+                )
+    base, zeroed = [], []
+    for start, stop in tracked(list(batch.parts()), "zeroing neurons"):
+        chunk = batch.select(range(start, stop))
+        base.append(target_measures(answer_logits(model, chunk), chunk))
+        found = []
+        for sets in groups.values():
+            mine = [tuple(part[start:stop] for part in one) for one in sets]
+            found.append(target_measures(answer_logits(model, chunk, zeroing(model, mine)), chunk))
+        zeroed.append(torch.stack(found) if found else base[-1].new_zeros(0, *base[-1].shape))
+    return NeuronEffects(tuple(groups), torch.cat(base).cpu().numpy(), torch.cat(zeroed, 1).cpu().numpy())
+
+
+def target_measures(logits: Float[Tensor, "prompt d_vocab"], batch: TokenBatch) -> Float[Tensor, "prompt measure"]:
+    """Reciprocal rank, probability and log-probability (nats) of each prompt's target: a metric with three values."""
+    logits = at_least_float32(logits)
+    right = logits.gather(1, batch.target[:, None])
+    log_prob = from_logits("log_prob", logits, batch)
+    return torch.stack([1.0 / (1 + (logits > right).sum(1)), log_prob.exp(), log_prob], 1)
+
+
+def zeroing(model: LensModel, sets: Sequence[tuple[np.ndarray, ...]]) -> ZeroNeurons:
+    """The intervention that zeroes some neurons of each prompt."""
+    cfg, device = model.cfg, model.unembed.W_U.device
+    ffn: dict[int, Bool[Tensor, "batch d_mlp"]] = {}
+    attention: dict[int, Bool[Tensor, "batch head d_head"]] = {}
+    for layer, head, neuron in sets:
+        prompt = np.broadcast_to(np.arange(len(layer))[:, None], layer.shape)
+        for n in np.unique(layer).tolist():
+            mine = layer == n
+            rows, heads, numbers = (torch.as_tensor(part[mine], device=device) for part in (prompt, head, neuron))
+            is_ffn = heads < 0
+            if is_ffn.any():
+                shape = (len(layer), mlp_weights(model, n).W_out.shape[0])
+                ffn.setdefault(n, torch.zeros(shape, dtype=torch.bool, device=device))[
+                    rows[is_ffn], numbers[is_ffn]
+                ] = True
+            if not is_ffn.all():
+                shape3 = (len(layer), cfg.n_heads, cfg.d_head)
+                mask = attention.setdefault(n, torch.zeros(shape3, dtype=torch.bool, device=device))
+                mask[rows[~is_ffn], heads[~is_ffn], numbers[~is_ffn]] = True
+    return ZeroNeurons(ffn, attention)
+
+
+def random_neurons(model: LensModel, like: Addresses, *, seed: int = 0) -> Addresses:
+    """As many random neurons as `like` has in each prompt and layer, of the same kind: the control."""
+    layer, head, neuron = like
+    rng, cfg = generator(seed), model.cfg
+    drawn = np.array(neuron)
+    drawn_head = np.array(head)
+    for n in np.unique(layer).tolist():
+        n_mlp = mlp_weights(model, n).W_out.shape[0] if (head < 0).any() else 0
+        for row in range(len(layer)):
+            for is_ffn in (True, False):
+                mine = (layer[row] == n) & ((head[row] < 0) == is_ffn)
+                if not mine.any():
+                    continue
+                every = n_mlp if is_ffn else cfg.n_heads * cfg.d_head
+                chosen = rng.choice(every, size=int(mine.sum()), replace=int(mine.sum()) > every)
+                drawn[row, mine] = chosen if is_ffn else chosen % cfg.d_head
+                if not is_ffn:
+                    drawn_head[row, mine] = chosen // cfg.d_head
+    return layer, drawn_head, drawn

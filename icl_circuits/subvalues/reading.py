@@ -1,0 +1,110 @@
+"""What a neuron promotes: its output direction's tokens, directly, and through a later head's values and outputs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from icl_circuits.errors import InputError
+from icl_circuits.models import (
+    LensModel,
+    at_least_float32,
+    attention_weights,
+    block_norms,
+    mlp_weights,
+    readout,
+    require_identities_of_model,
+    require_layer,
+)
+from icl_circuits.residual import Head, Neuron, require_heads
+from icl_circuits.subvalues.exact import projected
+
+POSITIONS = 8
+"""Tokens that identities of a model are checked on, where no prompts are at hand."""
+
+
+@dataclass(frozen=True)
+class Promoted:
+    """The tokens that an output direction raises most and lowers most, best first."""
+
+    top: tuple[str, ...]
+    """Raised where the neuron's coefficient is positive."""
+    last: tuple[str, ...]
+    """Raised where it is negative."""
+
+
+@torch.no_grad()
+def neuron_tokens(model: LensModel, neurons: Sequence[Neuron], *, n_tokens: int = 10) -> tuple[Promoted, ...]:
+    """The tokens at both ends of each FFN neuron's projection onto the vocabulary (its subvalue's; table 9).
+
+    Raises:
+        InputError: a neuron that does not exist.
+        Unfit: the model has no such neurons, or norm and unembedding do not make its logits.
+    """
+    return promoted(model, torch.stack([_written(model, neuron) for neuron in neurons]), n_tokens=n_tokens)
+
+
+@torch.no_grad()
+def head_neuron_tokens(
+    model: LensModel, dimensions: Sequence[tuple[Head, int]], *, n_tokens: int = 10
+) -> tuple[Promoted, ...]:
+    """The same for attention neurons: dimensions of heads, whose subvalues are rows of W_O.
+
+    Raises:
+        InputError: a head or a dimension that does not exist.
+        Unfit: as for `neuron_tokens`.
+    """
+    require_heads(model, [head for head, _ in dimensions])
+    rows = []
+    for head, dimension in dimensions:
+        if not 0 <= dimension < model.cfg.d_head:
+            raise InputError(f"{head} has no dimension {dimension}: its dimensions are 0..{model.cfg.d_head - 1}")
+        weights = attention_weights(model, head.layer)
+        row = at_least_float32(weights.W_O[head.head, dimension])
+        rows.append(weights.outlet.linear(row, row.new_ones(1)))
+    return promoted(model, torch.stack(rows), n_tokens=n_tokens)
+
+
+@torch.no_grad()
+def tokens_through_head(model: LensModel, neuron: Neuron, head: Head, *, n_tokens: int = 10) -> Promoted:
+    """What a query neuron promotes once a later head has read and written it: `u -> LN -> W_V -> W_O -> bs`.
+
+    Most query neurons say nothing when they are projected themselves; this is their hidden-interpretable path. Where
+    the neuron's coefficient is negative, `last` holds what it promotes.
+
+    Raises:
+        InputError: a neuron or head that does not exist, or a head below the neuron.
+        Unfit: as for `neuron_tokens`.
+    """
+    require_heads(model, [head])
+    if head.layer <= neuron.layer:
+        raise InputError(f"{head} does not read {neuron}: name a head of a later layer")
+    weights, norm = attention_weights(model, head.layer), block_norms(model, head.layer).ln1
+    u = _written(model, neuron)
+    read = norm.linear(u, norm.scale(u)) @ at_least_float32(weights.W_V[head.head])
+    written = weights.outlet.linear(read @ at_least_float32(weights.W_O[head.head]), u.new_ones(1))
+    return promoted(model, written[None], n_tokens=n_tokens)[0]
+
+
+def promoted(model: LensModel, vectors: Float[Tensor, "vector d_model"], *, n_tokens: int = 10) -> tuple[Promoted, ...]:
+    """The tokens that some vectors of the residual stream raise and lower most. The final scale does not matter."""
+    require_identities_of_model(model, POSITIONS, "readout")
+    logits = projected(readout(model), vectors)
+    n_tokens = min(n_tokens, logits.shape[1])
+
+    def words(tokens: Tensor) -> tuple[str, ...]:
+        return tuple(model.tokenizer.decode([token]) for token in tokens.tolist())
+
+    top, last = logits.topk(n_tokens).indices, logits.topk(n_tokens, largest=False).indices
+    return tuple(Promoted(words(a), words(b)) for a, b in zip(top, last, strict=True))
+
+
+def _written(model: LensModel, neuron: Neuron) -> Float[Tensor, " d_model"]:
+    require_layer(model, neuron.layer)
+    weights = mlp_weights(model, neuron.layer)
+    if not 0 <= neuron.neuron < weights.W_out.shape[0]:
+        raise InputError(f"{neuron} does not exist: layer {neuron.layer} has neurons 0..{weights.W_out.shape[0] - 1}")
+    row = at_least_float32(weights.W_out[neuron.neuron])
+    return weights.outlet.linear(row, row.new_ones(1))

@@ -1,0 +1,145 @@
+"""Value importance of every neuron: log-probability increase, exactly or within bounds (arXiv 2312.12141).
+
+A neuron with output vector v (the papers' subvalue, weighted) scores, in nats, under the final norm's frozen scale,
+
+    Imp(v) = log p(w | h + v) - log p(w | h)
+
+with h what enters the layer, for attention neurons, and for FFN neurons that and the attention's output.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from icl_circuits.errors import InputError, Unfit, require_one_of
+from icl_circuits.models import LensModel, readout
+from icl_circuits.progress import tracked
+from icl_circuits.prompts import TokenBatch
+from icl_circuits.subvalues.exact import Added, all_gaps, projected, rows_at_once
+from icl_circuits.subvalues.ranges import neuron_ranges
+from icl_circuits.subvalues.writers import AnswerRun, Kind, Writers, require_kinds
+
+SCORES_AT_ONCE = 1 << 24
+"""How many neurons' scores are held at once, over prompts: 64 MB in float32."""
+
+
+@dataclass(frozen=True)
+class NeuronScores:
+    """Log-probability increase of every neuron, nats, and how far it is known."""
+
+    kind: Kind
+    exact: bool
+    """Whether scores are exact (to 1e-7 nats, besides the rounding of float32), or upper bounds."""
+    score: Float[np.ndarray, "prompt layer neuron *source"]
+    """`neuron` counts FFN neurons; of attention, all dimensions of the first head, then of the next, with one more axis
+    of source positions (NaN after a prompt's answer position)."""
+    lower: Float[np.ndarray, "prompt layer neuron *source"]
+    """No score is lower. The score itself where that is exact."""
+    base: Float[np.ndarray, "prompt layer"]
+    """Log-probability of the target before the neurons of a layer are added, nats."""
+
+
+@torch.no_grad()
+def score_neurons(
+    model: LensModel, batch: TokenBatch, kind: Kind = "ffn", *, exact: Literal["all", "bounds"] = "all"
+) -> NeuronScores:
+    """Log-probability increase of every FFN neuron, or of every attention neuron at every source position.
+
+    Args:
+        model: any model whose neurons can be read one by one.
+        batch: prompts; w is each prompt's target token.
+        kind: `ffn` or `attention` neurons.
+        exact: `all`: exact scores, for one projection of each neuron and a few products a prompt; or `bounds`: the
+            first-order score, which is an upper bound, and a lower bound (Hoeffding's).
+
+    Raises:
+        InputError: an unknown kind, or no prompts.
+        Unfit: no such neurons, or an identity fails that the scores rest on: neurons add up to `mlp_out`, heads to
+            `attn_out`, layers to the final state, norm and unembedding make the logits. Bounds of a model that caps
+            its logits, which have none.
+    """
+    require_one_of(exact, ("all", "bounds"), "exact")
+    require_scorable(model, batch, kind)
+    if exact == "bounds" and readout(model).softcap is not None:
+        raise Unfit(f"{model.cfg.model_name!r} caps its logits, so scores have no bounds: ask for exact='all'")
+    ranges = neuron_ranges(model, kind) if exact == "bounds" else None
+    scores, lowers, bases = [], [], []
+    for run in runs_of(model, batch, kind):
+        for layer in tracked(range(model.cfg.n_layers), f"scores of {kind} neurons"):
+            writers = run.writers(kind, layer)
+            added = Added.to(run.out, writers.base, run.scale, run.batch.target)
+            t = writers.coefficients / run.scale[..., None]
+            first = t * writers.along(added.slopes())[..., None]
+            if ranges is None:
+                scores.append(_all_exact(writers, added, t, first))
+            else:
+                scores.append(first)
+                lowers.append(first - (t * ranges[layer][:, None]) ** 2 / 8)
+            bases.append(added.base[:, None])
+    score = _joined(batch, kind, scores, model.cfg.n_layers)
+    lower = _joined(batch, kind, lowers, model.cfg.n_layers) if lowers else score
+    base = [torch.cat(bases[i : i + model.cfg.n_layers], 1) for i in range(0, len(bases), model.cfg.n_layers)]
+    return NeuronScores(kind, exact == "all", score, lower, torch.cat(base).cpu().numpy())
+
+
+def _all_exact(
+    writers: Writers,
+    added: Added,
+    t: Float[Tensor, "batch neuron source"],
+    first: Float[Tensor, "batch neuron source"],
+) -> Float[Tensor, "batch neuron source"]:
+    """The scores of all neurons of a layer: by the series, and one by one where that is not enough."""
+    out, probs, scores = added.out, added.log_probs.exp(), first.clone()
+    step, n_neurons = rows_at_once(out), first.shape[1]
+    for start in range(0, n_neurons, step):
+        part = slice(start, min(start + step, n_neurons))
+        u = projected(out, writers.written(part))
+        if out.softcap is None:
+            gap, far = all_gaps(u, t[:, part], probs)
+            scores[:, part] -= gap
+        else:
+            far = torch.ones_like(t[:, part], dtype=torch.bool)
+        left = far.nonzero()
+        for rows in left.split(step) if len(left) else ():
+            prompt, place, source = rows.T
+            neuron = place + start
+            found = added.of(prompt).exact(u[place], t[prompt, neuron, source], first[prompt, neuron, source])
+            scores[prompt, neuron, source] = found
+    return scores
+
+
+def require_scorable(model: LensModel, batch: TokenBatch, kind: Kind) -> None:
+    """Raise `InputError` for no prompts or an unknown kind, `Unfit` for a model without such neurons."""
+    require_one_of(kind, get_args(Kind), "kind")
+    if not len(batch):
+        raise InputError("there are no prompts to score neurons on: the batch is empty")
+    require_kinds(model, batch, kind)
+
+
+def runs_of(model: LensModel, batch: TokenBatch, kind: Kind) -> Iterator[AnswerRun]:
+    """The prompts run in parts, as many at once as scores of their neurons may be held."""
+    n_pos = batch.tokens.shape[1]
+    cfg = model.cfg
+    each = cfg.d_mlp if kind == "ffn" else cfg.n_heads * cfg.d_head * n_pos
+    prompts = max(1, SCORES_AT_ONCE // (cfg.n_layers * each))
+    for chunk in batch.chunks(min(4096, prompts * n_pos)):
+        yield AnswerRun(model, chunk, kind)
+
+
+def _joined(
+    batch: TokenBatch, kind: Kind, layers: list[Float[Tensor, "batch neuron source"]], n_layers: int
+) -> Float[np.ndarray, "prompt layer neuron *source"]:
+    """Layer after layer of part after part, as one array over all prompts."""
+    n_pos, parts = batch.tokens.shape[1], []
+    for start in range(0, len(layers), n_layers):
+        part = torch.stack(layers[start : start + n_layers], 1)
+        parts.append(part[..., 0] if kind == "ffn" else torch.nn.functional.pad(part, (0, n_pos - part.shape[-1])))
+    found = torch.cat(parts)
+    if kind == "attention":
+        found = found.masked_fill(~batch.is_text[:, None, None], torch.nan)
+    return found.cpu().numpy()
