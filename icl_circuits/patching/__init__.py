@@ -4,6 +4,10 @@ from icl_circuits.patching.attribution import (
     attribute as attribute,
     attribute_paths as attribute_paths,
 )
+from icl_circuits.patching.backward import (
+    Gradients as Gradients,
+    gradients as gradients,
+)
 from icl_circuits.patching.cells import (
     Cell as Cell,
     Sweep as Sweep,

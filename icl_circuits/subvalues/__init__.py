@@ -11,6 +11,10 @@ from icl_circuits.subvalues.effects import (
     target_measures as target_measures,
     zero_neurons as zero_neurons,
 )
+from icl_circuits.subvalues.heads_by_type import (
+    HeadsByType as HeadsByType,
+    heads_by_type as heads_by_type,
+)
 from icl_circuits.subvalues.known import (
     KnownFacts as KnownFacts,
     known_facts as known_facts,
@@ -39,9 +43,21 @@ from icl_circuits.subvalues.segments import (
     added_before_softmax as added_before_softmax,
     interpolation as interpolation,
 )
+from icl_circuits.subvalues.sets import (
+    Concentration as Concentration,
+    concentration as concentration,
+    layer_counts as layer_counts,
+    query_only_share as query_only_share,
+    shared_neurons as shared_neurons,
+)
 from icl_circuits.subvalues.top import (
     TopNeurons as TopNeurons,
     top_neurons as top_neurons,
+)
+from icl_circuits.subvalues.trust import (
+    PREDICTORS as PREDICTORS,
+    ZeroedAlone as ZeroedAlone,
+    zero_each_neuron as zero_each_neuron,
 )
 from icl_circuits.subvalues.writers import (
     Kind as Kind,

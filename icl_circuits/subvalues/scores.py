@@ -72,7 +72,7 @@ def score_neurons(
     for run in runs_of(model, batch, kind):
         for layer in tracked(range(model.cfg.n_layers), f"scores of {kind} neurons"):
             writers = run.writers(kind, layer)
-            added = Added.to(run.out, writers.base, run.scale, run.batch.target)
+            added = run.added_to(writers)
             t = writers.coefficients / run.scale[..., None]
             first = t * writers.along(added.slopes())[..., None]
             if ranges is None:

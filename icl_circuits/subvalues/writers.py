@@ -31,6 +31,7 @@ from icl_circuits.models import (
 )
 from icl_circuits.prompts import TokenBatch
 from icl_circuits.residual import Capture, answer_logits, final_state
+from icl_circuits.subvalues.exact import Added
 
 Kind = Literal["ffn", "attention"]
 """FFN neurons, or attention neurons: a head, one of its dimensions, and a source position."""
@@ -75,7 +76,7 @@ class AnswerRun:
         self.model, self.batch, self.out = model, batch, readout(model)
         n_layers = model.cfg.n_layers
         sites: list[ReadSite] = ["resid_pre", "attn_out"]
-        sites += ["mlp_post"] if "ffn" in kinds else []
+        sites += ["mlp_post", "mlp_out"] if "ffn" in kinds else []
         sites += ["pattern", "z"] if "attention" in kinds else []
         places: list[Place] = [(site, n) for n in range(n_layers) for site in sites]
         self.here = Capture([*places, final_state(model)], batch.last)
@@ -88,6 +89,10 @@ class AnswerRun:
         """The state that the neurons of a layer are added to."""
         resid_pre = self.here.at("resid_pre", layer)[prompts]
         return resid_pre if kind == "attention" else resid_pre + self.here.at("attn_out", layer)[prompts]
+
+    def added_to(self, writers: Writers) -> Added:
+        """The states that some neurons are added to on all prompts, read out."""
+        return Added.to(self.out, writers.base, self.scale, self.batch.target)
 
     def writers(self, kind: Kind, layer: int, prompts: slice = EVERY) -> Writers:
         """The FFN or attention neurons of a layer."""
