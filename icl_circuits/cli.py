@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -98,9 +98,10 @@ def _errors_as_lines() -> Iterator[None]:
 
 
 def _writing(studies: Sequence[Study], folder: str) -> Callable[..., None]:
-    """A command that selects heads, runs `studies` on them, and writes a folder."""
+    """A command that runs `studies`, which begin alike, and writes a folder; its options are the fields of their job."""
+    kind: Any = studies[0].begins.job
 
-    def command(*, job: Job = Job(), out: Out = Path(folder), force: Force = False) -> None:  # noqa: B008
+    def command(*, job: kind = kind(), out: Out = Path(folder), force: Force = False) -> None:  # noqa: B008
         from icl_circuits.studies import run_job
 
         outcome = run_job(job, studies, out, force=force)

@@ -88,6 +88,50 @@ class Settings:
 
 @Parameter(name="*")
 @dataclass(frozen=True)
+class FactSpec:
+    """Which facts a model is asked, or which prompt."""
+
+    prompt: str | None = None
+    """One prompt of yours, instead of facts; with --answer."""
+    answer: str | None = None
+    """The word that should follow it, without the space before."""
+    data: str = "facts"
+    """facts (built in), a .csv, .tsv or .jsonl file, or hf:NAME/CONFIG@SPLIT of the Hub."""
+    text_column: str = "text"
+    """Column of the data with the beginnings of sentences."""
+    answer_column: str = "answer"
+    """Column of the data with the words that go on with them."""
+    type_column: str = "type"
+    """Column of the data with the types of knowledge; not needed."""
+    encoding: str | None = None
+    """Of a data file. Default: what its byte order mark says, else utf-8."""
+    delimiter: Delimiter = None
+    r"""Of a CSV file; \t stands for a tab. Default: a comma, or what its header has instead."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class FactSettings:
+    """What is run on facts."""
+
+    per_type: int = 10
+    """Facts of each type, of those that the model knows."""
+    seed: int = 0
+    """Seed of every random choice."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class FactJob:
+    """Everything that decides what a run on facts computes."""
+
+    model: ModelSpec = field(default_factory=ModelSpec)
+    facts: FactSpec = field(default_factory=FactSpec)
+    settings: FactSettings = field(default_factory=FactSettings)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
 class Job:
     """Everything that decides what a run computes."""
 

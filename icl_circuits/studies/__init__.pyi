@@ -1,6 +1,13 @@
 """Every name of the room, in the module it comes from."""
 
-from .begun import Begun as Begun, JobPrompts as JobPrompts, begin as begin, sample_job as sample_job
+from .begun import (
+    Begun as Begun,
+    JobPrompts as JobPrompts,
+    Timed as Timed,
+    begin as begin,
+    load_data as load_data,
+    sample_job as sample_job,
+)
 from .every import STUDIES as STUDIES
 from .files import (
     figures_of as figures_of,
@@ -10,9 +17,8 @@ from .files import (
 )
 from .running import (
     Outcome as Outcome,
-    load_data as load_data,
     load_spec as load_spec,
     run_job as run_job,
     run_studies as run_studies,
 )
-from .study import Body as Body, Study as Study
+from .study import IN_CONTEXT_PROMPTS as IN_CONTEXT_PROMPTS, Beginning as Beginning, Body as Body, Study as Study

@@ -8,9 +8,9 @@ from typing import Any
 
 from icl_circuits.errors import InputError
 from icl_circuits.heads import Scores, score_heads
-from icl_circuits.jobs import Settings
+from icl_circuits.jobs import DataSpec, Job, Settings
 from icl_circuits.models import LensModel, provenance
-from icl_circuits.prompts import LabelScore, Prompt, PromptBatch, Rows, encode, sample_prompts
+from icl_circuits.prompts import LabelScore, Prompt, PromptBatch, Rows, encode, load_rows, sample_prompts
 from icl_circuits.report import RunRecord
 from icl_circuits.residual import Head
 
@@ -50,17 +50,54 @@ def sample_job(rows: Rows, settings: Settings, label_score: LabelScore = "first"
     )
 
 
+def load_data(spec: DataSpec) -> Rows:
+    """The texts and classes of a job.
+
+    Raises:
+        InputError: whatever `load_rows` raises.
+    """
+    return load_rows(
+        spec.data,
+        text_column=spec.text_column,
+        label_column=spec.label_column,
+        encoding=spec.encoding,
+        delimiter=spec.delimiter,
+    )
+
+
+def prepare(job: Job) -> JobPrompts:
+    """The prompts of a job, before its model is loaded.
+
+    Raises:
+        InputError: whatever `load_data` and `sample_job` raise.
+    """
+    return sample_job(load_data(job.data), job.settings, job.data.label_score)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timed:
+    """What notes how long each step of a run took."""
+
+    seconds: dict[str, float]
+    """By step; studies add theirs."""
+
+    @contextmanager
+    def timed(self, step: str) -> Iterator[None]:
+        """Note how long the block takes."""
+        start = time.perf_counter()
+        yield
+        self.seconds[step] = round(time.perf_counter() - start, 1)
+
+
 @dataclass(frozen=True)
-class Begun:
-    """What every study starts from: the model, the selected heads, and the prompts to test on."""
+class Begun(Timed):
+    """What studies of in-context heads start from: the model, the selected heads, and the prompts to test on."""
 
     model: LensModel
     prompts: JobPrompts
     scores: Scores
     evaluation: PromptBatch
     provenance: dict[str, Any]
-    seconds: dict[str, float]
-    """How long each step took; the studies add theirs."""
 
     @property
     def settings(self) -> Settings:
@@ -98,13 +135,6 @@ class Begun:
         title = f"In-context heads of {self.provenance['name']}"
         return RunRecord(title, self.described, self.provenance, settings, summary, {"selected": selected})
 
-    @contextmanager
-    def timed(self, step: str) -> Iterator[None]:
-        """Note how long the block takes."""
-        start = time.perf_counter()
-        yield
-        self.seconds[step] = round(time.perf_counter() - start, 1)
-
 
 def begin(model: LensModel, prompts: JobPrompts) -> Begun:
     """Encode the prompts, and select the heads on those of the selection.
@@ -119,7 +149,8 @@ def begin(model: LensModel, prompts: JobPrompts) -> Begun:
     where["label_score"] = prompts.label_score
     started = time.perf_counter()
     scores = score_heads(model, encode(model, prompts.selection, separator=separator), n_heads=settings.heads)
-    return Begun(model, prompts, scores, evaluation, where, {"selection": round(time.perf_counter() - started, 1)})
+    seconds = {"selection": round(time.perf_counter() - started, 1)}
+    return Begun(model, prompts, scores, evaluation, where, seconds=seconds)
 
 
 def _as_json(batch: PromptBatch) -> list[dict[str, str]]:

@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from icl_circuits.errors import Unfit
-from icl_circuits.jobs import DataSpec, Job, ModelSpec
+from icl_circuits.jobs import ModelSpec
 from icl_circuits.models import LensModel, load_model
-from icl_circuits.prompts import Rows, load_rows
 from icl_circuits.report import LeftOut, Part, new_folder, write_report
-from icl_circuits.studies.begun import Begun, begin, sample_job
 from icl_circuits.studies.files import figures_of, kinds_of
 from icl_circuits.studies.study import Study
 
@@ -42,22 +42,7 @@ def load_spec(spec: ModelSpec) -> LensModel:
     )
 
 
-def load_data(spec: DataSpec) -> Rows:
-    """The texts and classes of a job.
-
-    Raises:
-        InputError: whatever `load_rows` raises.
-    """
-    return load_rows(
-        spec.data,
-        text_column=spec.text_column,
-        label_column=spec.label_column,
-        encoding=spec.encoding,
-        delimiter=spec.delimiter,
-    )
-
-
-def run_studies(begun: Begun, studies: Sequence[Study]) -> Outcome:
+def run_studies(begun: Any, studies: Sequence[Study]) -> Outcome:
     """Run the studies. One that the model or the prompts are not fit for is left out, and why is said.
 
     Raises:
@@ -76,12 +61,12 @@ def run_studies(begun: Begun, studies: Sequence[Study]) -> Outcome:
     return Outcome(tuple(parts), tuple(left_out))
 
 
-def run_job(job: Job, studies: Sequence[Study], out: Path, *, force: bool = False) -> Outcome:
-    """Select the heads of a job, run studies on them, and write the folder `out`.
+def run_job(job: Any, studies: Sequence[Study], out: Path, *, force: bool = False) -> Outcome:
+    """Begin a run as its studies do, run them, and write the folder `out`.
 
     Args:
-        job: what to run.
-        studies: which studies, in the order of the page.
+        job: what to run, as the studies' `begins` asks for it: a `Job`, say.
+        studies: which studies, in the order of the page. They begin alike.
         out: appears when everything has ended well.
         force: replace the files there that this function wrote; others stay where they are.
 
@@ -89,9 +74,10 @@ def run_job(job: Job, studies: Sequence[Study], out: Path, *, force: bool = Fals
         InputError: bad input of any kind; nothing is written then.
     """
     kinds, figures = kinds_of(studies), figures_of(studies)  # imports every study: its faults show before hours of work
-    prompts = sample_job(load_data(job.data), job.settings, job.data.label_score)
+    beginning = import_module(studies[0].begins.module)
+    prepared = beginning.prepare(job)
     with new_folder(out, "results", force=force) as folder:
-        begun = begin(load_spec(job.model), prompts)
+        begun = beginning.begin(load_spec(job.model), prepared)
         outcome = run_studies(begun, studies)
         write_report(begun.record, outcome.parts, outcome.left_out, folder, kinds=kinds, figures=figures)
     return outcome

@@ -6,19 +6,20 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from icl_circuits.jobs import Job
+
 if TYPE_CHECKING:
     from icl_circuits.report import PaperFigure, Part
-    from icl_circuits.studies.begun import Begun
 
 
 @dataclass(frozen=True)
 class Body:
     """What a study does."""
 
-    run: Callable[["Begun"], Any]
-    """Computes findings. Raises `Unfit` for a model or prompts that the study cannot be done on."""
-    present: Callable[["Begun", Any], "Part"]
-    """What is written of the findings."""
+    run: Callable[[Any], Any]
+    """Computes findings of what the study begins with. Raises `Unfit` for a model or prompts that the study cannot be done on."""
+    present: Callable[[Any, Any], "Part"]
+    """What is written, given what the study begins with and its findings."""
     kinds: tuple[type, ...] = ()
     """The classes of the result objects that it keeps in files."""
     figures: "Mapping[str, PaperFigure]" = field(default_factory=dict)
@@ -36,6 +37,21 @@ def _import_body(package: str) -> Body:
 
 
 @dataclass(frozen=True)
+class Beginning:
+    """How a run begins, whatever is studied then: what is asked for, and what studies are given."""
+
+    job: type[Any]
+    """Its fields are the options of a command. One is `model`, a `ModelSpec`."""
+    module: str
+    """Imported when a run begins. `prepare(job)` reads the data before a model is loaded. `begin(model, prepared)` gives
+    what studies take, whose `record` says what was run."""
+
+
+IN_CONTEXT_PROMPTS = Beginning(Job, "icl_circuits.studies.begun")
+"""Prompts of demonstrations, and the in-context heads that they select: studies take a `Begun`."""
+
+
+@dataclass(frozen=True)
 class Study:
     """What can be run. Its body is imported when it is asked for, so that a list of studies costs nothing."""
 
@@ -49,8 +65,10 @@ class Study:
     """Whether `icl-circuits report` runs it."""
     body: Callable[[], Body]
     """Imports and gives what it does."""
+    begins: Beginning = IN_CONTEXT_PROMPTS
+    """What it begins with. Studies of one report begin alike."""
 
-    def run(self, begun: "Begun") -> Any:
+    def run(self, begun: Any) -> Any:
         """What the study finds. Raises `Unfit` for a model or prompts that it cannot be done on."""
         return self.body().run(begun)
 

@@ -14,6 +14,12 @@ from icl_circuits.viz.circuit_view import (
     CircuitView as CircuitView,
     ShownRun as ShownRun,
 )
+from icl_circuits.viz.fact_view import (
+    FactView as FactView,
+    ShownFact as ShownFact,
+    ShownWriter as ShownWriter,
+    WriterKind as WriterKind,
+)
 from icl_circuits.viz.head_figures import (
     accuracy_bars as accuracy_bars,
     answer_bars as answer_bars,
