@@ -98,7 +98,7 @@ def _errors_as_lines() -> Iterator[None]:
 
 
 def _writing(studies: Sequence[Study], folder: str) -> Callable[..., None]:
-    """A command that runs `studies`, which begin alike, and writes a folder; its options are the fields of their job."""
+    """A command that runs `studies`, which begin alike, and writes a folder; its options are their job's fields."""
     kind: Any = studies[0].begins.job
 
     def command(*, job: kind = kind(), out: Out = Path(folder), force: Force = False) -> None:  # noqa: B008

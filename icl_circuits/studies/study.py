@@ -17,7 +17,9 @@ class Body:
     """What a study does."""
 
     run: Callable[[Any], Any]
-    """Computes findings of what the study begins with. Raises `Unfit` for a model or prompts that the study cannot be done on."""
+    """Computes findings of what the study begins with.
+
+    Raises `Unfit` for a model or prompts that the study cannot be done on."""
     present: Callable[[Any, Any], "Part"]
     """What is written, given what the study begins with and its findings."""
     kinds: tuple[type, ...] = ()
@@ -43,8 +45,8 @@ class Beginning:
     job: type[Any]
     """Its fields are the options of a command. One is `model`, a `ModelSpec`."""
     module: str
-    """Imported when a run begins. `prepare(job)` reads the data before a model is loaded. `begin(model, prepared)` gives
-    what studies take, whose `record` says what was run."""
+    """Imported when a run begins. Its `prepare(job)` reads the data before a model is loaded. Its
+    `begin(model, prepared)` gives what studies take, whose `record` says what was run."""
 
 
 IN_CONTEXT_PROMPTS = Beginning(Job, "icl_circuits.studies.begun")

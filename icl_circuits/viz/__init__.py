@@ -38,6 +38,16 @@ from icl_circuits.viz.page import (
     Table as Table,
     render_page as render_page,
 )
+from icl_circuits.viz.subvalue_figures import (
+    agreement_curves as agreement_curves,
+    increase_map as increase_map,
+    interpolation_curves as interpolation_curves,
+    layer_strips as layer_strips,
+    method_bars as method_bars,
+    method_layers as method_layers,
+    neuron_layers as neuron_layers,
+    query_shares as query_shares,
+)
 from icl_circuits.viz.sweep_figure import (
     sweep_map as sweep_map,
 )

@@ -1,0 +1,16 @@
+"""The study of which layers, heads and neurons write the answers to facts."""
+
+from icl_circuits.jobs import FactJob
+from icl_circuits.studies.study import Beginning, Study, body_of
+
+FACT_PROMPTS = Beginning(FactJob, f"{__name__}.begun")
+"""Facts that the model knows, or one prompt: the study takes a `FactsBegun`."""
+
+SUBVALUES = Study(
+    name="subvalues",
+    help="Which layers, heads and neurons write the answers to facts, or to one prompt: scores, and zeroing them.",
+    out="icl-subvalues",
+    in_report=False,
+    body=body_of(__name__),
+    begins=FACT_PROMPTS,
+)

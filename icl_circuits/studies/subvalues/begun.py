@@ -1,0 +1,114 @@
+"""What the study begins with: the facts of a job that the model knows, or one prompt."""
+
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from icl_circuits.errors import InputError
+from icl_circuits.jobs import FactJob, FactSettings
+from icl_circuits.models import LensModel, provenance
+from icl_circuits.prompts import Fact, Facts, load_facts, token_batch
+from icl_circuits.report import RunRecord
+from icl_circuits.studies.begun import Timed
+from icl_circuits.subvalues import KnownFacts, known_facts
+
+PROMPT = "prompt"
+"""The type of a prompt of the user's own."""
+
+
+@dataclass(frozen=True)
+class JobFacts:
+    """The facts of a job, loaded before any model."""
+
+    facts: Facts
+    settings: FactSettings
+    is_prompt: bool
+    """Whether this is one prompt, which need not be known."""
+
+
+def prepare(job: FactJob) -> JobFacts:
+    """The facts of a job, before its model is loaded.
+
+    Raises:
+        InputError: a prompt without its answer, an answer without its prompt, and whatever `load_facts` raises.
+    """
+    spec = job.facts
+    if (spec.prompt is None) != (spec.answer is None):
+        missing = "--answer, the word that should follow it" if spec.answer is None else "--prompt, what it follows"
+        raise InputError(f"a prompt comes with its answer: give {missing}")
+    if spec.prompt is not None and spec.answer is not None:
+        given = load_facts([{"text": spec.prompt, "answer": spec.answer, "type": PROMPT}])
+        return JobFacts(Facts("a prompt of one's own", given.facts), job.settings, True)
+    facts = load_facts(
+        spec.data,
+        text_column=spec.text_column,
+        answer_column=spec.answer_column,
+        type_column=spec.type_column,
+        encoding=spec.encoding,
+        delimiter=spec.delimiter,
+    )
+    return JobFacts(facts, job.settings, False)
+
+
+@dataclass(frozen=True)
+class FactsBegun(Timed):
+    """What the study starts from: the model and the facts that it knows."""
+
+    model: LensModel
+    known: KnownFacts
+    data: str
+    settings: FactSettings
+    provenance: dict[str, Any]
+
+    @property
+    def type_of(self) -> Int[np.ndarray, " prompt"]:
+        """Each prompt's type, as a place in `known.types`."""
+        return np.array([self.known.types.index(fact.type) for fact in self.known.facts])
+
+    @property
+    def described(self) -> str:
+        """What was run, in a sentence or two."""
+        if self.known.types == (PROMPT,):
+            fact = self.known.facts[0]
+            return f"Prompt: {fact.text!r}, answer {fact.answer!r}."
+        asked = ", ".join(f"{name} {known} of {tried}" for name, tried, known in self.known.asked)
+        return (
+            f"Data: {self.data}, {len(self.known.facts)} prompts, at most {self.settings.per_type} of a type, seed "
+            f"{self.settings.seed}. Facts that the model knows: {asked}."
+        )
+
+    @property
+    def record(self) -> RunRecord:
+        """What the folder says of the run."""
+        settings = asdict(self.settings)
+        summary = {
+            "provenance": self.provenance,
+            "settings": settings,
+            "facts": {name: {"tried": tried, "known": known} for name, tried, known in self.known.asked},
+            "prompts": [fact._asdict() for fact in self.known.facts],
+            "seconds": self.seconds,
+        }
+        title = f"What writes the answers to facts in {self.provenance['name']}"
+        return RunRecord(title, self.described, self.provenance, settings, summary, {"type_of": self.type_of})
+
+
+def begin(model: LensModel, prepared: JobFacts) -> FactsBegun:
+    """Ask the model for the facts, and keep those that it knows.
+
+    Raises:
+        InputError: whatever `known_facts` raises.
+    """
+    started = time.perf_counter()
+    settings, facts = prepared.settings, prepared.facts
+    if prepared.is_prompt:
+        fact: Fact = facts.facts[0]
+        batch = token_batch(model, [fact.text], [f" {fact.answer}"])
+        known = KnownFacts(batch, facts.facts, ((PROMPT, 1, 1),))
+    else:
+        known = known_facts(model, facts, per_type=settings.per_type, seed=settings.seed)
+    where = provenance(model) | {"data": facts.name, "seed": settings.seed}
+    seconds = {"asking for facts": round(time.perf_counter() - started, 1)}
+    return FactsBegun(model, known, facts.name, settings, where, seconds=seconds)

@@ -1,0 +1,164 @@
+"""What the study computes: value and query neurons, and what is lost without them (arXiv 2312.12141)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int
+
+from icl_circuits.residual import LogProbIncrease, log_prob_increase
+from icl_circuits.studies.subvalues.begun import FactsBegun
+from icl_circuits.studies.subvalues.shown import shown_fact
+from icl_circuits.subvalues import (
+    Addresses,
+    Concentration,
+    HeadsByType,
+    Interpolation,
+    NeuronEffects,
+    QueryImportance,
+    TopNeurons,
+    ZeroedAlone,
+    best_by_each_method,
+    concentration,
+    heads_by_type,
+    interpolation,
+    query_importance,
+    random_neurons,
+    top_neurons,
+    zero_each_neuron,
+    zero_neurons,
+)
+from icl_circuits.viz import ShownFact
+
+FFN, ATTENTION, QUERIES = 1000, 200, 1000
+"""How many value neurons of each prompt are found, and query neurons."""
+FFN_READ, FFN_ZEROED = 100, 100
+"""Of how many FFN value neurons the queries are asked, and how many are zeroed (tables 6 and 13)."""
+BEST = 10
+"""How many neurons each method zeroes (table 2)."""
+METHOD_PROMPTS, ALONE_PROMPTS, SUM_PROMPTS = 24, 12, 24
+"""How many prompts the methods are compared on, neurons are zeroed one by one on, and every neuron is scored on."""
+ALONE_PER_LAYER = 24
+"""How many neurons of each layer are zeroed one by one."""
+
+
+@dataclass(frozen=True)
+class TypeNames:
+    """The types of knowledge that prompts are of, as `type_of` counts them."""
+
+    names: tuple[str, ...]
+
+
+KINDS = (
+    LogProbIncrease, TopNeurons, QueryImportance, NeuronEffects, Interpolation, Concentration, HeadsByType, ZeroedAlone,
+    TypeNames,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class OfManyPrompts:
+    """What takes prompts of several facts."""
+
+    methods: NeuronEffects
+    """The best neurons of each method zeroed."""
+    method_layers: Int[np.ndarray, "method prompt rank"]
+    """Their layers."""
+    sums: tuple[Concentration, Concentration]
+    """Of FFN and of attention neurons."""
+    heads: HeadsByType | None
+    """None where a type has a single prompt."""
+    alone: ZeroedAlone
+
+
+@dataclass(frozen=True)
+class SubvalueFindings:
+    """What the study found."""
+
+    increase: LogProbIncrease
+    ffn: TopNeurons
+    attention: TopNeurons
+    query_ffn: QueryImportance
+    """What activates the first FFN value neurons."""
+    query_attention: QueryImportance
+    """What activates the attention value neurons."""
+    effects: NeuronEffects
+    """Value neurons zeroed, query neurons zeroed, and random ones."""
+    way: Interpolation
+    shown: tuple[ShownFact, ...]
+    """A prompt of each type."""
+    many: OfManyPrompts | None
+    """None for one prompt."""
+
+
+def compute(begun: FactsBegun) -> SubvalueFindings:
+    """Score layers, heads and neurons, ask what activates them, and zero them."""
+    model, batch = begun.model, begun.known.batch
+    with begun.timed("layers and heads"):
+        increase, way = log_prob_increase(model, batch), interpolation(model, batch)
+    with begun.timed("value neurons"):
+        ffn = top_neurons(model, batch, "ffn", k=min(FFN, model.cfg.n_layers * model.cfg.d_mlp))
+        attention = top_neurons(model, batch, "attention", k=min(ATTENTION, _fewest_attention_neurons(begun)))
+    with begun.timed("query neurons"):
+        query_ffn = query_importance(model, batch, ffn.first(FFN_READ), k=QUERIES)
+        query_attention = query_importance(model, batch, attention, k=QUERIES)
+    with begun.timed("zeroing neurons"):
+        effects = _effects(begun, ffn, attention, query_attention)
+    with begun.timed("prompts to read"):
+        rows = [begun.known.rows_of(name)[0] for name in begun.known.types]
+        shown = [
+            shown_fact(model, batch, begun.known.facts[row], row, increase, ffn, attention, query_attention)
+            for row in rows
+        ]
+    many = _of_many(begun, increase) if len(batch) > 1 else None
+    return SubvalueFindings(increase, ffn, attention, query_ffn, query_attention, effects, way, tuple(shown), many)
+
+
+def _fewest_attention_neurons(begun: FactsBegun) -> int:
+    """How many attention neurons the shortest prompt has."""
+    cfg = begun.model.cfg
+    return int(cfg.n_layers * cfg.n_heads * cfg.d_head * (int(begun.known.batch.last.min()) + 1))
+
+
+def _effects(begun: FactsBegun, ffn: TopNeurons, attention: TopNeurons, query: QueryImportance) -> NeuronEffects:
+    model, seed = begun.model, begun.settings.seed
+    values = [addresses(ffn.first(FFN_ZEROED)), addresses(attention)]
+    queries: Addresses = (query.layer, np.full_like(query.layer, -1), query.neuron)
+    groups = {
+        "value neurons": values,
+        "random, as many in the same layers": [random_neurons(model, one, seed=seed) for one in values],
+        "query neurons": [queries],
+        "random, as many as query neurons": [random_neurons(model, queries, seed=seed)],
+    }
+    return zero_neurons(model, begun.known.batch, groups)
+
+
+def _of_many(begun: FactsBegun, increase: LogProbIncrease) -> OfManyPrompts:
+    model, batch, seed = begun.model, begun.known.batch, begun.settings.seed
+    with begun.timed("eight methods"):
+        few = batch.select(spread(len(batch), METHOD_PROMPTS))
+        best = best_by_each_method(model, few, k=min(BEST, model.cfg.d_mlp))
+        methods = zero_neurons(model, few, {name: [places] for name, places in best.items()})
+    with begun.timed("sums over neurons"):
+        rows = spread(len(batch), SUM_PROMPTS)
+        some = batch.select(rows)
+        sums = (
+            concentration(model, some, "ffn", increase.mlp[rows]),
+            concentration(model, some, "attention", increase.attn[rows]),
+        )
+    heads = None
+    if min(len(begun.known.rows_of(name)) for name in begun.known.types) > 1:
+        with begun.timed("heads of each type"):
+            heads = heads_by_type(model, batch, increase, begun.known.types, begun.type_of, seed=seed)
+    with begun.timed("neurons one by one"):
+        fewest = batch.select(spread(len(batch), ALONE_PROMPTS))
+        alone = zero_each_neuron(model, fewest, per_layer=min(ALONE_PER_LAYER, model.cfg.d_mlp), seed=seed)
+    return OfManyPrompts(methods, np.stack([layer for layer, _, _ in best.values()]), sums, heads, alone)
+
+
+def addresses(top: TopNeurons) -> Addresses:
+    """Where the neurons of each prompt are."""
+    return top.layer, top.head, top.neuron
+
+
+def spread(n_prompts: int, n: int) -> list[int]:
+    """`n` prompts from all over the batch, so from all types; all where there are fewer."""
+    return np.unique(np.linspace(0, n_prompts - 1, min(n, n_prompts)).round().astype(int)).tolist()
