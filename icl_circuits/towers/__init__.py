@@ -9,6 +9,10 @@ from icl_circuits.towers.groups import (
     Measures as Measures,
     head_measures as head_measures,
 )
+from icl_circuits.towers.neuron_reads import (
+    NeuronReads as NeuronReads,
+    neuron_reads as neuron_reads,
+)
 from icl_circuits.towers.ov import (
     LabelFeatures as LabelFeatures,
     label_features as label_features,

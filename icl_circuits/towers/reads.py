@@ -102,7 +102,7 @@ def tower_reads(model: LensModel, batch: PromptBatch, heads: Sequence[Head]) -> 
     by_source = np.zeros((2, n_prompts, len(heads), n_demos, batch.tokens.shape[1]), np.float32)
     start = 0
     for chunk in tracked(list(batch.chunks(2048)), "what the towers read"):
-        towers = _Towers(model, chunk, heads)
+        towers = TowerInputs(model, chunk, heads)
         rows, width = slice(start, start + len(chunk)), chunk.tokens.shape[1]
         for place, head in enumerate(heads):
             found, directions, biases = towers.directions(head)
@@ -118,7 +118,7 @@ def tower_reads(model: LensModel, batch: PromptBatch, heads: Sequence[Head]) -> 
     return TowerReads(heads, components, score, by_component, by_source, same, batch.segments.cpu().numpy())
 
 
-class _Towers:
+class TowerInputs:
     """The towers of some heads, the answer position first and then the label positions, and what is written there."""
 
     def __init__(self, model: LensModel, batch: PromptBatch, heads: tuple[Head, ...]) -> None:

@@ -96,7 +96,7 @@ def adding() -> pd.DataFrame:
     import torch
 
     bs = torch.tensor([1.0, 2.0, 3.0, 4.0])
-    rows = [[0.0] * 4, [1, 1, 1, 3], [3, 1, 1, 1], [6, 4, 4, 4], [6, 2, 2, 2], [-6, -2, -2, -2]]
+    rows: list[list[float]] = [[0, 0, 0, 0], [1, 1, 1, 3], [3, 1, 1, 1], [6, 4, 4, 4], [6, 2, 2, 2], [-6, -2, -2, -2]]
     probs = added_before_softmax(bs, torch.tensor(rows, dtype=torch.float32))
     frame = pd.DataFrame(probs.tolist(), columns=[f"prob_{i}" for i in range(1, 5)])
     frame.insert(0, "added", [str([round(value) for value in row]) for row in rows])

@@ -14,6 +14,7 @@ from icl_circuits.studies.towers.run import TowerFindings
 from icl_circuits.studies.towers.tables import (
     control_table,
     group_table,
+    neuron_reads_table,
     rank_table,
     reads_table,
     summary,
@@ -35,6 +36,8 @@ def present(begun: Begun, findings: TowerFindings) -> Part:
     rows = head_measures(findings.own, own_labels, findings.grouped, findings.circuits)
     means = {"in_context_heads": findings.own.means(), "random_heads": findings.random.means()}
     heads, controls, tables = tower_table(begun, rows), control_table(findings, means), paper_tables(begun, findings)
+    if findings.neurons is not None:
+        tables["neuron_reads"] = findings.neurons.to_frame()
     return Part(
         headline=_headline(findings),
         summary=summary(findings, rows, means),
@@ -61,6 +64,7 @@ def _values(findings: TowerFindings) -> dict[str, Any]:
         "probe": findings.probe,
         "flow": findings.flow,
         "reversal": own.reversed if own.reversed is not None and own.reversed.flips.any() else None,
+        "neuron_reads": findings.neurons,
         "reads.class_gap": findings.reads and findings.reads.class_gap(),
     }
 
@@ -118,6 +122,7 @@ def _inside(begun: Begun, findings: TowerFindings, figures: Path) -> tuple[Secti
             "(key).",
             None if findings.reads is None else reads_table(findings.reads),
         ),
+        *_neurons(findings),
         Section(
             "Copying and rank",
             "Copying score of the full OV circuit (1 copies, -1 suppresses), effective ranks of W_OV and W_QK, "
@@ -138,6 +143,21 @@ def _inside(begun: Begun, findings: TowerFindings, figures: Path) -> tuple[Secti
             words_table(findings),
         ),
         *refused,
+    )
+
+
+def _neurons(findings: TowerFindings) -> tuple[Section, ...]:
+    """Which FFN neurons write what the towers read; nothing where the model does not show them."""
+    if findings.neurons is None:
+        return ()
+    return (
+        Section(
+            "Neurons that write what the towers read",
+            "An MLP's part of a score is the sum over its FFN neurons. These add most to the score of same-class "
+            "demonstrations over that of the others. They are chosen on selection prompts and measured on "
+            f"{findings.neurons.class_gap.shape[3]} test prompts; in brackets 95 % bootstrap intervals.",
+            neuron_reads_table(findings.neurons),
+        ),
     )
 
 

@@ -16,6 +16,7 @@ from icl_circuits.towers import (
     HeadGroup,
     LabelFeatures,
     MetricLearning,
+    NeuronReads,
     OVCircuits,
     Probe,
     QKSpectrum,
@@ -25,6 +26,7 @@ from icl_circuits.towers import (
     knock_out_flow,
     label_features,
     metric_learning,
+    neuron_reads,
     ov_circuits,
     probe_flow,
     qk_spectrum,
@@ -37,8 +39,10 @@ from icl_circuits.towers import (
 T = TypeVar("T")
 RANDOM_DRAWS = 3
 FLOW_PROMPTS = 16
+NEURON_PROMPTS = 32
+"""How many prompts neurons are chosen on, and how many others they are measured on."""
 TOKENS_SHOWN = 6
-KINDS = (LabelFeatures, OVCircuits, MetricLearning, QKSpectrum, Flow, Probe, Reversal)
+KINDS = (LabelFeatures, OVCircuits, MetricLearning, QKSpectrum, Flow, Probe, Reversal, NeuronReads)
 
 
 @dataclass(frozen=True)
@@ -54,12 +58,13 @@ class TowerFindings:
     circuits: OVCircuits
     spectrum: QKSpectrum
     reads: TowerReads | None
+    neurons: NeuronReads | None
     tokens: pd.DataFrame
     """Of the best head in the first prompt."""
     flow: Flow | None
     probe: Probe
     refused: tuple[str, ...]
-    """Why `reads` or `flow` is None: a model whose scores are no sums, or whose score hooks change nothing."""
+    """Why `reads`, `neurons` or `flow` is None: scores that are no sums, experts, or score hooks that change nothing."""
 
 
 def compute(begun: Begun) -> TowerFindings:
@@ -79,6 +84,7 @@ def compute(begun: Begun) -> TowerFindings:
     refused: list[str] = []
     with begun.timed("what the towers read"):
         reads = _unless_unfit(lambda: tower_reads(model, batch, heads), refused)
+        neurons = None if reads is None else _unless_unfit(lambda: _neurons(begun), refused)
         tokens = tower_tokens(model, batch, heads[:1], n_tokens=TOKENS_SHOWN)
     with begun.timed("flow"):
         few = batch.select(range(min(FLOW_PROMPTS, len(batch))))
@@ -90,7 +96,15 @@ def compute(begun: Begun) -> TowerFindings:
         HeadGroup(features.of_heads(places), auc, pairs and pairs.of_heads(places))
         for places, auc in ((own_places, learned), (random_places, random_learned))
     )
-    return TowerFindings(own, other, grouped, circuits, spectrum, reads, tokens, flow, probe, tuple(refused))
+    return TowerFindings(own, other, grouped, circuits, spectrum, reads, neurons, tokens, flow, probe, tuple(refused))
+
+
+def _neurons(begun: Begun) -> NeuronReads:
+    """The FFN neurons that the towers read, chosen on selection prompts and measured on others."""
+    some, others = (
+        batch.select(range(min(NEURON_PROMPTS, len(batch)))) for batch in (begun.scores.batch, begun.evaluation)
+    )
+    return neuron_reads(begun.model, others, begun.heads, choose_on=some)
 
 
 def _random(begun: Begun) -> tuple[Head, ...]:

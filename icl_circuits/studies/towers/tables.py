@@ -11,7 +11,7 @@ from icl_circuits.stats import Interval
 from icl_circuits.studies.begun import Begun
 from icl_circuits.studies.towers.paper import tokens_table
 from icl_circuits.studies.towers.run import TowerFindings
-from icl_circuits.towers import Measures, TowerReads
+from icl_circuits.towers import Measures, NeuronReads, TowerReads
 from icl_circuits.viz import Table
 
 
@@ -90,6 +90,20 @@ def reads_table(reads: TowerReads) -> Table:
             here = frame[(frame["layer"] == head.layer) & (frame["head"] == head.head) & (frame["side"] == side)]
             best = here.nlargest(3, "class_gap")
             cells.append(", ".join(f"{c} {g:+.2f}" for c, g in zip(best["component"], best["class_gap"], strict=True)))
+        rows.append(tuple(cells))
+    return Table(("head", "query tower reads (logits)", "key tower reads (logits)"), tuple(rows))
+
+
+def neuron_reads_table(reads: NeuronReads) -> Table:
+    """The three FFN neurons that add most to each head's class gap, on either side."""
+    frame = reads.to_frame()
+    rows = []
+    for head in reads.heads:
+        cells = [str(head)]
+        for side in ("query", "key"):
+            best = frame[(frame["layer"] == head.layer) & (frame["head"] == head.head) & (frame["side"] == side)][:3]
+            found = [f"{row['neuron']} {Interval.in_row(row, 'class_gap'):+.2f}" for _, row in best.iterrows()]
+            cells.append(", ".join(found))
         rows.append(tuple(cells))
     return Table(("head", "query tower reads (logits)", "key tower reads (logits)"), tuple(rows))
 
