@@ -73,5 +73,6 @@ def _ranks(model: LensModel, layer: int, answers: Int[Tensor, " answer"]) -> Flo
     found = []
     for part in at_least_float32(weights.W_out).split(rows_at_once(out)):
         u = projected(out, weights.outlet.linear(part, part.new_ones(1, 1)))
-        found.append(torch.stack([1 + (u > u[:, answer : answer + 1]).sum(1) for answer in answers.tolist()]))
-    return torch.cat(found, 1).to(out.W_U.dtype)
+        for row in u.cpu().numpy():  # numpy counts many times as fast as torch does on a CPU
+            found.append([1 + np.count_nonzero(row > row[answer]) for answer in answers.tolist()])
+    return torch.tensor(found, device=answers.device, dtype=out.W_U.dtype).T

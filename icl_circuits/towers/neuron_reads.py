@@ -96,7 +96,7 @@ Chosen = tuple[Int[np.ndarray, "side selected rank"], Int[np.ndarray, "side sele
 def _gaps(
     model: LensModel, batch: PromptBatch, heads: tuple[Head, ...], chosen: Chosen | None
 ) -> tuple[dict[tuple[int, int], Float[Tensor, "layer neuron"]], tuple[np.ndarray, np.ndarray]]:
-    """Means over prompts of every neuron's part of the class gap, by side and head; and of the chosen, each prompt's."""
+    """Every neuron's part of the class gap, means over prompts by side and head; and of the chosen, each prompt's."""
     require_identities(model, batch.tokens, batch.last, "neurons")
     k = 0 if chosen is None else chosen[0].shape[2]
     of_chosen = np.full((len(SIDES), len(heads), k, len(batch)), np.nan, np.float32)

@@ -64,7 +64,7 @@ class TowerFindings:
     flow: Flow | None
     probe: Probe
     refused: tuple[str, ...]
-    """Why `reads`, `neurons` or `flow` is None: scores that are no sums, experts, or score hooks that change nothing."""
+    """Why `reads`, `neurons` or `flow` is None: scores that are no sums, experts, or score hooks without effect."""
 
 
 def compute(begun: Begun) -> TowerFindings:
