@@ -25,10 +25,11 @@ class Opened:
         return len(re.findall(rf"<{tag}[\s>]", self.dom))
 
 
-def open_page(chromium: str, page: Path) -> Opened:
+def open_page(chromium: str, page: Path, *, width: int = 800) -> Opened:
     with tempfile.TemporaryDirectory() as profile:
         done = subprocess.run(
-            [chromium, *OPTIONS, f"--user-data-dir={profile}", "--dump-dom", page.resolve().as_uri()],
+            [chromium, *OPTIONS, f"--user-data-dir={profile}", f"--window-size={width},600", "--dump-dom",
+             page.resolve().as_uri()],
             capture_output=True, text=True, timeout=180, check=True,
         )  # fmt: skip
     said = [line for line in done.stderr.splitlines() if "CONSOLE" in line]

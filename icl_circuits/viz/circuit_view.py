@@ -1,6 +1,5 @@
 """The interactive circuit: one offline page, a frame in a notebook, a drawing for a paper."""
 
-import html
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ from icl_circuits.stats import Interval, bootstrap_means
 from icl_circuits.viz.circuit_figure import circuit_curves
 from icl_circuits.viz.circuit_svg import PromptRow, draw, edge_class, layout, printable
 from icl_circuits.viz.look import svg
-from icl_circuits.viz.page import Table, svg_uri, template
+from icl_circuits.viz.page import Table, framed, svg_uri, template
 from icl_circuits.viz.views import circuitsvis_bundle, script_json
 
 if TYPE_CHECKING:
@@ -153,10 +152,7 @@ class CircuitView:
         ]
 
     def _repr_html_(self) -> str:
-        page = html.escape(self.to_html(), quote=True)
-        return (
-            f'<iframe sandbox="allow-scripts" style="width: 100%; height: 860px; border: 0" srcdoc="{page}"></iframe>'
-        )
+        return framed(self.to_html())
 
     @property
     def _titles(self) -> list[str]:

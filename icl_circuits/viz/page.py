@@ -1,6 +1,7 @@
 """The report as one self-contained page that opens without a network."""
 
 import base64
+import html
 import importlib.resources
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,3 +67,9 @@ def template(name: str) -> Template:
 def svg_uri(drawing: bytes) -> str:
     """An SVG file as the source of an image."""
     return "data:image/svg+xml;base64," + base64.b64encode(drawing).decode("ascii")
+
+
+def framed(page: str) -> str:
+    """A page as the display of a notebook's cell, in a sandboxed frame."""
+    source = html.escape(page, quote=True)
+    return f'<iframe sandbox="allow-scripts" style="width: 100%; height: 860px; border: 0" srcdoc="{source}"></iframe>'
