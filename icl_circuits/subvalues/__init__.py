@@ -4,14 +4,14 @@ What the papers call a subvalue is what the field calls a neuron's output direct
 """
 
 from icl_circuits.subvalues.effects import (
-    MEASURES as MEASURES,
+    TARGET_MEASURES as TARGET_MEASURES,
     Addresses as Addresses,
     NeuronEffects as NeuronEffects,
     random_neurons as random_neurons,
     target_measures as target_measures,
     zero_neurons as zero_neurons,
 )
-from icl_circuits.subvalues.heads_by_type import (
+from icl_circuits.subvalues.knowledge import (
     HeadsByType as HeadsByType,
     heads_by_type as heads_by_type,
 )

@@ -19,7 +19,7 @@ from icl_circuits.stats import bootstrap_mean, generator
 
 Addresses = tuple[Int[np.ndarray, "prompt rank"], Int[np.ndarray, "prompt rank"], Int[np.ndarray, "prompt rank"]]
 """Neurons of each prompt: their layers, heads (-1: FFN neurons), and numbers in the MLP or dimensions of the head."""
-MEASURES = ("reciprocal_rank", "prob", "log_prob")
+TARGET_MEASURES = ("reciprocal_rank", "prob", "log_prob")
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class NeuronEffects:
         rows = []
         for name, values in (("nothing", self.base), *zip(self.groups, self.zeroed, strict=True)):
             row: dict[str, object] = {"zeroed": name}
-            for i, measure in enumerate(MEASURES):
+            for i, measure in enumerate(TARGET_MEASURES):
                 row |= bootstrap_mean(values[:, i].astype(float)).columns(measure)
             rows.append(row)
         return pd.DataFrame(rows)

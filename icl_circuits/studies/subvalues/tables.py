@@ -14,7 +14,7 @@ from icl_circuits.stats import Interval, bootstrap_mean
 from icl_circuits.studies.subvalues.begun import FactsBegun
 from icl_circuits.studies.subvalues.run import SUM_PROMPTS, OfManyPrompts, SubvalueFindings, spread
 from icl_circuits.subvalues import (
-    MEASURES,
+    TARGET_MEASURES,
     NeuronEffects,
     QueryImportance,
     added_before_softmax,
@@ -48,7 +48,7 @@ def summary(begun: FactsBegun, findings: SubvalueFindings) -> dict[str, Any]:
 
 
 def _measures(row: Any) -> dict[str, Any]:
-    return with_ci95({measure: Interval.in_row(row, measure) for measure in MEASURES})
+    return with_ci95({measure: Interval.in_row(row, measure) for measure in TARGET_MEASURES})
 
 
 def _overall(many: OfManyPrompts) -> dict[str, Any]:
@@ -141,8 +141,8 @@ def _best_layers(begun: FactsBegun, parts: dict[str, Float[np.ndarray, "prompt l
 def relative(effects: NeuronEffects, frame: pd.DataFrame) -> pd.DataFrame:
     """Tables 7 and 13: the measures, and by what share each is lower than with nothing zeroed."""
     frame = frame.copy()
-    for measure in MEASURES[:2]:
-        frame[f"{measure}_change"] = frame[measure] / effects.base[:, MEASURES.index(measure)].mean() - 1
+    for measure in TARGET_MEASURES[:2]:
+        frame[f"{measure}_change"] = frame[measure] / effects.base[:, TARGET_MEASURES.index(measure)].mean() - 1
     return frame
 
 
@@ -195,6 +195,6 @@ def effects_table(effects: NeuronEffects, what: str = "zeroed") -> Table:
     """What is left of the answers, as text."""
     cells = []
     for _, row in effects.to_frame().iterrows():
-        values = (f"{Interval.in_row(row, measure):.3f}" for measure in MEASURES)
+        values = (f"{Interval.in_row(row, measure):.3f}" for measure in TARGET_MEASURES)
         cells.append((row["zeroed"], *values))
     return Table((what, "mean reciprocal rank", "probability", "log-probability (nats)"), tuple(cells))

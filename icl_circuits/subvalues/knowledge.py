@@ -14,7 +14,7 @@ from icl_circuits.patching import run_each
 from icl_circuits.prompts import TokenBatch
 from icl_circuits.residual import Head, LogProbIncrease, all_heads
 from icl_circuits.stats import generator, relative_change
-from icl_circuits.subvalues.effects import MEASURES, target_measures
+from icl_circuits.subvalues.effects import TARGET_MEASURES, target_measures
 
 SHARE = 0.01
 """The share of the model's heads that is zeroed."""
@@ -50,7 +50,7 @@ class HeadsByType:
                 for j, of_prompts in enumerate(self.types):
                     mine = self.type_of == j
                     row: dict[str, object] = {"heads_of": of_heads, "heads": kind, "prompts_of": of_prompts}
-                    for m, measure in enumerate(MEASURES[:2]):
+                    for m, measure in enumerate(TARGET_MEASURES[:2]):
                         change = relative_change(self.base[mine, m].astype(float), values[mine, m].astype(float))
                         row |= change.columns(measure)
                     rows.append(row)
@@ -98,7 +98,7 @@ def heads_by_type(
             drawn.append(random_heads(every, chosen[-1], seed=(seed, i, side)))
     variants = [(ZeroHeads(heads),) for heads in (*chosen, *drawn)]
     found = run_each(model, batch, variants, target_measures, description="zeroing heads of each type")
-    both = found.values.numpy().reshape(2, len(types), HALVES, len(batch), len(MEASURES))
+    both = found.values.numpy().reshape(2, len(types), HALVES, len(batch), len(TARGET_MEASURES))
     own = np.arange(len(types))[:, None] == type_of
     sides = np.take_along_axis(both, half[None, None, None, :, None], axis=2)[:, :, 0]
     zeroed, random = np.where(own[None, :, :, None], sides, both.mean(axis=2))
