@@ -35,6 +35,7 @@ from .interventions import (
     WithoutPosition as WithoutPosition,
     Zero as Zero,
     ZeroHeads as ZeroHeads,
+    ZeroNeurons as ZeroNeurons,
     intervene as intervene,
     mean_z as mean_z,
 )
@@ -53,6 +54,7 @@ from .prompts import (
     PromptBatch as PromptBatch,
     TokenBatch as TokenBatch,
     encode as encode,
+    load_facts as load_facts,
     load_rows as load_rows,
     pairs as pairs,
     sample_prompts as sample_prompts,
@@ -69,10 +71,26 @@ from .residual import (
     log_prob_increase as log_prob_increase,
     position_increase as position_increase,
 )
+from .subvalues import (
+    best_by_each_method as best_by_each_method,
+    head_neuron_tokens as head_neuron_tokens,
+    heads_by_type as heads_by_type,
+    interpolation as interpolation,
+    known_facts as known_facts,
+    neuron_tokens as neuron_tokens,
+    query_importance as query_importance,
+    random_neurons as random_neurons,
+    score_neurons as score_neurons,
+    tokens_through_head as tokens_through_head,
+    top_neurons as top_neurons,
+    zero_each_neuron as zero_each_neuron,
+    zero_neurons as zero_neurons,
+)
 from .towers import (
     knock_out_flow as knock_out_flow,
     label_features as label_features,
     metric_learning as metric_learning,
+    neuron_reads as neuron_reads,
     ov_circuits as ov_circuits,
     probe_flow as probe_flow,
     qk_spectrum as qk_spectrum,

@@ -92,12 +92,28 @@ def circuit(ran: Ran) -> None:
     assert without < whole
 
 
+def neurons(ran: Ran) -> None:
+    assert (ran.figures, len(ran.html)) == (3, 2)
+    assert 300 <= ran.number("FFN:") < 1000  # exact scores, of 46080
+    prob = {
+        name: ran.number(f"{name} zeroed: probability of the answer") for name in ("nothing", "value neurons", "random")
+    }
+    assert prob["value neurons"] < 0.1 * prob["nothing"]
+    assert prob["random"] > 0.5 * prob["nothing"]
+    without, control = (
+        ran.number(f"{name} zeroed: probability of the answer") for name in ("query neurons", "random queries")
+    )
+    assert without < 0.5 * control
+    assert "Lisbon" in ran.said or "capital" in ran.said
+
+
 CHECKS: dict[str, Callable[[Ran], None]] = {
     "1_find_in_context_heads": find_heads,
     "2_two_towers": two_towers,
     "3_biases": biases,
     "4_patching_at_speed": patching,
     "5_draw_a_circuit": circuit,
+    "6_which_neurons_hold_a_fact": neurons,
 }
 
 

@@ -9,7 +9,7 @@ from icl_circuits.towers.groups import (
     Measures as Measures,
     head_measures as head_measures,
 )
-from icl_circuits.towers.neuron_reads import (
+from icl_circuits.towers.neurons import (
     NeuronReads as NeuronReads,
     neuron_reads as neuron_reads,
 )
