@@ -5,7 +5,6 @@ What the papers call a subvalue is what the field calls a neuron's output direct
 
 from icl_circuits.subvalues.effects import (
     MEASURES as MEASURES,
-    Addresses as Addresses,
     NeuronEffects as NeuronEffects,
     random_neurons as random_neurons,
     target_measures as target_measures,
@@ -44,5 +43,6 @@ from icl_circuits.subvalues.top import (
     top_neurons as top_neurons,
 )
 from icl_circuits.subvalues.writers import (
+    Addresses as Addresses,
     Kind as Kind,
 )

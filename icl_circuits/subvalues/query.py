@@ -7,7 +7,7 @@ activation functions between are left out, as in the paper.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -105,10 +105,12 @@ def query_importance(
         normalise: `none`, as in the paper, or `total`, as in the authors' code.
 
     Raises:
-        InputError: value neurons of other prompts, or a `k` that is no whole number of neurons.
+        InputError: no prompts, an unknown key, value neurons of other prompts, or a `k` that is no whole number of
+            neurons.
         Unfit: the model has no such neurons, or an identity fails that they rest on.
     """
-    require_one_of(normalise, ("none", "total"), "normalise")
+    require_one_of(key, get_args(Key), "key")
+    require_one_of(normalise, get_args(Normalise), "normalise")
     require_kinds(model, batch, "ffn", values.kind)
     if len(values.score) != len(batch):
         raise InputError(f"value neurons of {len(values.score)} prompts, but the batch has {len(batch)}: give its own")
