@@ -140,6 +140,7 @@ class _Reading:
         places: list[Place] = [(site, layer) for layer in layers for site in sites]
         at_answer = values.kind == "ffn"
         self.positions = batch.last[:, None] if at_answer else None
+        self.is_read = torch.ones_like(batch.is_text[:, :1]) if at_answer else batch.is_text
         self.seen = Capture(places, self.positions)
         answer_logits(model, batch, self.seen)
 
@@ -162,7 +163,7 @@ class _Reading:
         by_position = torch.stack(neurons)  # [layer pos neuron]
         score, order = by_position.sum(1).flatten().topk(k)
         layer, neuron = torch.unravel_index(order, (n_layers, by_position.shape[2]))
-        position = by_position[layer, :, neuron].argmax(1)
+        position = by_position[layer, :, neuron].masked_fill(~self.is_read[i], -torch.inf).argmax(1)
         return {
             "embed": (self.seen.at("resid_pre", 0)[i] * above[0]).sum(),
             "attn": torch.stack(attn),
