@@ -347,6 +347,31 @@ def test_the_best_are_those_of_sorting(
                 assert (found.evaluated < n_neurons).all()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_best_where_bounds_say_little(
+    folders: dict[str, Path], words: Rows, kind: subvalues.Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where neurons write much, those of the highest bounds are not the best, and the search goes on behind them."""
+    monkeypatch.setattr(top, "STEP", 4)
+    model = loaded(folders["gpt2"], "bridge")
+    batch = encode(model, sample_prompts(words, 3, shots=1))
+    with torch.no_grad():
+        model.ln_final.original_component.weight.mul_(40.0)
+    expected = by_hand(model, batch, kind)
+    bounds = subvalues.score_neurons(model, batch, kind, exact="bounds")
+    for lowest, bound in ((False, bounds.score), (True, -bounds.lower)):
+        found = subvalues.top_neurons(model, batch, kind, k=8, lowest=lowest)
+        require_best(model, batch, found, [one.log_prob_increase for one in expected])
+        by_bound = np.nan_to_num(bound, nan=-np.inf).reshape(3, -1).argsort(1)[:, :-9:-1]
+        misled = []
+        for i, one in enumerate(expected):
+            shape = one.log_prob_increase.shape if kind == "ffn" else bound.shape[1:]
+            best = np.ravel_multi_index(places(model, found, i), shape)
+            misled.append(set(best.tolist()) != set(by_bound[i].tolist()))
+        assert any(misled)
+        assert (found.evaluated[misled] > 8).all()
+
+
 def test_all_neurons_can_be_asked_for(gpt2: LensModel, words: Rows) -> None:
     batch = encode(gpt2, sample_prompts(words, 2, shots=1))
     n_neurons = 3 * gpt2.cfg.d_mlp
