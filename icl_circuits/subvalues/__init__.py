@@ -4,7 +4,7 @@ What the papers call a subvalue is what the field calls a neuron's output direct
 """
 
 from icl_circuits.subvalues.effects import (
-    MEASURES as MEASURES,
+    EFFECT_MEASURES as EFFECT_MEASURES,
     NeuronEffects as NeuronEffects,
     random_neurons as random_neurons,
     target_measures as target_measures,

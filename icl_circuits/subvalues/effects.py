@@ -18,7 +18,7 @@ from icl_circuits.residual import answer_logits
 from icl_circuits.stats import bootstrap_mean, generator
 from icl_circuits.subvalues.writers import Addresses, require_neurons, require_prompts
 
-MEASURES = ("reciprocal_rank", "prob", "log_prob")
+EFFECT_MEASURES = ("reciprocal_rank", "prob", "log_prob")
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class NeuronEffects:
         rows = []
         for name, values in (("nothing", self.base), *zip(self.groups, self.zeroed, strict=True)):
             row: dict[str, object] = {"zeroed": name}
-            for i, measure in enumerate(MEASURES):
+            for i, measure in enumerate(EFFECT_MEASURES):
                 row |= bootstrap_mean(values[:, i].astype(float)).columns(measure)
             rows.append(row)
         return pd.DataFrame(rows)
