@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 import icl_circuits as icl
-from icl_circuits import towers
+from icl_circuits import subvalues, towers
 from icl_circuits.errors import InputError
-from icl_circuits.models import LensModel, attention_weights, readout
+from icl_circuits.models import LensModel, attention_weights, kv_head, mlp_weights, readout
 from icl_circuits.prompts import PromptBatch
 from icl_circuits.residual import Capture
 from icl_circuits.towers.flow import route_edges
@@ -206,6 +206,56 @@ def knock_out(model: LensModel, batch: PromptBatch, plain: Plain) -> None:
     assert float(seen.found["pattern", 1].gather(2, at_labels).abs().max()) < 1e-6
 
 
+def gained(model: LensModel, batch: PromptBatch, plain: Plain, before: Tensor, written: Tensor) -> Tensor:
+    """What a vector adds to the log-probability of the target, under the final scale."""
+    out, final = readout(model), plain.at_last(f"blocks.{model.cfg.n_layers - 1}.hook_resid_post").float()
+    with_it, without = (out.log_probs(state, out.norm.scale(final)) for state in (before + written, before))
+    return (with_it - without)[plain.rows, batch.target]
+
+
+def ffn_values(model: LensModel, batch: PromptBatch, plain: Plain) -> None:
+    """FFN neurons of the first and the last layer, each added to the state by hand: two of them, and the best."""
+    scores, found, expected = subvalues.score_neurons(model, batch).score, [], []
+    for layer in (0, model.cfg.n_layers - 1):
+        weights = mlp_weights(model, layer)
+        before, attn_out = (plain.at_last(f"blocks.{layer}.hook_{s}").float() for s in ("resid_pre", "attn_out"))
+        post = plain.at_last(f"blocks.{layer}.mlp.hook_post").float()
+        for neuron in (0, 7, int(np.abs(scores[:, layer]).max(0).argmax())):
+            vector = post[:, neuron, None] * weights.W_out[neuron]
+            written = weights.outlet.linear(vector, weights.outlet_scale(post))
+            found.append(scores[:, layer, neuron])
+            expected.append(gained(model, batch, plain, before + attn_out, written).numpy())
+    close(found, expected)
+
+
+def attention_values(model: LensModel, batch: PromptBatch, plain: Plain) -> None:
+    """The same of attention neurons, at the first and the last source position that all prompts have."""
+    scores, found, expected = subvalues.score_neurons(model, batch, "attention").score, [], []
+    for layer in (0, model.cfg.n_layers - 1):
+        weights, z = attention_weights(model, layer), plain.at_last(f"blocks.{layer}.attn.hook_z").float()
+        before = plain.at_last(f"blocks.{layer}.hook_resid_pre").float()
+        pattern, v = (plain.cache[f"blocks.{layer}.attn.hook_{site}"].float() for site in ("pattern", "v"))
+        best = int(np.abs(np.nan_to_num(scores[:, layer])).max((0, 2)).argmax())
+        for number in (0, model.cfg.d_head + 2, best):
+            head, dimension = divmod(number, model.cfg.d_head)
+            for source in (0, int(batch.last.min())):
+                alpha = pattern[plain.rows, head, plain.last, source]
+                value = alpha * v[:, source, kv_head(model, head), dimension]
+                vector = value[:, None] * weights.W_O[head, dimension]
+                written = weights.outlet.linear(vector, weights.outlet_scale(z))
+                found.append(scores[:, layer, number, source])
+                expected.append(gained(model, batch, plain, before, written).numpy())
+    close(found, expected)
+
+
+def query_importance(model: LensModel, batch: PromptBatch, plain: Plain) -> None:
+    for kind in ("ffn", "attention"):
+        values = subvalues.top_neurons(model, batch, kind, k=5)
+        found = subvalues.query_importance(model, batch, values, k=10)
+        for part in (found.embed, found.attn, found.mlp, found.score, found.coefficient):
+            assert np.isfinite(part).all()
+
+
 ANALYSES: dict[str, tuple[Callable[[LensModel, PromptBatch, Plain], str | None], ...]] = {
     "increase": (log_prob_increase, position_increase),
     "label features": (value_outputs, label_features, ov_circuits),
@@ -214,11 +264,14 @@ ANALYSES: dict[str, tuple[Callable[[LensModel, PromptBatch, Plain], str | None],
     "sweep": (sweep, attribution),
     "paths": (path_patching,),
     "scores changed": (without_position, knock_out),
+    "subvalues": (ffn_values, attention_values, query_importance),
 }
 """Each analysis returns why it took the plain path, if it did."""
 
 REASONS = {
     r"identity '(\w+)'": r"\1",
+    "no MLP whose neurons could be read": "MLPs",
+    "so no FFN neurons": "no MLP",
     "norms its queries and keys": "norms",
     "caps its attention scores": "cap",
     "does not compute with the attention scores": "hooks",

@@ -85,12 +85,13 @@ def planted_model(recency: float | None = None) -> LensModel:
             weights["blocks.1.attn.W_O"][2, i, logit + i] = 2 * GAIN
         weights["blocks.1.attn.W_K"][2, position : position + N_CTX, 0] = recency * torch.arange(float(N_CTX))
     model.load_state_dict(weights, strict=False)
-    model.tokenizer = _tokenizer()  # set_tokenizer would look for it on disk
+    model.tokenizer = word_tokenizer(VOCABULARY)  # set_tokenizer would look for it on disk
     return model.eval().requires_grad_(False)
 
 
-def _tokenizer() -> PreTrainedTokenizerFast:
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(VOCABULARY)}, unk_token="<s>"))
+def word_tokenizer(vocabulary: list[str]) -> PreTrainedTokenizerFast:
+    """A token a word."""
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token="<s>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<s>", eos_token="<s>", pad_token="<s>", unk_token="<s>"

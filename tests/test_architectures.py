@@ -92,6 +92,8 @@ OF_ONES_OWN: dict[str, dict[str, Any]] = {
 """`HookedTransformer` configurations that a user may train."""
 NO_SCORES = {"two towers", "tower reads", "sweep", "paths", "scores changed"}
 NOT_EXACT: dict[str, set[str]] = {
+    "attention only": {"subvalues"},
+    "experts": {"subvalues"},
     "shortformer": {"label features", *NO_SCORES},
     "ALiBi": NO_SCORES,
     "log-n attention": NO_SCORES,

@@ -13,6 +13,7 @@ from conftest import loaded, require_backend, save_model, save_tokenizer
 from torch import Tensor
 
 import icl_circuits as icl
+from icl_circuits import subvalues
 from icl_circuits.errors import Unfit
 from icl_circuits.interventions.without_position import positionless
 from icl_circuits.models import CLAIMS, Identity, LensModel, attached, load_model, read_block, require_identities
@@ -41,6 +42,10 @@ def changed(x: Tensor, hook: object) -> Tensor:
         ("values", "blocks.1.attn.hook_z", "fails at layer 1: z is off by"),
         ("projections", "blocks.0.attn.hook_k", "fails at layer 0: k is off by"),
         ("scores", "blocks.1.attn.hook_pattern", "fails at layer 1: log-attention is off by"),
+        ("neurons", "blocks.1.hook_mlp_out", "mlp_out.*, which fails at layer 1: mlp_out is off by"),
+        ("neurons", "blocks.2.mlp.hook_post", ""),
+        ("activations", "blocks.1.mlp.hook_pre", "fails at layer 1: mlp_pre is off by"),
+        ("activations", "blocks.2.hook_attn_out", ""),
         ("readout", "unembed.hook_out", "fails at the last position: log-probabilities is off by"),
         ("readout", "unembed.hook_in", "fails at the last position: final norm is off by"),
     ],
@@ -152,6 +157,31 @@ def test_a_forward_put_in_place_is_seen(tmp_path: Path, words: Rows) -> None:
         icl.log_prob_increase(model, batch)
     handle.remove()
     icl.log_prob_increase(model, batch)
+
+
+def test_mlps_of_another_forward_have_no_such_neurons(tmp_path: Path, words: Rows) -> None:
+    """What comes out of a layer's neurons, and what goes into them, is tried each by itself; attention goes on."""
+    save_model(tmp_path, tiny_config("LlamaForCausalLM", save_tokenizer(tmp_path)))
+    model: Any = loaded(tmp_path, "bridge")
+    batch = encode(model, sample_prompts(words, 3, shots=1))
+    subvalues.score_neurons(model, batch)
+    mlp = model.blocks[1].mlp
+    for part, broken, whole in ((mlp.out, "neurons", "activations"), (mlp.gate, "activations", "neurons")):
+        projection = part.original_component
+        own = type(projection).forward
+        projection.forward = lambda x, own=own, projection=projection: (
+            own(projection, x) + 0.3 * own(projection, x.flip(-1))
+        )
+        require_identities(model, batch.tokens, batch.last, whole)
+        with pytest.raises(Unfit, match=f"the identity '{broken}' .* fails at layer 1: mlp_.* is off by"):
+            require_identities(model, batch.tokens, batch.last, broken)
+        if broken == "neurons":
+            for analysis in (subvalues.score_neurons, subvalues.top_neurons):
+                with pytest.raises(Unfit, match="'neurons' .*mlp_out.* fails at layer 1"):
+                    analysis(model, batch)
+            subvalues.score_neurons(model, batch, "attention")
+        del projection.forward
+    subvalues.score_neurons(model, batch)
 
 
 def test_interventions_compose(folders: dict[str, Path], words: Rows) -> None:

@@ -144,11 +144,12 @@ def mlp_weights(model: LensModel, layer: int) -> MlpWeights:
     """The weights of layer `layer`'s MLP, with the same shapes from both classes.
 
     Raises:
-        Unfit: the layer has no MLP, or one that is no pair (or, gated, triple) of matrices: a mixture of experts.
+        Unfit: the layer has no MLP, or one that is no pair (or, gated, triple) of matrices: a mixture of experts, or
+            gate and input in one matrix.
     """
     mlp = getattr(model.blocks[layer], "mlp", None)
     W_in, W_gate, W_out, b_in, b_out = (_tensor(mlp, name) for name in ("W_in", "W_gate", "W_out", "b_in", "b_out"))
-    if W_in is None or W_out is None or W_in.ndim != 2:
+    if W_in is None or W_out is None or W_in.ndim != 2 or W_in.shape[1] != W_out.shape[0]:
         raise Unfit(f"layer {layer} of {model.cfg.model_name!r} has no MLP whose neurons could be read one by one")
     return MlpWeights(
         W_in,

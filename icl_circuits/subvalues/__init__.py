@@ -5,7 +5,6 @@ What the papers call a subvalue is what the field calls a neuron's output direct
 
 from icl_circuits.subvalues.effects import (
     TARGET_MEASURES as TARGET_MEASURES,
-    Addresses as Addresses,
     NeuronEffects as NeuronEffects,
     random_neurons as random_neurons,
     target_measures as target_measures,
@@ -60,5 +59,6 @@ from icl_circuits.subvalues.trust import (
     zero_each_neuron as zero_each_neuron,
 )
 from icl_circuits.subvalues.writers import (
+    Addresses as Addresses,
     Kind as Kind,
 )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from icl_circuits.errors import InputError
@@ -16,9 +16,8 @@ from icl_circuits.progress import tracked
 from icl_circuits.prompts import TokenBatch
 from icl_circuits.residual import answer_logits
 from icl_circuits.stats import bootstrap_mean, generator
+from icl_circuits.subvalues.writers import Addresses, require_neurons, require_prompts
 
-Addresses = tuple[Int[np.ndarray, "prompt rank"], Int[np.ndarray, "prompt rank"], Int[np.ndarray, "prompt rank"]]
-"""Neurons of each prompt: their layers, heads (-1: FFN neurons), and numbers in the MLP or dimensions of the head."""
 TARGET_MEASURES = ("reciprocal_rank", "prob", "log_prob")
 
 
@@ -54,15 +53,17 @@ def zero_neurons(model: LensModel, batch: TokenBatch, groups: Mapping[str, Seque
         groups: by name, neurons of each prompt; several sets of a group go together (attention and FFN neurons).
 
     Raises:
-        InputError: neurons of another number of prompts, or that the model does not have.
+        InputError: no prompts, neurons of another number of prompts, or that the model does not have.
         Unfit: the model does not show its neurons.
     """
+    require_prompts(batch)
     for name, sets in groups.items():
-        for layer, _, _ in sets:
-            if len(layer) != len(batch):
+        for one in sets:
+            if len(one[0]) != len(batch):
                 raise InputError(
-                    f"group {name!r} is of {len(layer)} prompts, but the batch has {len(batch)}: give its own"
+                    f"group {name!r} is of {len(one[0])} prompts, but the batch has {len(batch)}: give its own"
                 )
+            require_neurons(model, one)
     base, zeroed = [], []
     for start, stop in tracked(list(batch.parts()), "zeroing neurons"):
         chunk = batch.select(range(start, stop))
@@ -107,7 +108,12 @@ def zeroing(model: LensModel, sets: Sequence[tuple[np.ndarray, ...]]) -> ZeroNeu
 
 
 def random_neurons(model: LensModel, like: Addresses, *, seed: int = 0) -> Addresses:
-    """As many random neurons as `like` has in each prompt and layer, of the same kind: the control."""
+    """As many random neurons as `like` has in each prompt and layer, of the same kind: the control.
+
+    Raises:
+        InputError: a neuron that the model does not have, or a seed that is none.
+    """
+    require_neurons(model, like)
     layer, head, neuron = like
     rng, cfg = generator(seed), model.cfg
     drawn = np.array(neuron)

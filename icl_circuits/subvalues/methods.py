@@ -8,10 +8,9 @@ from torch import Tensor
 from icl_circuits.models import LensModel, at_least_float32, mlp_weights, readout
 from icl_circuits.progress import tracked
 from icl_circuits.prompts import TokenBatch
-from icl_circuits.subvalues.effects import Addresses
 from icl_circuits.subvalues.exact import projected, rows_at_once
 from icl_circuits.subvalues.top import By, top_neurons
-from icl_circuits.subvalues.writers import AnswerRun
+from icl_circuits.subvalues.writers import Addresses, AnswerRun
 
 METHODS = {
     "log-probability increase": "log p(w | h + v) - log p(w | h), the paper's score",

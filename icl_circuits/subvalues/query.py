@@ -7,7 +7,7 @@ activation functions between are left out, as in the paper.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -105,10 +105,12 @@ def query_importance(
         normalise: `none`, as in the paper, or `total`, as in the authors' code.
 
     Raises:
-        InputError: value neurons of other prompts, or a `k` that is no whole number of neurons.
+        InputError: no prompts, an unknown key, value neurons of other prompts, or a `k` that is no whole number of
+            neurons.
         Unfit: the model has no such neurons, or an identity fails that they rest on.
     """
-    require_one_of(normalise, ("none", "total"), "normalise")
+    require_one_of(key, get_args(Key), "key")
+    require_one_of(normalise, get_args(Normalise), "normalise")
     require_kinds(model, batch, "ffn", values.kind)
     if len(values.score) != len(batch):
         raise InputError(f"value neurons of {len(values.score)} prompts, but the batch has {len(batch)}: give its own")
@@ -138,6 +140,7 @@ class _Reading:
         places: list[Place] = [(site, layer) for layer in layers for site in sites]
         at_answer = values.kind == "ffn"
         self.positions = batch.last[:, None] if at_answer else None
+        self.is_read = torch.ones_like(batch.is_text[:, :1]) if at_answer else batch.is_text
         self.seen = Capture(places, self.positions)
         answer_logits(model, batch, self.seen)
 
@@ -160,7 +163,7 @@ class _Reading:
         by_position = torch.stack(neurons)  # [layer pos neuron]
         score, order = by_position.sum(1).flatten().topk(k)
         layer, neuron = torch.unravel_index(order, (n_layers, by_position.shape[2]))
-        position = by_position[layer, :, neuron].argmax(1)
+        position = by_position[layer, :, neuron].masked_fill(~self.is_read[i], -torch.inf).argmax(1)
         return {
             "embed": (self.seen.at("resid_pre", 0)[i] * above[0]).sum(),
             "attn": torch.stack(attn),

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from icl_circuits.errors import InputError
+from icl_circuits.errors import InputError, require_whole
 from icl_circuits.models import (
     LensModel,
     at_least_float32,
@@ -16,10 +16,10 @@ from icl_circuits.models import (
     mlp_weights,
     readout,
     require_identities_of_model,
-    require_layer,
 )
 from icl_circuits.residual import Head, Neuron, require_heads
 from icl_circuits.subvalues.exact import projected
+from icl_circuits.subvalues.writers import require_dimension, require_neuron
 
 POSITIONS = 8
 """Tokens that identities of a model are checked on, where no prompts are at hand."""
@@ -40,9 +40,10 @@ def neuron_tokens(model: LensModel, neurons: Sequence[Neuron], *, n_tokens: int 
     """The tokens at both ends of each FFN neuron's projection onto the vocabulary (its subvalue's; table 9).
 
     Raises:
-        InputError: a neuron that does not exist.
+        InputError: no neurons, or one that does not exist.
         Unfit: the model has no such neurons, or norm and unembedding do not make its logits.
     """
+    _require_some(neurons)
     return promoted(model, torch.stack([_written(model, neuron) for neuron in neurons]), n_tokens=n_tokens)
 
 
@@ -53,14 +54,13 @@ def head_neuron_tokens(
     """The same for attention neurons: dimensions of heads, whose subvalues are rows of W_O.
 
     Raises:
-        InputError: a head or a dimension that does not exist.
+        InputError: none, or a head or a dimension that does not exist.
         Unfit: as for `neuron_tokens`.
     """
-    require_heads(model, [head for head, _ in dimensions])
+    _require_some(dimensions)
     rows = []
     for head, dimension in dimensions:
-        if not 0 <= dimension < model.cfg.d_head:
-            raise InputError(f"{head} has no dimension {dimension}: its dimensions are 0..{model.cfg.d_head - 1}")
+        require_dimension(model, head, dimension)
         weights = attention_weights(model, head.layer)
         row = at_least_float32(weights.W_O[head.head, dimension])
         rows.append(weights.outlet.linear(row, row.new_ones(1)))
@@ -89,7 +89,13 @@ def tokens_through_head(model: LensModel, neuron: Neuron, head: Head, *, n_token
 
 
 def promoted(model: LensModel, vectors: Float[Tensor, "vector d_model"], *, n_tokens: int = 10) -> tuple[Promoted, ...]:
-    """The tokens that some vectors of the residual stream raise and lower most. The final scale does not matter."""
+    """The tokens that some vectors of the residual stream raise and lower most. The final scale does not matter.
+
+    Raises:
+        InputError: an `n_tokens` below 1.
+        Unfit: norm and unembedding do not make the model's logits.
+    """
+    require_whole(n_tokens, 1, f"n_tokens is {n_tokens}: give how many tokens to show, 1 or more")
     require_identities_of_model(model, POSITIONS, "readout")
     logits = projected(readout(model), vectors)
     n_tokens = min(n_tokens, logits.shape[1])
@@ -101,10 +107,13 @@ def promoted(model: LensModel, vectors: Float[Tensor, "vector d_model"], *, n_to
     return tuple(Promoted(words(a), words(b)) for a, b in zip(top, last, strict=True))
 
 
+def _require_some(neurons: Sequence[object]) -> None:
+    if not len(neurons):
+        raise InputError("no neurons: give one or more")
+
+
 def _written(model: LensModel, neuron: Neuron) -> Float[Tensor, " d_model"]:
-    require_layer(model, neuron.layer)
+    require_neuron(model, neuron)
     weights = mlp_weights(model, neuron.layer)
-    if not 0 <= neuron.neuron < weights.W_out.shape[0]:
-        raise InputError(f"{neuron} does not exist: layer {neuron.layer} has neurons 0..{weights.W_out.shape[0] - 1}")
     row = at_least_float32(weights.W_out[neuron.neuron])
     return weights.outlet.linear(row, row.new_ones(1))

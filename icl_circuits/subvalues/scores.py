@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from icl_circuits.errors import InputError, Unfit, require_one_of
+from icl_circuits.errors import Unfit, require_one_of
 from icl_circuits.models import LensModel, readout
 from icl_circuits.progress import tracked
 from icl_circuits.prompts import TokenBatch
@@ -116,8 +116,6 @@ def _all_exact(
 def require_scorable(model: LensModel, batch: TokenBatch, kind: Kind) -> None:
     """Raise `InputError` for no prompts or an unknown kind, `Unfit` for a model without such neurons."""
     require_one_of(kind, get_args(Kind), "kind")
-    if not len(batch):
-        raise InputError("there are no prompts to score neurons on: the batch is empty")
     require_kinds(model, batch, kind)
 
 
@@ -132,7 +130,7 @@ def runs_of(model: LensModel, batch: TokenBatch, kind: Kind) -> Iterator[AnswerR
 
 
 def _joined(
-    batch: TokenBatch, kind: Kind, layers: list[Float[Tensor, "batch neuron source"]], n_layers: int
+    batch: TokenBatch, kind: Kind, layers: list[Float[Tensor, "_ neuron _"]], n_layers: int
 ) -> Float[np.ndarray, "prompt layer neuron *source"]:
     """Layer after layer of part after part, as one array over all prompts."""
     n_pos, parts = batch.tokens.shape[1], []

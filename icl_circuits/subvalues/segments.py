@@ -17,6 +17,7 @@ from icl_circuits.prompts import TokenBatch
 from icl_circuits.residual import Capture, answer_logits, final_state
 from icl_circuits.residual.increase import target_log_probs
 from icl_circuits.stats import bootstrap_means
+from icl_circuits.subvalues.writers import require_prompts
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,11 @@ def interpolation(model: LensModel, batch: TokenBatch, *, segments: int = 60) ->
     """Log-probability of each prompt's target on the way through the residual stream at the answer position.
 
     Raises:
-        InputError: fewer than one segment.
+        InputError: no prompts, or fewer than one segment.
         Unfit: norm and unembedding do not make the logits.
     """
     require_whole(segments, 1, f"segments is {segments}: give a whole number, 1 or more")
+    require_prompts(batch)
     require_identities(model, batch.tokens, batch.last, "readout")
     out, found = readout(model), []
     start: Place = ("resid_pre", 0)

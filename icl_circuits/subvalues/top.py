@@ -173,12 +173,15 @@ class _Search:
         if k > len(self.order):
             raise InputError(f"the model has {len(self.order)} {self.kind} neurons, not {k}: ask for fewer")
         kept, scores, done = self.order[:0], self.bounds[:0], 0
-        while len(scores) < k or (done < len(self.order) and scores[-1] < self.bounds[done]):
+        while len(scores) < k or (done < len(self.order) and scores[k - 1] < self.bounds[done]):
             picked = self.order[done : done + STEP]
             done += len(picked)
             found = torch.cat([scores, self.sign * self._exactly(picked)])
-            scores, places = found.topk(min(k, len(found)))
+            scores, places = found.topk(min(k + 1, len(found)))
             kept = torch.cat([kept, picked])[places]
+        others = torch.cat([scores[k:], self.bounds[done : done + 1]])  # scored but not kept, and not scored
+        next_bound = self.sign * (float(others.max()) if len(others) else -torch.inf)
+        kept, scores = kept[:k], scores[:k]
         layer, neuron, source = self._places(kept)
         is_ffn, d_head = self.kind == "ffn", self.run.model.cfg.d_head
         fields = {
@@ -190,8 +193,10 @@ class _Search:
             "coefficient": self.t[layer, neuron, source] * self.added.scale[0],
             "base": self.added.base[layer],
         }
-        bound = self.sign * float(self.bounds[done]) if done < len(self.order) else -torch.inf * self.sign
-        return {name: value.cpu().numpy() for name, value in fields.items()} | {"evaluated": done, "next_bound": bound}
+        return {name: value.cpu().numpy() for name, value in fields.items()} | {
+            "evaluated": done,
+            "next_bound": next_bound,
+        }
 
     def _places(self, flat: Int[Tensor, " some"]) -> tuple[Tensor, ...]:
         """Layer, neuron and source of neurons by their place in a row."""

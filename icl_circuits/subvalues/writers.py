@@ -9,11 +9,12 @@ That is so where the identities `neurons`, `heads` and `values` hold: `AnswerRun
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from icl_circuits.errors import Unfit
+from icl_circuits.errors import InputError, Unfit
 from icl_circuits.models import (
     Identity,
     LensModel,
@@ -27,15 +28,18 @@ from icl_circuits.models import (
     mlp_weights,
     readout,
     require_identities,
+    require_layer,
     require_per_head_z,
 )
 from icl_circuits.prompts import TokenBatch
-from icl_circuits.residual import Capture, answer_logits, final_state
+from icl_circuits.residual import Capture, Head, Neuron, answer_logits, final_state, require_heads
 from icl_circuits.subvalues.exact import Added
 
 Kind = Literal["ffn", "attention"]
 """FFN neurons, or attention neurons: a head, one of its dimensions, and a source position."""
 
+Addresses = tuple[Int[np.ndarray, "prompt rank"], Int[np.ndarray, "prompt rank"], Int[np.ndarray, "prompt rank"]]
+"""Neurons of each prompt: their layers, heads (-1: FFN neurons), and numbers in the MLP or dimensions of the head."""
 EVERY = slice(None)
 """All prompts."""
 
@@ -70,6 +74,7 @@ class AnswerRun:
         """Run the prompts once.
 
         Raises:
+            InputError: no prompts.
             Unfit: `require_kinds` says what.
         """
         require_kinds(model, batch, *kinds)
@@ -107,8 +112,40 @@ class AnswerRun:
         return Writers(base, at_least_float32(weights.W_O).flatten(0, 1), weights.outlet, coefficients)
 
 
+def require_prompts(batch: TokenBatch) -> None:
+    """Raise `InputError` for a batch without prompts."""
+    if not len(batch):
+        raise InputError("there are no prompts to ask about neurons: the batch is empty")
+
+
+def require_neurons(model: LensModel, neurons: Addresses) -> None:
+    """Raise `InputError` naming a neuron that `model` does not have."""
+    layer, head, number = (part.ravel() for part in neurons)
+    head = np.maximum(head, -1)
+    for n, h in np.unique(np.stack([layer, head]), axis=1).T.tolist():
+        mine = number[(layer == n) & (head == h)]
+        for one in (int(mine.min()), int(mine.max())):
+            require_neuron(model, Neuron(n, one)) if h < 0 else require_dimension(model, Head(n, h), one)
+
+
+def require_neuron(model: LensModel, neuron: Neuron) -> None:
+    """Raise `InputError` for an FFN neuron that `model` does not have."""
+    require_layer(model, neuron.layer)
+    n_neurons = mlp_weights(model, neuron.layer).W_out.shape[0]
+    if not 0 <= neuron.neuron < n_neurons:
+        raise InputError(f"{neuron} does not exist: layer {neuron.layer} has neurons 0..{n_neurons - 1}")
+
+
+def require_dimension(model: LensModel, head: Head, dimension: int) -> None:
+    """Raise `InputError` for an attention neuron that `model` does not have."""
+    require_heads(model, [head])
+    if not 0 <= dimension < model.cfg.d_head:
+        raise InputError(f"{head} has no dimension {dimension}: its dimensions are 0..{model.cfg.d_head - 1}")
+
+
 def require_kinds(model: LensModel, batch: TokenBatch, *kinds: Kind) -> None:
-    """Raise `Unfit` where the model has no such neurons, or an identity fails that they rest on."""
+    """Raise `InputError` for no prompts, `Unfit` for a model without such neurons, or one that an identity fails of."""
+    require_prompts(batch)
     needed: list[Identity] = ["layers", "readout"]
     if "attention" in kinds:
         require_per_head_z(model)
