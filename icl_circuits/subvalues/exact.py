@@ -21,6 +21,9 @@ from icl_circuits.models import LOGITS_AT_ONCE, Readout
 SPREAD = 0.1
 """Up to this |t| (max u - min u) the series is used: what it leaves out is below SPREAD^5 exp(SPREAD) / 120 < 1e-7."""
 
+ROWS = 16
+"""Of so many neurons powers are taken at once, few enough for a processor's cache."""
+
 
 @dataclass(frozen=True)
 class Added:
@@ -92,19 +95,25 @@ def all_gaps(
     probs: Float[Tensor, "batch d_vocab"],
 ) -> tuple[Float[Tensor, "batch neuron source"], Bool[Tensor, "batch neuron source"]]:
     """The gaps by the series, and where it is not enough: there `gaps` is needed."""
-    low, high = u.aminmax(dim=1)
-    centred = u - ((low + high) / 2)[:, None]
-    power, raw = centred.clone(), []
-    for n in range(1, 5):
-        raw.append((probs @ power.T)[..., None])
-        if n < 4:
-            power *= centred
-    mean, second, third, fourth = raw
+    low, high = u.amin(1), u.amax(1)  # three times as fast as `aminmax` is along rows
+    middle = ((low + high) / 2)[:, None]
+    parts = zip(u.split(ROWS), middle.split(ROWS), strict=True)
+    raw = torch.cat([_raw_moments(part - of_part, probs) for part, of_part in parts], dim=2)
+    mean, second, third, fourth = raw[..., None]
     m2 = second - mean**2
     m3 = third - 3 * mean * second + 2 * mean**3
     m4 = fourth - 4 * mean * third + 6 * mean**2 * second - 3 * mean**4
     series = t**2 * (m2 / 2 + t * (m3 / 6 + t * m4 / 24))
     return torch.log1p(series.clamp(min=0.0)), t.abs() * (high - low)[:, None] > SPREAD
+
+
+def _raw_moments(
+    x: Float[Tensor, "neuron d_vocab"], probs: Float[Tensor, "batch d_vocab"]
+) -> Float[Tensor, "4 batch neuron"]:
+    """The means of `x`, of its squares, cubes and fourth powers; overwrites `x`."""
+    square = x * x
+    first, second = probs @ x.T, probs @ square.T
+    return torch.stack([first, second, probs @ x.mul_(square).T, probs @ square.mul_(square).T])
 
 
 def rows_at_once(out: Readout) -> int:
