@@ -38,7 +38,7 @@ check: .venv/ready-to-test
 docs: .venv/ready-to-test
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
 
-# A quarter of an hour: the sweep engine beside TransformerLens's own loops, into benchmarks/results.json.
+# Twenty minutes: sweeps beside TransformerLens's loops, and scores of neurons beside the plain algorithm, into benchmarks/results.json.
 bench: .venv/ready
 	TQDM_DISABLE=1 .venv/bin/python benchmarks/run.py
 

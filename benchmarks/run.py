@@ -1,17 +1,18 @@
 """The sweep engine side by side with TransformerLens's own patching functions, in one process.
 
-    python benchmarks/run.py [--quick] [--shape gpt2-small] [--device cpu] [--dtype float32]
+    python benchmarks/run.py [--quick] [--only sweeps] [--shape gpt2-small] [--device cpu] [--dtype float32]
 
-prints a table and writes `benchmarks/results.json`. TransformerLens runs one forward pass a cell, so where a grid has
-many cells its loop is timed on a sample of them, spread evenly, and scaled up: the table says how many. Each of our
-sweeps is timed whole, its base run included, after a first sweep in which the engine checks its equations on the model;
-the better of two runs counts, where one takes less than 20 s.
+prints tables and writes `benchmarks/results.json`. `subvalues.py` measures scores of neurons (`--only subvalues`).
+
+TransformerLens runs one forward pass a cell, so where a grid has many cells its loop is timed on a sample of them,
+spread evenly, and scaled up: the table says how many. Each of our sweeps is timed whole, its base run included, after a
+first sweep in which the engine checks its equations on the model; the better of two runs counts, where one takes less
+than 20 s.
 """
 
 import argparse
 import json
 import platform
-import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -20,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import psutil
+import subvalues
 import torch
+from measure import timed, with_peak
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -30,6 +32,8 @@ from transformer_lens.tools.analysis import direct_path_patching
 
 import icl_circuits as icl
 from icl_circuits.prompts import PromptBatch
+
+RESULTS = Path(__file__).parent / "results.json"
 
 SHAPES: dict[str, dict[str, Any]] = {
     "gpt2-small": {
@@ -88,45 +92,6 @@ class PerPrompt:
         other = at_last.gather(1, 1 - batch.gold[:, None])[:, 0]
         self.seen.append((right - other).cpu())
         return (right - other).mean()
-
-
-def timed(run: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds, and the result."""
-    _wait()
-    start = time.perf_counter()
-    result = run()
-    _wait()
-    return time.perf_counter() - start, result
-
-
-def _wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def with_peak(run: Callable[[], Any]) -> tuple[float, Any, int]:
-    """Seconds, the result, and the peak of memory above what was in use before."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        seconds, result = timed(run)
-        return seconds, result, torch.cuda.max_memory_allocated() - before
-    process, stop = psutil.Process(), threading.Event()
-    before = process.memory_info().rss
-    peak = [before]
-
-    def watch() -> None:
-        while not stop.wait(0.02):
-            peak[0] = max(peak[0], process.memory_info().rss)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        seconds, result = timed(run)
-    finally:
-        stop.set()
-        thread.join()
-    return seconds, result, peak[0] - before
 
 
 def random_model(shape: str, device: str, dtype: torch.dtype) -> Any:
@@ -357,43 +322,17 @@ def show(rows: Sequence[Row]) -> None:
 
 
 def main() -> None:
-    """Run everything."""
+    """Run everything, or what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shape", choices=SHAPES, default="gpt2-small")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
-    parser.add_argument("--quick", action="store_true", help="the two cheapest sweeps alone, on short prompts")
+    parser.add_argument("--quick", action="store_true", help="the cheapest comparisons alone, on short prompts")
+    parser.add_argument("--only", choices=("sweeps", "subvalues"), help="the other numbers stay as they are stored")
     parser.add_argument("--out", type=Path, help="default: results.json beside this file, nothing with --quick")
     options = parser.parse_args()
-    model = random_model(options.shape, options.device, getattr(torch, options.dtype))
-    rows: list[Row] = []
-    n_pos = 32 if options.quick else 128
-    bench = Bench(options.shape, model, random_batch(model, 4, n_pos, seed=1), sample=4 if options.quick else 12)
-    source = random_batch(model, 4, n_pos, seed=2)
-    bench.zero_last()
-    bench.query_edges(source)
-    if not options.quick:
-        bench.direct_path_of_transformer_lens(source)
-        bench.patch_heads(source)
-        bench.patch_resid_pre(source)
-    rows += bench.rows
-    if not options.quick:
-        for n_pos in (64, 256, 512, 1024):
-            longer = Bench(options.shape, model, random_batch(model, 4, n_pos, seed=1), sample=3)
-            longer.zero_last()
-            rows += longer.rows
-        if options.device == "cpu":
-            real = Bench("SmolLM2-135M", *(loaded := smollm2(16))[:2], sample=6)
-            real.zero_last()
-            real.query_edges(loaded[2])
-            real.patch_heads(loaded[2])
-            rows += real.rows
-            for dtype in (torch.float32, torch.bfloat16):
-                name = f"SmolLM2-135M, {str(dtype).removeprefix('torch.')}"
-                more = Bench(name, *smollm2(32, dtype)[:2], sample=6)
-                more.zero_last()
-                rows += more.rows
-    show(rows)
+    out = options.out or (None if options.quick else RESULTS)
+    stored = json.loads(out.read_text()) if out is not None and out.exists() else {}
     on_gpu = options.device.startswith("cuda")
     machine = {
         "date": time.strftime("%Y-%m-%d"),
@@ -402,9 +341,54 @@ def main() -> None:
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
-    out = options.out or (None if options.quick else Path(__file__).parent / "results.json")
+    if options.only != "subvalues":
+        rows = sweeps(options)
+        show(rows)
+        stored |= {"machine": machine, "rows": [asdict(row) for row in rows]}
+    if options.only != "sweeps" and not on_gpu:
+        model = random_model(options.shape, "cpu", torch.float32) if options.quick else None
+        compared = subvalues.real() if model is None else subvalues.quick(options.shape, model)
+        grown = [] if options.quick else subvalues.growth()
+        subvalues.show(compared, grown)
+        of_subvalues = {"rows": [asdict(row) for row in compared], "growth": [asdict(row) for row in grown]}
+        stored["subvalues"] = {"machine": machine | {"dtype": "float32"}, **of_subvalues}
     if out is not None:
-        out.write_text(json.dumps({"machine": machine, "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
+        out.write_text(json.dumps(stored, indent=1) + "\n")
+    if out == RESULTS and "subvalues" in stored:
+        subvalues.fill_page(stored["subvalues"])
+
+
+def sweeps(options: argparse.Namespace) -> list[Row]:
+    """The sweep engine beside TransformerLens."""
+    model = random_model(options.shape, options.device, getattr(torch, options.dtype))
+    rows: list[Row] = []
+    n_pos = 32 if options.quick else 128
+    bench = Bench(options.shape, model, random_batch(model, 4, n_pos, seed=1), sample=4 if options.quick else 12)
+    source = random_batch(model, 4, n_pos, seed=2)
+    bench.zero_last()
+    bench.query_edges(source)
+    if options.quick:
+        return bench.rows
+    bench.direct_path_of_transformer_lens(source)
+    bench.patch_heads(source)
+    bench.patch_resid_pre(source)
+    rows += bench.rows
+    for n_pos in (64, 256, 512, 1024):
+        longer = Bench(options.shape, model, random_batch(model, 4, n_pos, seed=1), sample=3)
+        longer.zero_last()
+        rows += longer.rows
+    if options.device == "cpu":
+        real = Bench("SmolLM2-135M", *(loaded := smollm2(16))[:2], sample=6)
+        real.zero_last()
+        real.query_edges(loaded[2])
+        real.patch_heads(loaded[2])
+        rows += real.rows
+        for dtype in (torch.float32, torch.bfloat16):
+            name = f"SmolLM2-135M, {str(dtype).removeprefix('torch.')}"
+            more = Bench(name, *smollm2(32, dtype)[:2], sample=6)
+            more.zero_last()
+            rows += more.rows
+    return rows
 
 
 if __name__ == "__main__":

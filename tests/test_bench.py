@@ -8,23 +8,30 @@ from typing import Any
 import pytest
 from conftest import require_backend
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "run.py"
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 TINY = {"n_layers": 2, "n_heads": 2, "d_model": 16, "d_head": 8, "d_mlp": 32, "d_vocab": 300, "n_ctx": 64}
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_quick_benchmark(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+@pytest.fixture
+def bench(monkeypatch: Any) -> Any:
     require_backend("hooked")
-    spec = importlib.util.spec_from_file_location("bench_run", SCRIPT)
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    spec = importlib.util.spec_from_file_location("bench_run", BENCHMARKS / "run.py")
     assert spec is not None
     assert spec.loader is not None
-    bench = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(bench)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_quick_benchmark(bench: Any, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     bench.SHAPES["tiny"] = TINY | {"act_fn": "gelu_new", "normalization_type": "LN"}
     out = tmp_path / "results.json"
     monkeypatch.setattr("sys.argv", ["run.py", "--quick", "--shape", "tiny", "--out", str(out)])
     bench.main()
-    rows = json.loads(out.read_text())["rows"]
+    stored = json.loads(out.read_text())
+    rows = stored["rows"]
     sweeps = ["zero each head, last position", "all head -> head q edges, last position"]
     assert [row["sweep"] for row in rows] == sweeps
     for row in rows:
@@ -32,3 +39,19 @@ def test_quick_benchmark(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
         assert row["ratio"] == pytest.approx(row["baseline_seconds"] / row["seconds"])
         assert {"model", "tokens", "forwards", "peak_bytes"} <= row.keys()
     assert "ratio" in capsys.readouterr().out
+    for row, start in zip(stored["subvalues"]["rows"], ("exact top 30", "exact top 20", "exact scores"), strict=True):
+        assert row["work"].startswith(start)
+        assert row["max_error"] < 1e-5
+        assert row["ratio"] == pytest.approx(row["plain_seconds"] / row["seconds"])
+        same, of = row["same_top"].split(" of ")
+        assert int(same) >= int(of) - 1  # rounding may swap the last two
+    monkeypatch.setattr("sys.argv", ["run.py", "--quick", "--shape", "tiny", "--only", "subvalues", "--out", str(out)])
+    bench.main()
+    again = json.loads(out.read_text())
+    assert again["rows"] == rows
+    assert again["subvalues"] != stored["subvalues"]
+
+
+def test_the_page_has_the_numbers_that_were_measured(bench: Any) -> None:
+    stored = json.loads((BENCHMARKS / "results.json").read_text())["subvalues"]
+    assert bench.subvalues.tables(stored) in bench.subvalues.PAGE.read_text(encoding="utf-8")

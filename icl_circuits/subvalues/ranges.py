@@ -49,6 +49,6 @@ def _of_layer(model: LensModel, kind: Kind, layer: int) -> Float[Tensor, " neuro
         directions, outlet = attn.W_O.flatten(0, 1), attn.outlet
     one, found = out.W_U.new_ones(1, 1), []
     for part in directions.split(rows_at_once(out)):
-        low, high = projected(out, outlet.linear(at_least_float32(part), one)).aminmax(dim=1)
-        found.append(high - low)
+        u = projected(out, outlet.linear(at_least_float32(part), one))
+        found.append(u.amax(1) - u.amin(1))
     return torch.cat(found)
