@@ -72,11 +72,14 @@ from .residual import (
     position_increase as position_increase,
 )
 from .subvalues import (
+    added_together as added_together,
     best_by_each_method as best_by_each_method,
+    coefficient_split as coefficient_split,
     head_neuron_tokens as head_neuron_tokens,
     heads_by_type as heads_by_type,
     interpolation as interpolation,
     known_facts as known_facts,
+    layer_positions as layer_positions,
     neuron_tokens as neuron_tokens,
     query_importance as query_importance,
     random_neurons as random_neurons,

@@ -4,6 +4,7 @@ The plain loop takes activations from `run_with_cache`, and for each neuron one 
 """
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -856,6 +857,109 @@ def test_vectors_add_before_the_softmax() -> None:
     torch.testing.assert_close(found[2], found[3])
 
 
+# --- source positions, what activates a neuron, and sums beside scores -------------------------------------------------
+
+
+def moved_by_hand(model: LensModel, cache: Any, i: int, layer: int, last: int) -> Tensor:
+    """What the heads of a layer move from each position to the answer's, all together, in float64."""
+    weights = attention_weights(model, layer)
+    alpha = cache[f"blocks.{layer}.attn.hook_pattern"][i, :, last, : last + 1].double()
+    kv = [kv_head(model, head) for head in range(model.cfg.n_heads)]
+    v = cache[f"blocks.{layer}.attn.hook_v"][i, : last + 1, kv].double()
+    return torch.einsum("hs,shk,hkm->sm", alpha, v, weights.W_O.double())
+
+
+def test_source_positions_of_layers(model: LensModel, batch: PromptBatch) -> None:
+    found = subvalues.layer_positions(model, batch)
+    n_layers = model.cfg.n_layers
+    with torch.no_grad():
+        _, cache = model.run_with_cache(batch.tokens)
+    for i, (last, target) in enumerate(zip(batch.last.tolist(), batch.target.tolist(), strict=True)):
+        final = cache[f"blocks.{n_layers - 1}.hook_resid_post"][i, last].double()
+        for layer in range(n_layers):
+            moved = moved_by_hand(model, cache, i, layer, last)
+            added = moved.sum(0) + attention_weights(model, layer).b_O
+            close(added, cache[f"blocks.{layer}.hook_attn_out"][i, last])
+            state = cache[f"blocks.{layer}.hook_resid_pre"][i, last].double()
+            increase = log_probs(model, state + moved, final) - log_probs(model, state, final)
+            np.testing.assert_allclose(found.increase[i, layer, : last + 1], increase[:, target], atol=1e-5)
+        assert np.isnan(found.increase[i, :, last + 1 :]).all()
+    frame = found.to_frame()
+    assert len(frame) == n_layers * int((batch.last + 1).sum())
+    one = frame[(frame["prompt"] == 1) & (frame["layer"] == 1) & (frame["src_pos"] == 2)]
+    assert one["log_prob_increase"].item() == found.increase[1, 1, 2]
+
+
+def test_what_activates_neurons(model: LensModel, batch: PromptBatch) -> None:
+    """The parts are those of the plain inner products, and add up to what the activation function is given."""
+    values = subvalues.top_neurons(model, batch, k=40)
+    found = subvalues.coefficient_split(model, batch, values)
+    with torch.no_grad():
+        _, cache = model.run_with_cache(batch.tokens)
+    names = [str(component) for component in found.components]
+    for i, last in enumerate(batch.last.tolist()):
+        for rank in range(0, 40, 7):
+            layer, neuron = int(found.layer[i, rank]), int(found.neuron[i, rank])
+            pre = float(cache[f"blocks.{layer}.mlp.hook_pre"][i, last, neuron])
+            assert found.read[i, rank] == pytest.approx(pre, abs=2e-5)
+            parts = dict(zip(names, found.parts[i, rank].tolist(), strict=True))
+            assert all(part == 0 for name, part in parts.items() if comes_behind(model, name, layer))
+            norm, (W, _) = block_norms(model, layer).before_mlp, mlp_weights(model, layer).read_by("gate")
+            state = cache[f"blocks.{layer}.hook_resid_pre"][i, last]
+            if not is_parallel(model):
+                state = state + cache[f"blocks.{layer}.hook_attn_out"][i, last]
+            scale = norm.scale(state)
+            for below in range(layer):
+                written = cache[f"blocks.{below}.hook_mlp_out"][i, last]
+                by_hand = float(norm.linear(written, scale) @ W[:, neuron])
+                assert parts[f"MLP{below}"] == pytest.approx(by_hand, abs=2e-5)
+            for below in range(layer + 1 - int(is_parallel(model))):
+                heads, _ = attention_weights(model, below).added(cache[f"blocks.{below}.attn.hook_z"][i, last])
+                for head, written in enumerate(heads):
+                    by_hand = float(norm.linear(written, scale) @ W[:, neuron])
+                    assert parts[f"L{below}H{head}"] == pytest.approx(by_hand, abs=2e-5)
+    close(found.shares().sum(2) + found.constant / found.read * found.coefficient, values.coefficient, 1e-4)
+    frame = found.to_frame(3)
+    assert len(frame) == len(batch) * 40 * 3
+    first = frame.iloc[0]
+    assert abs(first["part"]) == np.abs(found.parts[0, 0]).max()
+    assert first["component"] == names[int(np.abs(found.parts[0, 0]).argmax())]
+
+
+def comes_behind(model: LensModel, component: str, layer: int) -> bool:
+    """Whether a component is written after the MLP of a layer reads."""
+    if match := re.fullmatch(r"MLP(\d+)", component):
+        return int(match[1]) >= layer
+    match = re.fullmatch(r"L(\d+)H\d+", component)
+    return match is not None and int(match[1]) >= layer + 1 - int(is_parallel(model))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_neurons_added_together(model: LensModel, batch: PromptBatch, kind: subvalues.Kind) -> None:
+    layer, k = 1, 20
+    found = subvalues.added_together(model, batch, kind, layer=layer, k=k)
+    expected = by_hand(model, batch, kind)
+    with torch.no_grad():
+        _, cache = model.run_with_cache(batch.tokens)
+    for i, (last, target) in enumerate(zip(batch.last.tolist(), batch.target.tolist(), strict=True)):
+        scores = expected[i].log_prob_increase[layer]
+        best, order = scores.flatten().topk(k)
+        np.testing.assert_allclose(found.alone[i], best.cumsum(0), atol=1e-5)
+        run = AnswerRun(model, batch, kind)
+        neuron, source = np.unravel_index(order.numpy(), scores.shape)
+        written = run.writers(kind, layer).written(slice(None))[neuron].double()
+        vectors = expected[i].coefficient[layer, neuron, source][:, None] * written
+        final = cache[f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"][i, last].double()
+        state = cache[f"blocks.{layer}.hook_resid_pre"][i, last].double()
+        if kind == "ffn":
+            state = state + cache[f"blocks.{layer}.hook_attn_out"][i, last]
+        together = log_probs(model, state + vectors.cumsum(0), final)[:, target] - log_probs(model, state, final)[target]
+        np.testing.assert_allclose(found.together[i], together, atol=1e-5)
+    frame = found.to_frame()
+    assert frame["n"].tolist() == list(range(1, k + 1))
+    np.testing.assert_allclose(frame["alone"], found.alone.mean(0), atol=1e-6)
+
+
 # --- bad input --------------------------------------------------------------------------------------------------------
 
 
@@ -931,6 +1035,20 @@ BAD: dict[str, tuple[Callable[[LensModel, TokenBatch], Any], str]] = {
         lambda m, b: subvalues.random_neurons(m, addresses(layer=7)[0]), "layer 7 does not exist",
     ),
     "seed": (lambda m, b: subvalues.random_neurons(m, addresses()[0], seed=-1), "seed is -1: give a whole number"),
+    "a split of attention neurons": (
+        lambda m, b: subvalues.coefficient_split(m, b, subvalues.top_neurons(m, b, "attention", k=1)),
+        "these are attention neurons",
+    ),
+    "a split of other prompts": (
+        lambda m, b: subvalues.coefficient_split(m, b, cut(subvalues.top_neurons(m, b, k=1), 1)),
+        "value neurons of 1 prompts, but the batch has 2: give its own",
+    ),
+    "no prompts of positions": (lambda m, b: subvalues.layer_positions(m, b.select([])), "the batch is empty"),
+    "no neurons together": (lambda m, b: subvalues.added_together(m, b, layer=0, k=0), "k is 0: give how many"),
+    "too many together": (
+        lambda m, b: subvalues.added_together(m, b, layer=0, k=129), "layer 0 has 128 ffn neurons, not 129",
+    ),
+    "no layer together": (lambda m, b: subvalues.added_together(m, b, layer=3), "layer 3 does not exist"),
     "no segments": (lambda m, b: subvalues.interpolation(m, b, segments=0), "segments is 0: give a whole number"),
     "half a segment": (lambda m, b: subvalues.interpolation(m, b, segments=1.5), "segments is 1.5"),
     "a mask of few neurons": (

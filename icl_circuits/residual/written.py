@@ -35,7 +35,7 @@ class Written:
         require_identities(model, batch.tokens, batch.last, "values", "heads", "layers")
         self.model, self.batch, self.at = model, batch, at
         below = range(n_layers)
-        places: list[Place] = [("resid_pre", layer) for layer in range(n_layers + 1)]
+        places: list[Place] = [("resid_pre", layer) for layer in range(min(n_layers + 1, model.cfg.n_layers))]
         places += [(site, layer) for layer in below for site in ("z", "pattern", *mlp_sites(model))]
         here = Capture(places, at)
         everywhere = Capture([("v", layer) for layer in below])

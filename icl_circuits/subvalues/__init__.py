@@ -22,6 +22,10 @@ from icl_circuits.subvalues.methods import (
     METHODS as METHODS,
     best_by_each_method as best_by_each_method,
 )
+from icl_circuits.subvalues.positions import (
+    LayerPositions as LayerPositions,
+    layer_positions as layer_positions,
+)
 from icl_circuits.subvalues.query import (
     QueryImportance as QueryImportance,
     query_importance as query_importance,
@@ -38,8 +42,10 @@ from icl_circuits.subvalues.scores import (
     score_neurons as score_neurons,
 )
 from icl_circuits.subvalues.segments import (
+    AddedTogether as AddedTogether,
     Interpolation as Interpolation,
     added_before_softmax as added_before_softmax,
+    added_together as added_together,
     interpolation as interpolation,
 )
 from icl_circuits.subvalues.sets import (
@@ -48,6 +54,10 @@ from icl_circuits.subvalues.sets import (
     layer_counts as layer_counts,
     query_only_share as query_only_share,
     shared_neurons as shared_neurons,
+)
+from icl_circuits.subvalues.split import (
+    CoefficientSplit as CoefficientSplit,
+    coefficient_split as coefficient_split,
 )
 from icl_circuits.subvalues.top import (
     TopNeurons as TopNeurons,

@@ -71,46 +71,58 @@ def score_neurons(
     scores, lowers, bases = [], [], []
     for run in runs_of(model, batch, kind):
         for layer in tracked(range(model.cfg.n_layers), f"scores of {kind} neurons"):
-            writers = run.writers(kind, layer)
-            added = run.added_to(writers)
-            t = writers.coefficients / run.scale[..., None]
-            first = t * writers.along(added.slopes())[..., None]
+            one = OneLayer.of(run, kind, layer)
             if ranges is None:
-                scores.append(_all_exact(writers, added, t, first))
+                scores.append(one.exact())
             else:
-                scores.append(first)
-                lowers.append(first - (t * ranges[layer][:, None]) ** 2 / 8)
-            bases.append(added.base[:, None])
+                scores.append(one.first)
+                lowers.append(one.first - (one.t * ranges[layer][:, None]) ** 2 / 8)
+            bases.append(one.added.base[:, None])
     score = _joined(batch, kind, scores, model.cfg.n_layers)
     lower = _joined(batch, kind, lowers, model.cfg.n_layers) if lowers else score
     base = [torch.cat(bases[i : i + model.cfg.n_layers], 1) for i in range(0, len(bases), model.cfg.n_layers)]
     return NeuronScores(kind, exact == "all", score, lower, torch.cat(base).cpu().numpy())
 
 
-def _all_exact(
-    writers: Writers,
-    added: Added,
-    t: Float[Tensor, "batch neuron source"],
-    first: Float[Tensor, "batch neuron source"],
-) -> Float[Tensor, "batch neuron source"]:
-    """The scores of all neurons of a layer: by the series, and one by one where that is not enough."""
-    out, probs, scores = added.out, added.log_probs.exp(), first.clone()
-    step, n_neurons = rows_at_once(out), first.shape[1]
-    for start in range(0, n_neurons, step):
-        part = slice(start, min(start + step, n_neurons))
-        u = projected(out, writers.written(part))
-        if out.softcap is None:
-            gap, far = all_gaps(u, t[:, part], probs)
-            scores[:, part] -= gap
-        else:
-            far = torch.ones_like(t[:, part], dtype=torch.bool)
-        left = far.nonzero()
-        for rows in left.split(step) if len(left) else ():
-            prompt, place, source = rows.T
-            neuron = place + start
-            found = added.of(prompt).exact(u[place], t[prompt, neuron, source], first[prompt, neuron, source])
-            scores[prompt, neuron, source] = found
-    return scores
+@dataclass(frozen=True)
+class OneLayer:
+    """The neurons of one layer on some prompts, and their first-order scores."""
+
+    writers: Writers
+    added: Added
+    """The states that they are added to."""
+    t: Float[Tensor, "batch neuron source"]
+    """Coefficients over the final norm's scale."""
+    first: Float[Tensor, "batch neuron source"]
+
+    @classmethod
+    def of(cls, run: AnswerRun, kind: Kind, layer: int) -> "OneLayer":
+        """Read off a run."""
+        writers = run.writers(kind, layer)
+        added = run.added_to(writers)
+        t = writers.coefficients / run.scale[..., None]
+        return cls(writers, added, t, t * writers.along(added.slopes())[..., None])
+
+    def exact(self) -> Float[Tensor, "batch neuron source"]:
+        """The scores of all its neurons: by the series, and one by one where that is not enough."""
+        added, t, first = self.added, self.t, self.first
+        out, probs, scores = added.out, added.log_probs.exp(), first.clone()
+        step, n_neurons = rows_at_once(out), first.shape[1]
+        for start in range(0, n_neurons, step):
+            part = slice(start, min(start + step, n_neurons))
+            u = projected(out, self.writers.written(part))
+            if out.softcap is None:
+                gap, far = all_gaps(u, t[:, part], probs)
+                scores[:, part] -= gap
+            else:
+                far = torch.ones_like(t[:, part], dtype=torch.bool)
+            left = far.nonzero()
+            for rows in left.split(step) if len(left) else ():
+                prompt, place, source = rows.T
+                neuron = place + start
+                found = added.of(prompt).exact(u[place], t[prompt, neuron, source], first[prompt, neuron, source])
+                scores[prompt, neuron, source] = found
+        return scores
 
 
 def require_scorable(model: LensModel, batch: TokenBatch, kind: Kind) -> None:

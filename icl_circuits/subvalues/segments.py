@@ -11,13 +11,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from icl_circuits.errors import require_whole
-from icl_circuits.models import LensModel, Place, readout, require_identities
+from icl_circuits.errors import InputError, require_whole
+from icl_circuits.models import LensModel, Place, mlp_weights, readout, require_identities, require_layer
 from icl_circuits.prompts import TokenBatch
 from icl_circuits.residual import Capture, answer_logits, final_state
 from icl_circuits.residual.increase import target_log_probs
 from icl_circuits.stats import bootstrap_means
-from icl_circuits.subvalues.writers import require_prompts
+from icl_circuits.subvalues.scores import OneLayer, require_scorable, runs_of
+from icl_circuits.subvalues.writers import EVERY, Kind, require_prompts
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,58 @@ def interpolation(model: LensModel, batch: TokenBatch, *, segments: int = 60) ->
         states = first[:, None] + share * (last - first)[:, None]
         found.append(target_log_probs(out, states, out.norm.scale(last), chunk.target))
     return Interpolation(torch.cat(found).cpu().numpy())
+
+
+@dataclass(frozen=True)
+class AddedTogether:
+    """The first neurons of one layer, each scored alone and all together, nats; `n` counts them from 1."""
+
+    kind: Kind
+    layer: int
+    alone: Float[np.ndarray, "prompt n"]
+    """The sum of the scores of the first n."""
+    together: Float[np.ndarray, "prompt n"]
+    """The score of the sum of the first n."""
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row an n: both means with 95 % bootstrap intervals over prompts."""
+        columns: dict[str, object] = {"n": np.arange(1, self.alone.shape[1] + 1)}
+        for name in ("alone", "together"):
+            columns |= bootstrap_means(getattr(self, name).T.astype(float)).columns(name)
+        return pd.DataFrame(columns)
+
+
+@torch.no_grad()
+def added_together(
+    model: LensModel, batch: TokenBatch, kind: Kind = "ffn", *, layer: int, k: int = 100
+) -> AddedTogether:
+    """How far scores add up: the sum of the first scores of a layer beside the score of the neurons' sum.
+
+    The first are those of the highest log-probability increase in each prompt; an attention neuron is one source
+    position of it.
+
+    Raises:
+        InputError: no prompts, a layer that does not exist, or a `k` that is no number of its neurons.
+        Unfit: as for `score_neurons`.
+    """
+    require_scorable(model, batch, kind)
+    require_layer(model, layer)
+    require_whole(k, 1, f"k is {k}: give how many neurons to add, 1 or more")
+    n_neurons = mlp_weights(model, layer).W_out.shape[0] if kind == "ffn" else model.cfg.n_heads * model.cfg.d_head
+    if k > n_neurons:
+        raise InputError(f"layer {layer} has {n_neurons} {kind} neurons, not {k}: ask for fewer")
+    alone, together = [], []
+    for run in runs_of(model, batch, kind):
+        one = OneLayer.of(run, kind, layer)
+        coefficients = one.writers.coefficients
+        best, places = one.exact().flatten(1).topk(k)
+        neuron, _ = torch.unravel_index(places, coefficients.shape[1:])
+        vectors = coefficients.flatten(1).gather(1, places)[..., None] * one.writers.written(EVERY)[neuron]
+        states = one.writers.base[:, None] + vectors.cumsum(1)
+        log_probs = target_log_probs(run.out, states, run.scale, run.batch.target)
+        alone.append(best.cumsum(1))
+        together.append(log_probs - one.added.base[:, None])
+    return AddedTogether(kind, layer, torch.cat(alone).cpu().numpy(), torch.cat(together).cpu().numpy())
 
 
 def added_before_softmax(
