@@ -34,6 +34,7 @@ def planted_fact(
     heads = rng.normal(size=(n_layers, n_heads))
     weight = np.arange(1.0, n + 1)
     moved = tuple(float(x) for x in np.where(np.arange(n) % 2, -1.0, 1.0) * weight / n)
+    activated = ((head, 0.5), ("MLP2", -0.25))
     writers = [
         ShownWriter(f"attn{last}", "attn", last, 1.5, said, HOSTILE[:2]),
         ShownWriter(f"MLP{last}", "mlp", last, -0.5, said[::-1], said),
@@ -42,7 +43,8 @@ def planted_fact(
         ShownWriter("L0N28671", "query", 0, 123456.0, said, said, -1e6, position=0, through=head),
     ]
     writers += [
-        ShownWriter(f"L{last}N{i}", "ffn", last, 0.5 - i / 20, (f" word{i}", *said), (), 2.5) for i in range(12)
+        ShownWriter(f"L{last}N{i}", "ffn", last, 0.5 - i / 20, (f" word{i}", *said), (), 2.5, activated_by=activated)
+        for i in range(12)
     ]
     attn, mlp, log_prob = rng.normal(size=n_layers), rng.normal(size=n_layers), -np.arange(n_layers + 1.0)[::-1]
     predicted = tuple((text, 0.4 / (i + 1)) for i, text in enumerate((*said, *"abcde")[:5]))
@@ -87,6 +89,10 @@ def test_a_reader_finds_what_writes_the_answer(chromium: str, tmp_path: Path) ->
     seen.weights = all("#panel .weight small").map((note) => note.innerText);
     seen.moved = all("#panel .more small, #panel .less small").map((note) => note.innerText);
     seen.ring = all("svg .ring.open").length;
+    click(all(".row").find((row) => row.innerText.startsWith("L5N0")));
+    seen.activated = all("#panel .parts > *").map((part) => part.innerText);
+    click(document.querySelector("#panel .parts button"));
+    seen.opened = text("#panel h2");
     click(all("#facts button")[1]);
     seen.second = chips("#prompt");
     seen.stays = text("#panel h2");
@@ -111,6 +117,8 @@ def test_a_reader_finds_what_writes_the_answer(chromium: str, tmp_path: Path) ->
     assert "Attention from the last position" in seen["head"]
     assert seen["weights"] == ["0.07", "0.13", "0.20", "0.27", "0.33"]
     assert seen["moved"] == ["+0.200", "\u22120.400", "+0.600", "\u22120.800", "+1.00"]
+    assert seen["activated"] == ["L5H3", "", "+0.500", "MLP2", "", "\u22120.250"]
+    assert seen["opened"] == "L5H3"
     assert (seen["ring"], seen["stays"]) == (1, "L5H3")  # a writer of both facts stays open
     assert seen["filtered"] == ["L5N1", "L5N10", "L5N11"]
     assert seen["matched"] == [" word1", " word10", " word11"]

@@ -988,11 +988,11 @@ BAD: dict[str, tuple[Callable[[LensModel, TokenBatch], Any], str]] = {
     "no prompts to zero": (lambda m, b: subvalues.zero_neurons(m, b.select([]), {}), "the batch is empty"),
     "no prompts on the way": (lambda m, b: subvalues.interpolation(m, b.select([])), "the batch is empty"),
     "no prompts of queries": (
-        lambda m, b: subvalues.query_importance(m, b.select([]), cut(subvalues.top_neurons(m, b, k=1), 0)),
+        lambda m, b: subvalues.query_importance(m, b.select([]), subvalues.top_neurons(m, b, k=1).of(range(0))),
         "the batch is empty",
     ),
     "values of other prompts": (
-        lambda m, b: subvalues.query_importance(m, b, cut(subvalues.top_neurons(m, b, k=1), 1)),
+        lambda m, b: subvalues.query_importance(m, b, subvalues.top_neurons(m, b, k=1).of(range(1))),
         "value neurons of 1 prompts, but the batch has 2: give its own",
     ),
     "no queries": (
@@ -1040,7 +1040,7 @@ BAD: dict[str, tuple[Callable[[LensModel, TokenBatch], Any], str]] = {
         "these are attention neurons",
     ),
     "a split of other prompts": (
-        lambda m, b: subvalues.coefficient_split(m, b, cut(subvalues.top_neurons(m, b, k=1), 1)),
+        lambda m, b: subvalues.coefficient_split(m, b, subvalues.top_neurons(m, b, k=1).of(range(1))),
         "value neurons of 1 prompts, but the batch has 2: give its own",
     ),
     "no prompts of positions": (lambda m, b: subvalues.layer_positions(m, b.select([])), "the batch is empty"),
@@ -1085,13 +1085,6 @@ BAD: dict[str, tuple[Callable[[LensModel, TokenBatch], Any], str]] = {
     "tokens of no dimensions": (lambda m, b: subvalues.head_neuron_tokens(m, []), "no neurons: give one or more"),
     "no tokens": (lambda m, b: subvalues.neuron_tokens(m, [Neuron(0, 1)], n_tokens=0), "n_tokens is 0: give"),
 }  # fmt: skip
-
-
-def cut(values: subvalues.TopNeurons, n_prompts: int) -> subvalues.TopNeurons:
-    """Those of the first prompts."""
-    return replace(
-        values, **{name: part[:n_prompts] for name, part in vars(values).items() if isinstance(part, np.ndarray)}
-    )
 
 
 @pytest.mark.usefixtures("unchecked")

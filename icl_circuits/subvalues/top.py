@@ -3,6 +3,7 @@
 Neurons are taken in the order of a bound on their scores, until the next bound is no better than the last that is kept.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -62,6 +63,12 @@ class TopNeurons:
         cut: dict[str, Any] = {name: getattr(self, name)[:, :k] for name in RANKED}
         left = k < self.score.shape[1]
         return replace(self, **cut, next_bound=self.score[:, k] if left else self.next_bound)
+
+    def of(self, prompts: Sequence[int]) -> "TopNeurons":
+        """Those of some prompts."""
+        rows = list(prompts)
+        cut: dict[str, Any] = {name: getattr(self, name)[rows] for name in (*RANKED, "evaluated", "next_bound")}
+        return replace(self, **cut)
 
     def to_frame(self) -> pd.DataFrame:
         """One row a prompt and rank: layer, head, neuron, source position, coefficient and score."""

@@ -41,11 +41,13 @@ class ShownWriter:
     attention: tuple[float, ...] | None = None
     """Of a head, from the last position to each position."""
     by_position: tuple[float, ...] | None = None
-    """Of a head: log-probability increase of what it moves from each position, nats."""
+    """Of a head or an attention layer: log-probability increase of what it moves from each position, nats."""
     position: int | None = None
     """The source position of an attention neuron, and where a query neuron acts."""
     through: str = ""
     """The head through which a query neuron's `top` and `last` are read."""
+    activated_by: tuple[tuple[str, float], ...] | None = None
+    """Of an FFN neuron: the components that add most to the input of its activation function, and how much."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,9 @@ def _writer(writer: ShownWriter) -> dict[str, object]:
         "moved": None if writer.by_position is None else _row(writer.by_position),
         "position": writer.position,
         "through": printable(writer.through) or None,
+        "activatedBy": None
+        if writer.activated_by is None
+        else [[printable(name), _rounded(part)] for name, part in writer.activated_by],
     }
     return {name: value for name, value in shown.items() if value is not None or name == "score"}
 

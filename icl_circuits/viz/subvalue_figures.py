@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 
 from icl_circuits.residual import LogProbIncrease
 from icl_circuits.stats import Intervals, bootstrap_means
-from icl_circuits.subvalues import PREDICTORS, Interpolation, NeuronEffects, ZeroedAlone, layer_counts
+from icl_circuits.subvalues import Interpolation, NeuronEffects, ZeroedAlone, layer_counts
 from icl_circuits.viz.look import bars, curve, legend_above, new_figure, style
 
 if TYPE_CHECKING:
@@ -145,13 +145,13 @@ def layer_strips(values: Mapping[str, Float[np.ndarray, "part layer"]], label: s
 def agreement_curves(alone: ZeroedAlone) -> "matplotlib.figure.Figure":
     """Rank correlation of each score with the exact loss when neurons are zeroed one by one, layer by layer."""
     frame = alone.to_frame()
-    names = {"increase": "log-prob increase", "first_order": "its first order", "attribution": "attribution patching"}
+    names = {"increase": "log-probability increase", "attribution": "attribution patching"}  # its first order: the same
     with style():
         figure = new_figure(2.1)
         axes = figure.subplots()
-        for place, predictor in enumerate(PREDICTORS):
+        for place, (predictor, name) in enumerate(names.items()):
             rows = frame[frame["score"] == predictor]
-            curve(axes, rows["layer"], Intervals.in_frame(rows, "rank_correlation"), place, names[predictor])
+            curve(axes, rows["layer"], Intervals.in_frame(rows, "rank_correlation"), place, name)
         axes.axhline(0, color="0.3", lw=0.5)
         axes.set_ylim(top=1.05)
         axes.set_xlabel("layer")

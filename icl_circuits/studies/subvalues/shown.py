@@ -1,5 +1,6 @@
 """What the page of a prompt shows: who writes its answer, and what each promotes."""
 
+import pandas as pd
 import torch
 
 from icl_circuits.models import LensModel, attention_weights, readout
@@ -18,7 +19,9 @@ from icl_circuits.subvalues import (
     Promoted,
     QueryImportance,
     TopNeurons,
+    coefficient_split,
     head_neuron_tokens,
+    layer_positions,
     neuron_tokens,
     promoted,
     tokens_through_head,
@@ -29,6 +32,8 @@ LAYERS, HEADS, NEURONS, QUERIES = 12, 12, 24, 16
 """How many of each a page lists."""
 TOKENS = 8
 """How many tokens each promotes and demotes there."""
+COMPONENTS = 8
+"""How many components that activate an FFN neuron."""
 
 
 @torch.no_grad()
@@ -54,9 +59,9 @@ def shown_fact(
     states = torch.stack([*(run.at("resid_pre", n)[0] for n in range(n_layers)), run.at(*last)[0]])[None]
     out = readout(model)
     log_prob = target_log_probs(out, states, out.norm.scale(run.at(*last)), one.target)[0]
-    found = _layers(model, run, increase, row)
+    found = _layers(model, one, run, increase, row)
     found += _heads(model, one, run, increase, row)
-    found += _neurons(model, row, ffn, attention)
+    found += _neurons(model, one, row, ffn, attention)
     found += _queries(model, row, attention, query)
     best = probs.topk(5)
     return ShownFact(
@@ -77,15 +82,20 @@ def shown_fact(
     )
 
 
-def _layers(model: LensModel, run: Capture, increase: LogProbIncrease, row: int) -> list[ShownWriter]:
+def _layers(model: LensModel, one: TokenBatch, run: Capture, increase: LogProbIncrease, row: int) -> list[ShownWriter]:
     scores = [("attn", n, float(increase.attn[row, n])) for n in range(model.cfg.n_layers)]
     scores += [("mlp", n, float(increase.mlp[row, n])) for n in range(model.cfg.n_layers)]
     best = sorted(scores, key=lambda entry: -entry[2])[:LAYERS]
     vectors = torch.stack([run.at("attn_out" if kind == "attn" else "mlp_out", n)[0] for kind, n, _ in best])
-    return [
-        ShownWriter(f"{'attn' if kind == 'attn' else 'MLP'}{n}", kind, n, score, says.top, says.last)  # type: ignore[arg-type]
-        for (kind, n, score), says in zip(best, promoted(model, vectors, n_tokens=TOKENS), strict=True)
-    ]
+    moved = layer_positions(model, one).increase[0]
+    found = []
+    for (kind, n, score), says in zip(best, promoted(model, vectors, n_tokens=TOKENS), strict=True):
+        if kind == "attn":
+            by_position = tuple(moved[n].tolist())
+            found.append(ShownWriter(f"attn{n}", "attn", n, score, says.top, says.last, by_position=by_position))
+        else:
+            found.append(ShownWriter(f"MLP{n}", "mlp", n, score, says.top, says.last))
+    return found
 
 
 def _heads(model: LensModel, one: TokenBatch, run: Capture, increase: LogProbIncrease, row: int) -> list[ShownWriter]:
@@ -113,8 +123,11 @@ def _heads(model: LensModel, one: TokenBatch, run: Capture, increase: LogProbInc
     ]
 
 
-def _neurons(model: LensModel, row: int, ffn: TopNeurons, attention: TopNeurons) -> list[ShownWriter]:
+def _neurons(
+    model: LensModel, one: TokenBatch, row: int, ffn: TopNeurons, attention: TopNeurons
+) -> list[ShownWriter]:
     """The best neurons of both kinds; what they promote has the sign of their coefficient."""
+    split = coefficient_split(model, one, ffn.of([row]).first(NEURONS)).to_frame(COMPONENTS)
     found = []
     for top in (ffn, attention):
         layers, heads, numbers = (getattr(top, name)[row, :NEURONS].tolist() for name in ("layer", "head", "neuron"))
@@ -136,9 +149,14 @@ def _neurons(model: LensModel, row: int, ffn: TopNeurons, attention: TopNeurons)
                     worst,
                     coefficient=coefficient,
                     position=None if top.kind == "ffn" else int(top.src_pos[row, rank]),
+                    activated_by=_parts(split[split["rank"] == rank]) if top.kind == "ffn" else None,
                 )
             )
     return found
+
+
+def _parts(split: pd.DataFrame) -> tuple[tuple[str, float], ...]:
+    return tuple(zip(split["component"], split["part"], strict=True))
 
 
 def _queries(model: LensModel, row: int, attention: TopNeurons, query: QueryImportance) -> list[ShownWriter]:
