@@ -3,6 +3,7 @@
 import base64
 import html
 import importlib.resources
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,7 @@ def template(name: str) -> Template:
     """A template of this package: strings are escaped, and names that are not given are errors."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["svg_uri"] = lambda path: svg_uri(path.read_bytes())
+    environment.filters["is_wide"] = lambda path: _is_wide(path.read_text(encoding="utf-8"))
     environment.filters["markup"] = Markup
     return environment.from_string(importlib.resources.files(__package__).joinpath(name).read_text(encoding="utf-8"))
 
@@ -67,6 +69,12 @@ def template(name: str) -> Template:
 def svg_uri(drawing: bytes) -> str:
     """An SVG file as the source of an image."""
     return "data:image/svg+xml;base64," + base64.b64encode(drawing).decode("ascii")
+
+
+def _is_wide(drawing: str) -> bool:
+    """Whether an SVG file is more than a column of a paper wide."""
+    size = re.search(r'viewBox="\S+ \S+ (\S+)', drawing)
+    return size is not None and float(size.group(1)) > 300
 
 
 def framed(page: str) -> str:
