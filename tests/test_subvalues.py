@@ -6,7 +6,7 @@ The plain loop takes activations from `run_with_cache`, and for each neuron one 
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -857,7 +857,7 @@ def test_vectors_add_before_the_softmax() -> None:
     torch.testing.assert_close(found[2], found[3])
 
 
-# --- source positions, what activates a neuron, and sums beside scores -------------------------------------------------
+# --- source positions, what activates a neuron, and sums beside scores ------------------------------------------------
 
 
 def moved_by_hand(model: LensModel, cache: Any, i: int, layer: int, last: int) -> Tensor:
@@ -953,8 +953,8 @@ def test_neurons_added_together(model: LensModel, batch: PromptBatch, kind: subv
         state = cache[f"blocks.{layer}.hook_resid_pre"][i, last].double()
         if kind == "ffn":
             state = state + cache[f"blocks.{layer}.hook_attn_out"][i, last]
-        together = log_probs(model, state + vectors.cumsum(0), final)[:, target] - log_probs(model, state, final)[target]
-        np.testing.assert_allclose(found.together[i], together, atol=1e-5)
+        base, together = (log_probs(model, x, final)[..., target] for x in (state, state + vectors.cumsum(0)))
+        np.testing.assert_allclose(found.together[i], together - base, atol=1e-5)
     frame = found.to_frame()
     assert frame["n"].tolist() == list(range(1, k + 1))
     np.testing.assert_allclose(frame["alone"], found.alone.mean(0), atol=1e-6)

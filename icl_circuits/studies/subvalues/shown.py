@@ -123,9 +123,7 @@ def _heads(model: LensModel, one: TokenBatch, run: Capture, increase: LogProbInc
     ]
 
 
-def _neurons(
-    model: LensModel, one: TokenBatch, row: int, ffn: TopNeurons, attention: TopNeurons
-) -> list[ShownWriter]:
+def _neurons(model: LensModel, one: TokenBatch, row: int, ffn: TopNeurons, attention: TopNeurons) -> list[ShownWriter]:
     """The best neurons of both kinds; what they promote has the sign of their coefficient."""
     split = coefficient_split(model, one, ffn.of([row]).first(NEURONS)).to_frame(COMPONENTS)
     found = []
