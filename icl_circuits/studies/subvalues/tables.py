@@ -142,7 +142,7 @@ def relative(effects: NeuronEffects, frame: pd.DataFrame) -> pd.DataFrame:
     """Tables 7 and 13: the measures, and by what share each is lower than with nothing zeroed."""
     frame = frame.copy()
     for measure in TARGET_MEASURES[:2]:
-        frame[f"{measure}_change"] = frame[measure] / effects.base[:, TARGET_MEASURES.index(measure)].mean() - 1
+        frame[f"{measure}_change"] = frame[measure] / effects.base[:, TARGET_MEASURES.index(measure)].astype(float).mean() - 1
     return frame
 
 
