@@ -33,7 +33,9 @@ from icl_circuits.models.reading import read_block
 from icl_circuits.models.sites import ReadSite, hook_name
 from icl_circuits.models.weights import attention_weights, mlp_weights
 
-Identity = Literal["heads", "neurons", "layers", "readout", "values", "projections", "scores", "activations"]
+Identity = Literal[
+    "heads", "neurons", "layers", "readout", "values", "projections", "value_projection", "scores", "activations"
+]
 
 CLAIMS: dict[Identity, str] = {
     "heads": "its heads' z W_O, with their biases, add up to attn_out",
@@ -41,7 +43,8 @@ CLAIMS: dict[Identity, str] = {
     "layers": "its attn_out and mlp_out add up to what a layer changes of the residual stream",
     "readout": "the final norm and the unembedding make its logits",
     "values": "z is attention times the values of the head's key-value head, and attention sees nothing later",
-    "projections": "q, k and v are the normed state times W_Q, W_K and W_V",
+    "projections": "q and k are the normed state times W_Q and W_K",
+    "value_projection": "v is the normed state times W_V",
     "scores": "attention is the softmax of the scores that its queries and keys make",
     "activations": "what its MLPs' neurons read is the normed state times W_in, or gated W_gate",
 }
@@ -53,7 +56,8 @@ SITES: dict[Identity, tuple[ReadSite, ...]] = {
     "layers": ("resid_pre", "attn_out", "mlp_out"),
     "readout": (),
     "values": ("pattern", "v", "z"),
-    "projections": ("resid_pre", "q", "k", "v"),
+    "projections": ("resid_pre", "q", "k"),
+    "value_projection": ("resid_pre", "v"),
     "scores": ("q", "k", "pattern"),
     "activations": ("resid_pre", "attn_out", "mlp_pre"),
 }
@@ -203,15 +207,21 @@ def _values(model: LensModel, layer: int, seen: Seen) -> None:
 
 
 def _projections(model: LensModel, layer: int, seen: Seen) -> None:
-    norm, weights = block_norms(model, layer).ln1, attention_weights(model, layer)
-    resid = seen["resid_pre"]
+    weights = attention_weights(model, layer)
+    _require_projected(model, layer, seen, "q", weights.W_Q, weights.b_Q)
+    _require_projected(model, layer, seen, "k", weights.W_K, weights.b_K)
+
+
+def _value_projection(model: LensModel, layer: int, seen: Seen) -> None:
+    weights = attention_weights(model, layer)
+    _require_projected(model, layer, seen, "v", weights.W_V, weights.b_V)
+
+
+def _require_projected(model: LensModel, layer: int, seen: Seen, site: ReadSite, W: Tensor, b: Tensor) -> None:
+    norm, resid = block_norms(model, layer).ln1, seen["resid_pre"]
     normed = norm.linear(resid, norm.scale(resid)) + norm.bias
-    for site, W, b, heads in (
-        ("q", weights.W_Q, weights.b_Q, slice(None)),
-        ("k", weights.W_K, weights.b_K, kv_heads(model)),
-        ("v", weights.W_V, weights.b_V, kv_heads(model)),
-    ):
-        _require_close(model, site, torch.einsum("pm,hmd->phd", normed, at_least_float32(W)) + b, seen[site][:, heads])
+    expected = seen[site] if site == "q" else seen[site][:, kv_heads(model)]
+    _require_close(model, site, torch.einsum("pm,hmd->phd", normed, at_least_float32(W)) + b, expected)
 
 
 def _scores(model: LensModel, layer: int, seen: Seen) -> None:
@@ -250,6 +260,7 @@ CHECKS: dict[Identity, Callable[[LensModel, int, Seen], None]] = {
     "layers": _layers,
     "values": _values,
     "projections": _projections,
+    "value_projection": _value_projection,
     "scores": _scores,
     "activations": _activations,
 }

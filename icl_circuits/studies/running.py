@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from icl_circuits.errors import Unfit
+from icl_circuits.errors import InputError, Unfit
 from icl_circuits.jobs import ModelSpec
 from icl_circuits.models import LensModel, load_model
 from icl_circuits.report import LeftOut, Part, new_folder, write_report
@@ -73,6 +73,10 @@ def run_job(job: Any, studies: Sequence[Study], out: Path, *, force: bool = Fals
     Raises:
         InputError: bad input of any kind; nothing is written then.
     """
+    beginnings = {study.begins for study in studies}
+    if len(beginnings) != 1 or not all(isinstance(job, begins.job) for begins in beginnings):
+        named = ", ".join(study.name for study in studies) or "no study"
+        raise InputError(f"a {type(job).__name__} cannot run {named}: give studies that begin alike, and their job")
     kinds, figures = kinds_of(studies), figures_of(studies)  # imports every study: its faults show before hours of work
     beginning = import_module(studies[0].begins.module)
     prepared = beginning.prepare(job)

@@ -71,4 +71,5 @@ from icl_circuits.subvalues.trust import (
 from icl_circuits.subvalues.writers import (
     Addresses as Addresses,
     Kind as Kind,
+    n_neurons as n_neurons,
 )

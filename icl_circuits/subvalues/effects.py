@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from icl_circuits.errors import InputError
@@ -108,26 +108,35 @@ def zeroing(model: LensModel, sets: Sequence[tuple[np.ndarray, ...]]) -> ZeroNeu
 
 
 def random_neurons(model: LensModel, like: Addresses, *, seed: int = 0) -> Addresses:
-    """As many random neurons as `like` has in each prompt and layer, of the same kind: the control.
+    """As many other neurons, drawn at random, as `like` has in each prompt and layer, of the same kind: the control.
+
+    Those of `like` are not drawn, unless a layer has too few others. An attention neuron is one dimension of a head,
+    as `zero_neurons` takes it, so source positions of one dimension count once; its places repeat what is drawn.
 
     Raises:
         InputError: a neuron that the model does not have, or a seed that is none.
     """
     require_neurons(model, like)
     layer, head, neuron = like
-    rng, cfg = generator(seed), model.cfg
-    drawn = np.array(neuron)
-    drawn_head = np.array(head)
-    for n in np.unique(layer).tolist():
-        n_mlp = mlp_weights(model, n).W_out.shape[0] if (head < 0).any() else 0
-        for row in range(len(layer)):
+    rng, d_head = generator(seed), model.cfg.d_head
+    drawn_head, drawn = np.array(head), np.array(neuron)
+    for row in range(len(layer)):
+        for n in np.unique(layer[row]).tolist():
             for is_ffn in (True, False):
                 mine = (layer[row] == n) & ((head[row] < 0) == is_ffn)
                 if not mine.any():
                     continue
-                every = n_mlp if is_ffn else cfg.n_heads * cfg.d_head
-                chosen = rng.choice(every, size=int(mine.sum()), replace=int(mine.sum()) > every)
-                drawn[row, mine] = chosen if is_ffn else chosen % cfg.d_head
+                own = neuron[row, mine] if is_ffn else head[row, mine] * d_head + neuron[row, mine]
+                given, again = np.unique(own, return_inverse=True)
+                every = mlp_weights(model, n).W_out.shape[0] if is_ffn else model.cfg.n_heads * d_head
+                chosen = _others(rng, given, every)[again]
+                drawn[row, mine] = chosen if is_ffn else chosen % d_head
                 if not is_ffn:
-                    drawn_head[row, mine] = chosen // cfg.d_head
+                    drawn_head[row, mine] = chosen // d_head
     return layer, drawn_head, drawn
+
+
+def _others(rng: np.random.Generator, given: Int[np.ndarray, " some"], every: int) -> Int[np.ndarray, " some"]:
+    """As many different numbers below `every`, others than those given as far as there are any."""
+    others = rng.permutation(np.setdiff1d(np.arange(every), given))
+    return np.concatenate([others, rng.permutation(given)])[: len(given)]

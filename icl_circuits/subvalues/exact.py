@@ -24,7 +24,7 @@ TERMS = 8
 REACH = 0.6
 """Up to this |t| (max u - min u) / 2 it is used: it leaves out less than REACH^9 exp(2 REACH) / 9! < 1e-7 nats."""
 ROWS = 16
-"""Of so many neurons powers are taken at once, few enough for a processor's cache."""
+"""So many neurons are summed over the vocabulary at once, few enough for a processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -60,16 +60,26 @@ class Added:
         return self.log_probs.gather(1, self.target[:, None])[:, 0]
 
     def slopes(self) -> Float[Tensor, "row d_model"]:
-        """The directions g with `v . g = u_w - E_p[u]`, where v projects to u at a final scale of 1."""
-        mean = self.log_probs.exp() @ self.out.W_U.T
-        return self.out.norm.pull_back(self.out.W_U.T[self.target] - mean, torch.ones_like(self.scale))
+        """The directions g with `v . g = u_w - E_p[u]`, where v projects to u at a final scale of 1.
+
+        Under a cap of the logits, the slope of what it leaves of u.
+        """
+        weights = -self.log_probs.exp()
+        weights.scatter_add_(1, self.target[:, None], torch.ones_like(self.scale))
+        if self.out.softcap is not None:
+            weights *= 1 - torch.tanh(self._logits() / self.out.softcap) ** 2
+        return self.out.norm.pull_back(weights @ self.out.W_U.T, torch.ones_like(self.scale))
+
+    def _logits(self) -> Float[Tensor, "row d_vocab"]:
+        """Of the states, before any cap."""
+        return self.out.project(self.states, self.scale) + self.out.b_U
 
     def exact(
         self, u: Float[Tensor, "row d_vocab"], t: Float[Tensor, " row"], first: Float[Tensor, " row"]
     ) -> Float[Tensor, " row"]:
         """The scores of one vector a row, given the first order of each."""
         if self.out.softcap is not None:  # logits are no sum, so neither bound nor series covers them
-            logits = self.out.project(self.states, self.scale) + self.out.b_U + t[:, None] * u
+            logits = self._logits() + t[:, None] * u
             logits = self.out.softcap * torch.tanh(logits / self.out.softcap)
             return logits.log_softmax(1).gather(1, self.target[:, None])[:, 0] - self.base
         return first - gaps(u, t, self.log_probs)
@@ -84,11 +94,18 @@ def gaps(
     u: Float[Tensor, "row d_vocab"], t: Float[Tensor, " row"], log_probs: Float[Tensor, "row d_vocab"]
 ) -> Float[Tensor, " row"]:
     """`log E_p[exp(t (u - E_p[u]))]` row by row, summed over the whole vocabulary."""
+    parts = zip(u.split(ROWS), t.split(ROWS), log_probs.split(ROWS), strict=True)
+    return torch.cat([_gaps_of_few(*part) for part in parts]) if len(u) else t.clone()
+
+
+def _gaps_of_few(
+    u: Float[Tensor, "row d_vocab"], t: Float[Tensor, " row"], log_probs: Float[Tensor, "row d_vocab"]
+) -> Float[Tensor, " row"]:
     probs = log_probs.exp()
-    x = t[:, None] * (u - (probs * u).sum(1, keepdim=True))
-    if x.max() > 50:  # where exp would overflow
+    x = (u - (probs * u).sum(1, keepdim=True)).mul_(t[:, None])
+    if x.amax() > 50:  # where exp would overflow
         return (log_probs + x).logsumexp(1)
-    return torch.log1p((probs * torch.expm1(x)).sum(1).clamp(min=0.0))
+    return torch.log1p((probs * x.expm1_()).sum(1).clamp(min=0.0))
 
 
 def all_gaps(

@@ -79,9 +79,12 @@ def heads_by_type(
         seed: of the halves, and of the random heads.
 
     Raises:
-        InputError: a type with fewer than two prompts.
+        InputError: a type with fewer than two prompts, or a share that is none.
         Unfit: a model without per-head z.
     """
+    if not 0 < share <= 1:
+        raise InputError(f"share is {share}: give the share of the heads to zero, above 0 and up to 1")
+    type_of = np.asarray(type_of)
     rng, every = generator(seed), all_heads(model)
     n_heads = max(1, round(share * len(every)))
     half = np.zeros(len(batch), dtype=np.int64)

@@ -9,8 +9,9 @@ from icl_circuits.models import LensModel, at_least_float32, mlp_weights, readou
 from icl_circuits.progress import tracked
 from icl_circuits.prompts import TokenBatch
 from icl_circuits.subvalues.exact import projected, rows_at_once
+from icl_circuits.subvalues.scores import runs_of
 from icl_circuits.subvalues.top import By, top_neurons
-from icl_circuits.subvalues.writers import Addresses, AnswerRun
+from icl_circuits.subvalues.writers import Addresses
 
 METHODS = {
     "log-probability increase": "log p(w | h + v) - log p(w | h), the paper's score",
@@ -44,16 +45,16 @@ def best_by_each_method(model: LensModel, batch: TokenBatch, *, k: int = 10) -> 
     found: dict[str, Addresses] = {}
     for name, by in SEARCHED.items():
         top = top_neurons(model, batch, "ffn", k=k, by=by)
-        found[name] = (top.layer, top.head, top.neuron)
+        found[name] = top.addresses
     layers = range(model.cfg.n_layers)
-    norms = torch.stack([at_least_float32(mlp_weights(model, n).W_out).norm(dim=1) for n in layers])
+    norms = torch.stack([_directions(model, n).norm(dim=1) for n in layers])
     answers, which = batch.target.unique(return_inverse=True)
     inverse_ranks = 1 / torch.stack([_ranks(model, n, answers) for n in tracked(layers, "ranks of the answers")], 1)
     parts: dict[str, list[Tensor]] = {name: [] for name in METHODS if name not in SEARCHED}
     start = 0
-    for chunk in batch.chunks():
-        run = AnswerRun(model, chunk, "ffn")
-        m = torch.stack([run.here.at("mlp_post", n) for n in layers], 1).abs()
+    for run in runs_of(model, batch, "ffn"):
+        chunk = run.batch
+        m = torch.stack([run.writers("ffn", n).coefficients[..., 0] for n in layers], 1).abs()
         of_prompt = inverse_ranks[which[start : start + len(chunk)]]
         ranked = (norms.expand_as(m), m, of_prompt, m * norms, m * of_prompt)
         for name, score in zip(parts, ranked, strict=True):
@@ -66,12 +67,18 @@ def best_by_each_method(model: LensModel, batch: TokenBatch, *, k: int = 10) -> 
     return {name: found[name] for name in METHODS}
 
 
+def _directions(model: LensModel, layer: int) -> Float[Tensor, "neuron d_model"]:
+    """What a coefficient of 1 adds to the residual stream, a row a neuron."""
+    weights = mlp_weights(model, layer)
+    W_out = at_least_float32(weights.W_out)
+    return weights.outlet.linear(W_out, W_out.new_ones(1, 1))
+
+
 def _ranks(model: LensModel, layer: int, answers: Int[Tensor, " answer"]) -> Float[Tensor, "answer neuron"]:
     """The rank of each answer in the projection of each output direction of a layer; 1 for the highest."""
-    out, weights = readout(model), mlp_weights(model, layer)
-    found = []
-    for part in at_least_float32(weights.W_out).split(rows_at_once(out)):
-        u = projected(out, weights.outlet.linear(part, part.new_ones(1, 1)))
+    out, found = readout(model), []
+    for part in _directions(model, layer).split(rows_at_once(out)):
+        u = projected(out, part)
         for row in u.cpu().numpy():  # numpy counts many times as fast as torch does on a CPU
             found.append([1 + np.count_nonzero(row > row[answer]) for answer in answers.tolist()])
     return torch.tensor(found, device=answers.device, dtype=out.W_U.dtype).T

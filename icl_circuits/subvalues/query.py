@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from icl_circuits.errors import InputError, require_one_of, require_whole
+from icl_circuits.errors import require_one_of, require_whole
 from icl_circuits.models import (
     Key,
     LensModel,
@@ -26,12 +26,13 @@ from icl_circuits.models import (
     block_norms,
     is_parallel,
     mlp_weights,
+    require_identities,
 )
 from icl_circuits.progress import tracked
 from icl_circuits.prompts import TokenBatch
 from icl_circuits.residual import Capture, answer_logits
-from icl_circuits.subvalues.top import TopNeurons
-from icl_circuits.subvalues.writers import Kind, require_kinds
+from icl_circuits.subvalues.top import TopNeurons, require_values
+from icl_circuits.subvalues.writers import Addresses, Kind, n_neurons, require_kinds
 
 Normalise = Literal["none", "total"]
 """Inner products as they are, or as the authors' code has them: with the subkey times the norm's weight, and over the
@@ -60,6 +61,11 @@ class QueryImportance:
     """Where each activates the value neurons most."""
     coefficient: Float[np.ndarray, "prompt rank"]
     """Its activation there. Negative: what it promotes is read the other way round."""
+
+    @property
+    def addresses(self) -> Addresses:
+        """Where the query neurons are, as `zero_neurons` takes them."""
+        return self.layer, np.full_like(self.layer, -1), self.neuron
 
     def to_frame(self) -> pd.DataFrame:
         """One row a prompt and rank: the query neuron, where it acts most, and its query importance."""
@@ -105,20 +111,24 @@ def query_importance(
         normalise: `none`, as in the paper, or `total`, as in the authors' code.
 
     Raises:
-        InputError: no prompts, an unknown key, value neurons of other prompts, or a `k` that is no whole number of
-            neurons.
-        Unfit: the model has no such neurons, or an identity fails that they rest on.
+        InputError: no prompts, an unknown key, neurons that are no value neurons of these prompts, or a `k` that is no
+            whole number of neurons.
+        Unfit: the model has no such neurons, or an identity fails that they rest on: neurons add up to `mlp_out`, and
+            value neurons read the normed state by their subkeys.
     """
     require_one_of(key, get_args(Key), "key")
     require_one_of(normalise, get_args(Normalise), "normalise")
     require_kinds(model, batch, "ffn", values.kind)
-    if len(values.score) != len(batch):
-        raise InputError(f"value neurons of {len(values.score)} prompts, but the batch has {len(batch)}: give its own")
+    require_values(model, batch, values)
+    if values.kind == "attention":
+        require_identities(model, batch.tokens, batch.last, "value_projection")
+    elif key != "down_compat":
+        require_identities(model, batch.tokens, batch.last, "activations")
     cfg, n_pos = model.cfg, batch.tokens.shape[1]
     require_whole(k, 1, f"k is {k}: give how many query neurons to keep, 1 or more")
-    k = min(k, cfg.n_layers * mlp_weights(model, 0).W_out.shape[0])
+    k = min(k, cfg.n_layers * n_neurons(model, "ffn"))
     parts, start = [], 0
-    each = cfg.n_layers * (mlp_weights(model, 0).W_out.shape[0] + 3 * cfg.d_model)
+    each = cfg.n_layers * (n_neurons(model, "ffn") + 3 * cfg.d_model)
     for chunk in tracked(list(batch.chunks(max(n_pos, NUMBERS_AT_ONCE // each))), f"queries of {values.kind} neurons"):
         reading = _Reading(model, chunk, values, start, key, normalise)
         parts += [reading.of_prompt(i, k) for i in range(len(chunk))]
@@ -151,19 +161,20 @@ class _Reading:
         above = keys.flip(0).cumsum(0).flip(0)  # of this layer and those above
         later = torch.cat([above[1:], torch.zeros_like(above[:1])])
         reads_attn = above if self.values.kind == "ffn" and not is_parallel(model) else later
-        attn, mlp, neurons, coefficients = [], [], [], []
+        attn, mlp, sums = [], [], []
         for n in range(n_layers):
             attn.append((self.seen.at("attn_out", n)[i] * reads_attn[n]).sum())
             mlp.append((self.seen.at("mlp_out", n)[i] * later[n]).sum())
-            weights, post = mlp_weights(model, n), self.seen.at("mlp_post", n)[i]
-            coefficients.append(post / weights.outlet_scale(post))
-            one = post.new_ones(1, 1)
-            along = weights.outlet.pull_back(later[n], one) @ at_least_float32(weights.W_out).T
-            neurons.append(coefficients[-1] * along)
-        by_position = torch.stack(neurons)  # [layer pos neuron]
-        score, order = by_position.sum(1).flatten().topk(k)
-        layer, neuron = torch.unravel_index(order, (n_layers, by_position.shape[2]))
-        position = by_position[layer, :, neuron].masked_fill(~self.is_read[i], -torch.inf).argmax(1)
+            coefficients, along = self._by_neuron(i, n, later[n])
+            sums.append((coefficients * along).sum(0))
+        score, order = torch.stack(sums).flatten().topk(k)
+        layer, neuron = torch.unravel_index(order, (n_layers, len(sums[0])))
+        position, coefficient = torch.zeros_like(layer), torch.zeros_like(score)
+        for n in layer.unique().tolist():
+            mine = layer == n
+            coefficients, along = (part[:, neuron[mine]] for part in self._by_neuron(i, n, later[n]))
+            best = (coefficients * along).masked_fill(~self.is_read[i][:, None], -torch.inf).argmax(0)
+            position[mine], coefficient[mine] = best, coefficients.gather(0, best[None])[0]
         return {
             "embed": (self.seen.at("resid_pre", 0)[i] * above[0]).sum(),
             "attn": torch.stack(attn),
@@ -172,8 +183,16 @@ class _Reading:
             "neuron": neuron,
             "score": score,
             "position": position if self.positions is None else self.positions[i].expand(k),
-            "coefficient": torch.stack(coefficients)[layer, position, neuron],
+            "coefficient": coefficient,
         }
+
+    def _by_neuron(
+        self, i: int, layer: int, keys: Float[Tensor, "pos d_model"]
+    ) -> tuple[Float[Tensor, "pos d_mlp"], Float[Tensor, "pos d_mlp"]]:
+        """The coefficients of a layer's FFN neurons at each position, and their subvalues along `keys` there."""
+        weights, post = mlp_weights(self.model, layer), self.seen.at("mlp_post", layer)[i]
+        along = weights.outlet.pull_back(keys, post.new_ones(1, 1)) @ at_least_float32(weights.W_out).T
+        return post / weights.outlet_scale(post), along
 
     def _keys(self, i: int) -> Float[Tensor, "layer pos d_model"]:
         """The subkeys of the prompt's value neurons, each times its score, summed by layer and position."""

@@ -22,7 +22,7 @@ from icl_circuits.progress import tracked
 from icl_circuits.prompts import TokenBatch
 from icl_circuits.subvalues.exact import Added, all_gaps, projected, rows_at_once
 from icl_circuits.subvalues.ranges import neuron_ranges
-from icl_circuits.subvalues.writers import AnswerRun, Kind, Writers, require_kinds
+from icl_circuits.subvalues.writers import AnswerRun, Kind, Writers, n_neurons, require_kinds
 
 SCORES_AT_ONCE = 1 << 24
 """How many neurons' scores are held at once, over prompts: 64 MB in float32."""
@@ -134,9 +134,8 @@ def require_scorable(model: LensModel, batch: TokenBatch, kind: Kind) -> None:
 def runs_of(model: LensModel, batch: TokenBatch, kind: Kind) -> Iterator[AnswerRun]:
     """The prompts run in parts, as many at once as scores of their neurons may be held."""
     n_pos = batch.tokens.shape[1]
-    cfg = model.cfg
-    each = cfg.d_mlp if kind == "ffn" else cfg.n_heads * cfg.d_head * n_pos
-    prompts = max(1, SCORES_AT_ONCE // (cfg.n_layers * each))
+    each = n_neurons(model, kind) * (1 if kind == "ffn" else n_pos)
+    prompts = max(1, SCORES_AT_ONCE // (model.cfg.n_layers * each))
     for chunk in batch.chunks(min(4096, prompts * n_pos)):
         yield AnswerRun(model, chunk, kind)
 

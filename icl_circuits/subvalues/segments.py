@@ -12,13 +12,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from icl_circuits.errors import InputError, require_whole
-from icl_circuits.models import LensModel, Place, mlp_weights, readout, require_identities, require_layer
+from icl_circuits.models import LensModel, Place, readout, require_identities, require_layer
 from icl_circuits.prompts import TokenBatch
 from icl_circuits.residual import Capture, answer_logits, final_state
 from icl_circuits.residual.increase import target_log_probs
 from icl_circuits.stats import bootstrap_means
 from icl_circuits.subvalues.scores import OneLayer, require_scorable, runs_of
-from icl_circuits.subvalues.writers import EVERY, Kind, require_prompts
+from icl_circuits.subvalues.writers import Kind, n_neurons, require_prompts
 
 
 @dataclass(frozen=True)
@@ -93,20 +93,25 @@ def added_together(
     require_scorable(model, batch, kind)
     require_layer(model, layer)
     require_whole(k, 1, f"k is {k}: give how many neurons to add, 1 or more")
-    n_neurons = mlp_weights(model, layer).W_out.shape[0] if kind == "ffn" else model.cfg.n_heads * model.cfg.d_head
-    if k > n_neurons:
-        raise InputError(f"layer {layer} has {n_neurons} {kind} neurons, not {k}: ask for fewer")
+    every = n_neurons(model, kind) * (1 if kind == "ffn" else int(batch.last.min()) + 1)
+    if k > every:
+        raise InputError(f"a prompt has {every} {kind} neurons in layer {layer}, not {k}: ask for fewer")
     alone, together = [], []
     for run in runs_of(model, batch, kind):
         one = OneLayer.of(run, kind, layer)
         coefficients = one.writers.coefficients
-        best, places = one.exact().flatten(1).topk(k)
-        neuron, _ = torch.unravel_index(places, coefficients.shape[1:])
-        vectors = coefficients.flatten(1).gather(1, places)[..., None] * one.writers.written(EVERY)[neuron]
-        states = one.writers.base[:, None] + vectors.cumsum(1)
-        log_probs = target_log_probs(run.out, states, run.scale, run.batch.target)
+        scores = one.exact()
+        if kind == "attention":
+            scores = scores.masked_fill(~run.batch.is_text[:, None], -torch.inf)
+        best, places = scores.flatten(1).topk(k)
         alone.append(best.cumsum(1))
-        together.append(log_probs - one.added.base[:, None])
+        neuron, _ = torch.unravel_index(places, coefficients.shape[1:])
+        for prompt in range(len(best)):
+            some = slice(prompt, prompt + 1)
+            vectors = coefficients[prompt].flatten()[places[prompt], None] * one.writers.written(neuron[prompt])
+            states = one.writers.base[some] + vectors.cumsum(0)
+            log_probs = target_log_probs(run.out, states[None], run.scale[some], run.batch.target[some])
+            together.append(log_probs - one.added.base[some, None])
     return AddedTogether(kind, layer, torch.cat(alone).cpu().numpy(), torch.cat(together).cpu().numpy())
 
 

@@ -6,12 +6,13 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
+from icl_circuits.errors import InputError
 from icl_circuits.models import LensModel
 from icl_circuits.prompts import TokenBatch
 from icl_circuits.subvalues.query import QueryImportance
-from icl_circuits.subvalues.scores import SCORES_AT_ONCE, score_neurons
+from icl_circuits.subvalues.scores import SCORES_AT_ONCE, require_scorable, score_neurons
 from icl_circuits.subvalues.top import TopNeurons
-from icl_circuits.subvalues.writers import Kind
+from icl_circuits.subvalues.writers import Addresses, Kind, n_neurons
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ def concentration(
     Raises:
         InputError: as for `score_neurons`; so of `Unfit`.
     """
-    cfg, n_pos = model.cfg, batch.tokens.shape[1]
-    each = cfg.n_layers * (cfg.d_mlp if kind == "ffn" else cfg.n_heads * cfg.d_head * n_pos)
+    require_scorable(model, batch, kind)
+    each = model.cfg.n_layers * n_neurons(model, kind) * (1 if kind == "ffn" else batch.tokens.shape[1])
     step, sums = max(1, SCORES_AT_ONCE // each), []
     for start in range(0, len(batch), step):
         part = batch.select(range(start, min(start + step, len(batch))))
@@ -57,23 +58,26 @@ def layer_counts(layers: Int[np.ndarray, "prompt rank"], n_layers: int) -> Float
     return np.stack([(layers == layer).sum(axis=1) for layer in range(n_layers)]).astype(float)
 
 
-def shared_neurons(
-    layer: Int[np.ndarray, "prompt rank"], neuron: Int[np.ndarray, "prompt rank"], *, more_than: float = 0.5
-) -> pd.DataFrame:
+def shared_neurons(neurons: Addresses, *, more_than: float = 0.5) -> pd.DataFrame:
     """The neurons that come again in more than that share of the prompts, most frequent first (table 8)."""
-    frame = pd.DataFrame(
-        {"prompt": np.indices(layer.shape)[0].ravel(), "layer": layer.ravel(), "neuron": neuron.ravel()}
-    )
-    counts = frame.drop_duplicates().groupby(["layer", "neuron"]).size().rename("prompts").reset_index()
-    counts = counts[counts["prompts"] > more_than * len(layer)]
-    return counts.sort_values(["prompts", "layer", "neuron"], ascending=[False, True, True], ignore_index=True)
+    where = ["layer", "head", "neuron"]
+    frame = pd.DataFrame(dict(zip(where, (part.ravel() for part in neurons), strict=True)))
+    frame["prompt"] = np.indices(neurons[0].shape)[0].ravel()
+    counts = frame.drop_duplicates().groupby(where).size().rename("prompts").reset_index()
+    counts = counts[counts["prompts"] > more_than * len(neurons[0])]
+    return counts.sort_values(["prompts", *where], ascending=[False, True, True, True], ignore_index=True)
 
 
 def query_only_share(query: QueryImportance, values: TopNeurons, n_layers: int) -> Float[np.ndarray, "layer prompt"]:
     """Of each prompt's query neurons in a layer, the share that is not among its FFN value neurons (figure 8).
 
     Value neurons write the answer; a neuron in both lists also activates others. NaN where a layer has no query neuron.
+
+    Raises:
+        InputError: attention neurons.
     """
+    if values.kind != "ffn":
+        raise InputError("query neurons are FFN neurons, but the value neurons are attention neurons: give FFN neurons")
     share = np.full((n_layers, len(query.layer)), np.nan)
     for prompt in range(len(query.layer)):
         as_values = set(zip(values.layer[prompt].tolist(), values.neuron[prompt].tolist(), strict=True))

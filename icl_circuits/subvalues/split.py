@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from icl_circuits.errors import InputError
+from icl_circuits.errors import require_whole
 from icl_circuits.models import (
     LensModel,
     at_least_float32,
@@ -26,7 +26,7 @@ from icl_circuits.progress import tracked
 from icl_circuits.prompts import TokenBatch
 from icl_circuits.residual import Capture, Component, Mlp, answer_logits
 from icl_circuits.residual.written import Written, components_below
-from icl_circuits.subvalues.top import TopNeurons
+from icl_circuits.subvalues.top import TopNeurons, require_values
 from icl_circuits.subvalues.writers import EVERY, require_kinds
 
 
@@ -52,7 +52,12 @@ class CoefficientSplit:
         return self.parts / self.read[..., None] * self.coefficient[..., None]
 
     def to_frame(self, n: int = 10) -> pd.DataFrame:
-        """The `n` components of the largest parts of each neuron: one row a prompt, rank and component."""
+        """The `n` components of the largest parts of each neuron: one row a prompt, rank and component.
+
+        Raises:
+            InputError: an `n` that is no whole number of components.
+        """
+        require_whole(n, 1, f"n is {n}: give how many components of a neuron to list, 1 or more")
         n = min(n, len(self.components))
         order = np.argsort(-np.abs(self.parts), axis=2, kind="stable")[..., :n]
         prompt, rank, _ = np.indices(order.shape)
@@ -86,10 +91,7 @@ def coefficient_split(model: LensModel, batch: TokenBatch, values: TopNeurons) -
             heads and layers add up to that state.
     """
     require_kinds(model, batch, "ffn")
-    if values.kind != "ffn":
-        raise InputError("these are attention neurons, which have no activation function: give FFN neurons")
-    if len(values.score) != len(batch):
-        raise InputError(f"value neurons of {len(values.score)} prompts, but the batch has {len(batch)}: give its own")
+    require_values(model, batch, values, "ffn")
     require_identities(model, batch.tokens, batch.last, "activations")
     components = components_below(model, model.cfg.n_layers)
     place = {component: i for i, component in enumerate(components)}

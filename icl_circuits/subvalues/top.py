@@ -20,7 +20,7 @@ from icl_circuits.prompts import TokenBatch
 from icl_circuits.subvalues.exact import Added, projected
 from icl_circuits.subvalues.ranges import neuron_ranges
 from icl_circuits.subvalues.scores import require_scorable, runs_of
-from icl_circuits.subvalues.writers import AnswerRun, Kind, Writers
+from icl_circuits.subvalues.writers import Addresses, AnswerRun, Kind, Writers, require_neurons
 
 By = Literal["log_prob_increase", "log_prob", "prob_increase"]
 """Log-probability increase, nats; the log-probability under the neuron's output alone, `log p(w | v)`, nats; or the
@@ -31,12 +31,14 @@ STEP = 128
 
 @dataclass(frozen=True)
 class TopNeurons:
-    """The neurons of the highest (or lowest) log-probability increase in each prompt, exactly, best first."""
+    """The neurons of the highest (or lowest) score in each prompt, exactly, best first."""
 
     kind: Kind
     by: By
+    """What `score` and `next_bound` are: nats, or a difference of probabilities."""
+    lowest: bool
     score: Float[np.ndarray, "prompt rank"]
-    """Exact; log-probability increase in nats."""
+    """Exact."""
     layer: Int[np.ndarray, "prompt rank"]
     head: Int[np.ndarray, "prompt rank"]
     """-1 for FFN neurons."""
@@ -51,15 +53,25 @@ class TopNeurons:
     evaluated: Int[np.ndarray, " prompt"]
     """How many exact scores it took to be sure of these."""
     next_bound: Float[np.ndarray, " prompt"]
-    """Every other neuron's score is at most this (of the lowest: at least), nats."""
+    """Every other neuron's score is at most this (of the lowest: at least)."""
 
     def names(self, prompt: int) -> tuple[str, ...]:
         """What the field calls them: `L10N371`, and of attention neurons `L10H7D12@3`, with the source position."""
         rows = zip(self.layer[prompt], self.head[prompt], self.neuron[prompt], self.src_pos[prompt], strict=True)
         return tuple(f"L{n}N{k}" if h < 0 else f"L{n}H{h}D{k}@{p}" for n, h, k, p in rows)
 
+    @property
+    def addresses(self) -> Addresses:
+        """Where they are, as `zero_neurons` takes them."""
+        return self.layer, self.head, self.neuron
+
     def first(self, k: int) -> "TopNeurons":
-        """The first `k` of each prompt."""
+        """The first `k` of each prompt.
+
+        Raises:
+            InputError: a `k` that is no whole number of neurons.
+        """
+        require_whole(k, 1, f"k is {k}: give how many of the neurons to keep, 1 or more")
         cut: dict[str, Any] = {name: getattr(self, name)[:, :k] for name in RANKED}
         left = k < self.score.shape[1]
         return replace(self, **cut, next_bound=self.score[:, k] if left else self.next_bound)
@@ -117,7 +129,7 @@ def top_neurons(
         prompts = range(len(run.batch))
         searches = (_Search.of(run, kind, prompt, by, ranges, lowest) for prompt in prompts)
         found += [search.best(k) for search, _ in zip(searches, tracked(prompts, f"best {kind} neurons"), strict=True)]
-    return TopNeurons(kind, by, **{name: np.stack([one[name] for one in found]) for name in found[0]})
+    return TopNeurons(kind, by, lowest, **{name: np.stack([one[name] for one in found]) for name in found[0]})
 
 
 @dataclass(frozen=True)
@@ -178,7 +190,11 @@ class _Search:
     def best(self, k: int) -> dict[str, Any]:
         """The fields of `TopNeurons`, for this prompt."""
         if k > len(self.order):
-            raise InputError(f"the model has {len(self.order)} {self.kind} neurons, not {k}: ask for fewer")
+            raise InputError(
+                f"prompt {self.prompt} has {len(self.order)} {self.kind} neurons, not {k}: ask for fewer"
+                if self.kind == "attention"
+                else f"the model has {len(self.order)} {self.kind} neurons, not {k}: ask for fewer"
+            )
         kept, scores, done = self.order[:0], self.bounds[:0], 0
         while len(scores) < k or (done < len(self.order) and scores[k - 1] < self.bounds[done]):
             picked = self.order[done : done + STEP]
@@ -224,3 +240,21 @@ def _measured(by: By, increase: Tensor, base: Tensor) -> Tensor:
     if by == "log_prob":
         return base + increase
     return increase if by == "log_prob_increase" else base.exp() * increase.expm1()
+
+
+def require_values(model: LensModel, batch: TokenBatch, values: TopNeurons, kind: Kind | None = None) -> None:
+    """Raise `InputError` for neurons that are no value neurons of these prompts: those of the highest increase.
+
+    With `kind`, also for neurons of another kind.
+    """
+    if len(values.score) != len(batch):
+        raise InputError(f"value neurons of {len(values.score)} prompts, but the batch has {len(batch)}: give its own")
+    if kind is not None and values.kind != kind:
+        raise InputError(f"these are {values.kind} neurons: give {kind} neurons")
+    if values.lowest or values.by != "log_prob_increase":
+        what = f"the lowest by {values.by}" if values.lowest else f"the best by {values.by}"
+        raise InputError(f"these neurons are {what}: give those of the highest log_prob_increase")
+    require_neurons(model, values.addresses)
+    last = batch.last.cpu().numpy()[:, None]
+    if (values.src_pos > last).any() or (values.kind == "ffn" and (values.src_pos != last).any()):
+        raise InputError("these value neurons are of prompts of other lengths: give those of this batch")

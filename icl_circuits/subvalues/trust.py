@@ -8,14 +8,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from icl_circuits.errors import InputError
+from icl_circuits.errors import InputError, require_whole
 from icl_circuits.interventions import Patch
 from icl_circuits.models import LensModel, Place, at_least_float32, mlp_weights
 from icl_circuits.patching import gradients, run_each
 from icl_circuits.prompts import TokenBatch
 from icl_circuits.stats import bootstrap_means, generator
 from icl_circuits.subvalues.exact import projected
-from icl_circuits.subvalues.writers import AnswerRun, require_kinds
+from icl_circuits.subvalues.writers import AnswerRun, n_neurons, require_kinds
 
 PREDICTORS = ("increase", "first_order", "attribution")
 
@@ -34,12 +34,15 @@ class ZeroedAlone:
     increase: Float[np.ndarray, "neuron prompt"]
     """The static score: log-probability increase."""
     first_order: Float[np.ndarray, "neuron prompt"]
-    """Its first order, the upper bound that the search uses."""
+    """Its first order; an upper bound of it unless the model caps its logits."""
     attribution: Float[np.ndarray, "neuron prompt"]
     """Attribution patching: minus the gradient at mlp_out times the change."""
 
     def rank_correlations(self, predictor: str) -> Float[np.ndarray, "layer prompt"]:
-        """Spearman's rank correlation of a predictor with the exact loss, over the neurons of each layer."""
+        """Spearman's rank correlation of a predictor with the exact loss, over the neurons of each layer.
+
+        NaN where all losses or all predictions of a layer are the same.
+        """
         found = []
         for layer in np.unique(self.layer):
             rows = self.layer == layer
@@ -50,11 +53,14 @@ class ZeroedAlone:
         return np.stack(found)
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a layer and predictor: mean rank correlation with its 95 % bootstrap interval over prompts."""
+        """One row a layer and predictor: mean rank correlation with its 95 % bootstrap interval over prompts.
+
+        Prompts without a rank correlation in every layer are left out.
+        """
         frames = []
         for predictor in PREDICTORS:
             values = self.rank_correlations(predictor)
-            columns = bootstrap_means(np.nan_to_num(values)).columns("rank_correlation")
+            columns = bootstrap_means(values[:, np.isfinite(values).all(axis=0)]).columns("rank_correlation")
             frames.append(pd.DataFrame({"layer": np.unique(self.layer), "score": predictor, **columns}))
         return pd.concat(frames, ignore_index=True)
 
@@ -68,7 +74,7 @@ def zero_each_neuron(
     Args:
         model: the model.
         batch: the prompts.
-        per_layer: how many neurons of each layer, drawn at random.
+        per_layer: how many neurons of each layer, drawn at random; 3 or more, so that ranks tell.
         seed: of the draw.
         verify: how many of them to check against `run_with_hooks`, as for `run_each`.
 
@@ -77,40 +83,60 @@ def zero_each_neuron(
         Unfit: as for `score_neurons`.
     """
     require_kinds(model, batch, "ffn")
-    rng, layers = generator(seed), range(model.cfg.n_layers)
-    run = AnswerRun(model, batch, "ffn")
-    variants, numbers, increases, firsts, changes = [], [], [], [], []
-    for layer in layers:
-        writers = run.writers("ffn", layer)
-        n_neurons = len(writers.directions)
-        if not 1 <= per_layer <= n_neurons:
-            raise InputError(f"cannot draw {per_layer} of the {n_neurons} neurons of a layer: ask for 1 to {n_neurons}")
-        chosen = torch.as_tensor(np.sort(rng.permutation(n_neurons)[:per_layer]), device=batch.tokens.device)
-        numbers.append(chosen)
-        without = _without(model, layer, run.here.at("mlp_post", layer), chosen)
-        variants += [(Patch("mlp_out", layer, without[:, i : i + 1], batch.last[:, None]),) for i in range(per_layer)]
-        changes.append(without - run.here.at("mlp_out", layer)[:, None])
-        added = run.added_to(writers)
-        t = writers.coefficients[:, chosen, 0] / run.scale
-        first = t * writers.along(added.slopes())[:, chosen]
-        u = projected(run.out, writers.written(chosen))
-        prompt, place = (part.flatten() for part in torch.meshgrid(*(torch.arange(n) for n in t.shape), indexing="ij"))
-        exact = added.of(prompt).exact(u[place], t.flatten(), first.flatten())
-        increases.append(exact.view(t.shape).T)
-        firsts.append(first.T)
-    found = run_each(model, batch, variants, "log_prob", verify=verify, description="zeroing neurons one by one")
-    places: list[Place] = [("mlp_out", layer) for layer in layers]
-    slopes = gradients(model, batch, places, "log_prob", None, 1).of
-    rows = torch.arange(len(batch), device=batch.tokens.device)
-    guessed = [
-        -(c * slopes[place][rows, batch.last][:, None]).sum(-1).T for c, place in zip(changes, places, strict=True)
+    rng, layers, every = generator(seed), range(model.cfg.n_layers), n_neurons(model, "ffn")
+    require_whole(per_layer, 3, f"per_layer is {per_layer}: give a whole number of neurons, 3 or more")
+    if per_layer > every:
+        raise InputError(f"cannot draw {per_layer} of the {every} neurons of a layer: ask for 3 to {every}")
+    drawn = [np.sort(rng.permutation(every)[:per_layer]) for _ in layers]
+    chosen = [torch.as_tensor(numbers, device=batch.tokens.device) for numbers in drawn]
+    parts: list[tuple[Tensor, Tensor, Tensor, list[Tensor]]] = []
+    for start, stop in batch.parts():
+        parts.append(_predicted(model, batch.select(range(start, stop)), chosen))
+    increase, first_order, attribution = (torch.cat([part[n] for part in parts], 1) for n in range(3))  # type: ignore[misc]
+    without = [torch.cat([part[3][layer] for part in parts]) for layer in layers]
+    variants = [
+        (Patch("mlp_out", layer, without[layer][:, i : i + 1], batch.last[:, None]),)
+        for layer in layers
+        for i in range(per_layer)
     ]
+    found = run_each(model, batch, variants, "log_prob", verify=verify, description="zeroing neurons one by one")
     return ZeroedAlone(
         np.repeat(np.arange(len(layers)), per_layer),
-        torch.cat(numbers).cpu().numpy(),
+        np.concatenate(drawn),
         (found.base - found.values).numpy(),
-        *(torch.cat(parts).cpu().numpy() for parts in (increases, firsts, guessed)),
+        *(values.cpu().numpy() for values in (increase, first_order, attribution)),
     )
+
+
+def _predicted(
+    model: LensModel, batch: TokenBatch, chosen: list[Int[Tensor, " some"]]
+) -> tuple[
+    Float[Tensor, "neuron batch"],
+    Float[Tensor, "neuron batch"],
+    Float[Tensor, "neuron batch"],
+    list[Float[Tensor, "batch some d_model"]],
+]:
+    """The three predictions for the chosen neurons of all layers, and what each layer's MLP writes without each."""
+    run = AnswerRun(model, batch, "ffn")
+    places: list[Place] = [("mlp_out", layer) for layer in range(model.cfg.n_layers)]
+    slopes = gradients(model, batch, places, "log_prob", None, 1).of
+    rows = torch.arange(len(batch), device=batch.tokens.device)
+    increases, firsts, guessed, left = [], [], [], []
+    for layer, numbers in enumerate(chosen):
+        writers = run.writers("ffn", layer)
+        added = run.added_to(writers)
+        t = writers.coefficients[:, numbers, 0] / run.scale
+        first = t * writers.along(added.slopes())[:, numbers]
+        u = projected(run.out, writers.written(numbers))
+        exact = [added.of(row.expand(len(numbers))).exact(u, t[row], first[row]) for row in rows]
+        without = _without(model, layer, run.here.at("mlp_post", layer), numbers)
+        change = without - run.here.at("mlp_out", layer)[:, None]
+        slope = slopes["mlp_out", layer][rows, batch.last]
+        increases.append(torch.stack(exact, 1))
+        firsts.append(first.T)
+        guessed.append(-(change * slope[:, None]).sum(-1).T)
+        left.append(without)
+    return torch.cat(increases), torch.cat(firsts), torch.cat(guessed), left
 
 
 def _without(

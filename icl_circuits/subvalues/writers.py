@@ -38,7 +38,7 @@ from icl_circuits.subvalues.exact import Added
 Kind = Literal["ffn", "attention"]
 """FFN neurons, or attention neurons: a head, one of its dimensions, and a source position."""
 
-Addresses = tuple[Int[np.ndarray, "prompt rank"], Int[np.ndarray, "prompt rank"], Int[np.ndarray, "prompt rank"]]
+Addresses = tuple[Int[np.ndarray, "prompt _"], Int[np.ndarray, "prompt _"], Int[np.ndarray, "prompt _"]]
 """Neurons of each prompt: their layers, heads (-1: FFN neurons), and numbers in the MLP or dimensions of the head."""
 EVERY = slice(None)
 """All prompts."""
@@ -112,6 +112,20 @@ class AnswerRun:
         return Writers(base, at_least_float32(weights.W_O).flatten(0, 1), weights.outlet, coefficients)
 
 
+def n_neurons(model: LensModel, kind: Kind) -> int:
+    """How many neurons each layer has.
+
+    Raises:
+        Unfit: layers with different numbers of FFN neurons, or without any that can be read one by one.
+    """
+    if kind == "attention":
+        return int(model.cfg.n_heads * model.cfg.d_head)
+    widths = [mlp_weights(model, layer).W_out.shape[0] for layer in range(model.cfg.n_layers)]
+    if len(set(widths)) > 1:
+        raise Unfit(f"{model.cfg.model_name!r} has MLPs of {min(widths)} to {max(widths)} neurons: one width is needed")
+    return widths[0]
+
+
 def require_prompts(batch: TokenBatch) -> None:
     """Raise `InputError` for a batch without prompts."""
     if not len(batch):
@@ -153,7 +167,6 @@ def require_kinds(model: LensModel, batch: TokenBatch, *kinds: Kind) -> None:
     if "ffn" in kinds:
         if not has_mlp(model):
             raise Unfit(f"{model.cfg.model_name!r} has no MLPs, so no FFN neurons: ask for attention neurons")
-        for layer in range(model.cfg.n_layers):
-            mlp_weights(model, layer)  # names a mixture of experts
+        n_neurons(model, "ffn")
         needed += ["neurons"]
     require_identities(model, batch.tokens, batch.last, *needed)

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from icl_circuits.errors import Unfit, require_whole
+from icl_circuits.errors import InputError, Unfit, require_whole
 from icl_circuits.models import LensModel, at_least_float32, has_mlp, mlp_weights, require_identities
 from icl_circuits.progress import tracked
 from icl_circuits.prompts import PromptBatch, require_demonstrations
@@ -26,7 +26,11 @@ from icl_circuits.towers.reads import SIDES, TowerInputs
 
 @dataclass(frozen=True)
 class NeuronReads:
-    """The FFN neurons that add most to each head's class gap, chosen on some prompts and measured on others."""
+    """The FFN neurons that add most to each head's class gap.
+
+    Measured on other prompts than they were chosen on, if `neuron_reads` was given some; else they look better than
+    they are.
+    """
 
     heads: tuple[Head, ...]
     layer: Int[np.ndarray, "side selected rank"]
@@ -69,7 +73,7 @@ def neuron_reads(
         choose_on: prompts to choose them on; default `batch`, where the best of many look better than they are.
 
     Raises:
-        InputError: a head that does not exist, or a `k` below 1.
+        InputError: a head that does not exist, a `k` below 1, or prompts to choose on without a class gap.
         Unfit: as for `tower_reads`, and a model without FFN neurons, or whose neurons do not add up to `mlp_out`.
     """
     heads = require_some_heads(model, heads)
@@ -79,7 +83,13 @@ def neuron_reads(
         raise Unfit(f"{model.cfg.model_name!r} has no MLPs, so no FFN neurons write what its heads read")
     for layer in range(max(head.layer for head in heads)):
         mlp_weights(model, layer)  # names a mixture of experts
-    means, _ = _gaps(model, batch if choose_on is None else choose_on, heads, None)
+    chosen_on = batch if choose_on is None else choose_on
+    if not torch.isfinite(_gap_weights(chosen_on)).all(1).any():
+        raise InputError(
+            "no prompt has demonstrations of the query's class and of another, so there is no class gap to choose by: "
+            "give prompts with both"
+        )
+    means, _ = _gaps(model, chosen_on, heads, None)
     shape = (len(SIDES), len(heads), k)
     layers, neurons = np.full(shape, -1), np.full(shape, -1)
     for (s, h), found in means.items():
@@ -120,6 +130,7 @@ def _gaps(
                 parts = [_of_layer(model, layer, seen, direction, weights, s) for layer in range(head.layer)]
                 if not parts:
                     sums[s, h] = direction.new_zeros(0, 0)
+                    together[s, h, rows] = 0.0
                     continue
                 of_layers = torch.stack(parts, 1)[counted]  # [batch layer neuron]
                 sums[s, h] = sums.get((s, h), 0) + of_layers.sum(0)

@@ -67,7 +67,7 @@ def ov_circuits(model: LensModel, heads: Sequence[Head]) -> OVCircuits:
         Unfit: an identity fails that the circuit rests on. It is tried on tokens from all over the vocabulary.
     """
     heads = require_some_heads(model, heads)
-    require_identities_of_model(model, 16, "projections", "values", "heads", "readout")
+    require_identities_of_model(model, 16, "value_projection", "values", "heads", "readout")
     out = readout(model)
     W_E = at_least_float32(model.embed.W_E)
     scores, spectra = [], []

@@ -1,6 +1,6 @@
 """The page of a prompt: which layers, heads and neurons write its answer, and what each of them promotes."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -47,7 +47,8 @@ class ShownWriter:
     through: str = ""
     """The head through which a query neuron's `top` and `last` are read."""
     activated_by: tuple[tuple[str, float], ...] | None = None
-    """Of an FFN neuron: the components that add most to the input of its activation function, and how much."""
+    """Of an FFN neuron: the components that add most to the input of its activation function, and how much; then what
+    all others add together."""
 
 
 @dataclass(frozen=True)
@@ -171,8 +172,8 @@ def _shown(token: str) -> str:
     return text if text.strip() else "\u2423" * len(text) or "\u2205"
 
 
-def _row(values: Iterable[float]) -> list[float | None]:
-    return [_rounded(value) for value in values]
+def _row(values: Sequence[float] | Float[np.ndarray, " _"]) -> list[float | None]:
+    return [_rounded(float(value)) for value in values]
 
 
 def _rounded(value: float) -> float | None:

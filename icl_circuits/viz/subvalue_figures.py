@@ -37,7 +37,7 @@ def increase_map(increase: LogProbIncrease) -> "matplotlib.figure.Figure":
 
 
 def neuron_layers(
-    ffn: Int[np.ndarray, "prompt rank"], attention: Int[np.ndarray, "prompt rank"], n_layers: int
+    ffn: Int[np.ndarray, "prompt _"], attention: Int[np.ndarray, "prompt _"], n_layers: int
 ) -> "matplotlib.figure.Figure":
     """How many of each prompt's best neurons lie in each layer, with 95 % bootstrap intervals over prompts."""
     names = (f"FFN (first {ffn.shape[1]})", f"attention (first {attention.shape[1]})")

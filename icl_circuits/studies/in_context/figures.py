@@ -24,7 +24,7 @@ FIGURES: Mapping[str, PaperFigure] = {
         "the last position. Framed: the selected in-context heads.",
     ),
     "layer_bars": PaperFigure(
-        ("increase",),
+        ("increase", "selected"),
         lambda v: layer_bars(v["increase"]),
         "Log-probability increase of attention and MLP layers at the last position, means over the selection prompts. "
         + INTERVALS,

@@ -8,15 +8,19 @@ import numpy as np
 from jaxtyping import Int
 
 from icl_circuits.errors import InputError
-from icl_circuits.jobs import FactJob, FactSettings
+from icl_circuits.jobs import FactJob, FactSettings, FactSpec
 from icl_circuits.models import LensModel, provenance
 from icl_circuits.prompts import Fact, Facts, load_facts, token_batch
 from icl_circuits.report import RunRecord
 from icl_circuits.studies.begun import Timed
-from icl_circuits.subvalues import KnownFacts, known_facts
+from icl_circuits.subvalues import KnownFacts, known_facts, n_neurons
 
 PROMPT = "prompt"
 """The type of a prompt of the user's own."""
+
+
+DATA_OPTIONS = ("data", "text_column", "answer_column", "type_column", "encoding", "delimiter")
+"""What a prompt of one's own does not go with."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +37,15 @@ def prepare(job: FactJob) -> JobFacts:
     """The facts of a job, before its model is loaded.
 
     Raises:
-        InputError: a prompt without its answer, an answer without its prompt, and whatever `load_facts` raises.
+        InputError: a prompt without its answer, an answer without its prompt, options of a data file beside a prompt,
+            and whatever `load_facts` raises.
     """
     spec = job.facts
+    if spec.prompt is not None:
+        other = [name for name in DATA_OPTIONS if getattr(spec, name) != getattr(FactSpec(), name)]
+        if other:
+            option = "--" + other[0].replace("_", "-")
+            raise InputError(f"{option} is of a data file, but --prompt asks for one prompt: give one of them")
     if (spec.prompt is None) != (spec.answer is None):
         missing = "--answer, the word that should follow it" if spec.answer is None else "--prompt, what it follows"
         raise InputError(f"a prompt comes with its answer: give {missing}")
@@ -62,6 +72,18 @@ class FactsBegun(Timed):
     data: str
     settings: FactSettings
     provenance: dict[str, Any]
+    is_prompt: bool
+    """Whether this is one prompt of the user's own."""
+
+    def shown_answer(self, row: int) -> str:
+        """A prompt's answer, and the token that stands for it where it is not the whole answer."""
+        answer, token = self.known.facts[row].answer, self.model.tokenizer.decode([int(self.known.batch.target[row])])
+        return answer if token.strip() == answer.strip() else f"{answer} (its first token, {token!r}, is scored)"
+
+    @property
+    def d_mlp(self) -> int:
+        """How many FFN neurons a layer has."""
+        return n_neurons(self.model, "ffn")
 
     @property
     def type_of(self) -> Int[np.ndarray, " prompt"]:
@@ -71,13 +93,12 @@ class FactsBegun(Timed):
     @property
     def described(self) -> str:
         """What was run, in a sentence or two."""
-        if self.known.types == (PROMPT,):
-            fact = self.known.facts[0]
-            return f"Prompt: {fact.text!r}, answer {fact.answer!r}."
+        if self.is_prompt:
+            return f"Prompt: {self.known.facts[0].text!r}, answer {self.shown_answer(0)}."
         asked = ", ".join(f"{name} {known} of {tried}" for name, tried, known in self.known.asked)
         return (
             f"Data: {self.data}, {len(self.known.facts)} prompts, at most {self.settings.per_type} of a type, seed "
-            f"{self.settings.seed}. Facts that the model knows: {asked}."
+            f"{self.settings.seed}. Facts that the model knows: {asked}. An answer stands for its first token."
         )
 
     @property
@@ -106,9 +127,9 @@ def begin(model: LensModel, prepared: JobFacts) -> FactsBegun:
     if prepared.is_prompt:
         fact: Fact = facts.facts[0]
         batch = token_batch(model, [fact.text], [f" {fact.answer}"])
-        known = KnownFacts(batch, facts.facts, ((PROMPT, 1, 1),))
+        known = KnownFacts(batch, facts.facts, ())  # a prompt is not asked whether it is known
     else:
         known = known_facts(model, facts, per_type=settings.per_type, seed=settings.seed)
     where = provenance(model) | {"data": facts.name, "seed": settings.seed}
     seconds = {"asking for facts": round(time.perf_counter() - started, 1)}
-    return FactsBegun(model, known, facts.name, settings, where, seconds=seconds)
+    return FactsBegun(model, known, facts.name, settings, where, prepared.is_prompt, seconds=seconds)

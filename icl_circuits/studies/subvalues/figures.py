@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from icl_circuits.report import INTERVALS, PaperFigure, Values
+from icl_circuits.studies.subvalues.run import TOP_FFN
 from icl_circuits.subvalues import METHODS, query_only_share
 from icl_circuits.viz import (
     agreement_curves,
@@ -22,7 +23,6 @@ from icl_circuits.viz import (
 if TYPE_CHECKING:
     import matplotlib.figure
 
-TOP_FFN = 300
 COMPARED = 3
 """The methods whose neurons' layers are drawn."""
 

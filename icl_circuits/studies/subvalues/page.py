@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from icl_circuits.report import Part
+from icl_circuits.residual import LogProbIncrease
 from icl_circuits.stats import Interval
 from icl_circuits.studies.subvalues.begun import FactsBegun
 from icl_circuits.studies.subvalues.run import (
@@ -17,7 +19,7 @@ from icl_circuits.studies.subvalues.run import (
     TypeNames,
 )
 from icl_circuits.studies.subvalues.tables import effects_table, paper_tables, summary
-from icl_circuits.subvalues import METHODS
+from icl_circuits.subvalues import METHODS, TopNeurons
 from icl_circuits.viz import FactView, Section, Table
 
 PAGE = "prompts.html"
@@ -70,14 +72,19 @@ def fact_view(begun: FactsBegun, findings: SubvalueFindings) -> FactView:
 
 def _headline(findings: SubvalueFindings) -> str:
     frame = findings.effects.to_frame().set_index("zeroed")
-    n_values = FFN_ZEROED + findings.attention.score.shape[1]
     n_queries = findings.query_attention.score.shape[1]
     base, values, random, queries, random_queries = frame["prob"]
     return (
-        f"Without its {n_values} value neurons a prompt gives its answer a probability of {values:.2%}, where it was "
-        f"{base:.1%}; without as many random neurons of the same layers {random:.1%}. Without its {n_queries} query "
+        f"Without its value neurons a prompt gives its answer a probability of {values:.2%}, where it was {base:.1%}; "
+        f"without as many random neurons of the same layers {random:.1%}. Without its {n_queries} query "
         f"neurons it is {queries:.2%}; without as many random ones {random_queries:.1%}."
     )
+
+
+def _n_dimensions(attention: TopNeurons) -> float:
+    """In how many dimensions of heads a prompt's attention neurons lie: several source positions may share one."""
+    rows = zip(*attention.addresses, strict=True)
+    return float(np.mean([len(np.unique(np.stack(row), axis=1).T) for row in rows]))
 
 
 def _writers_table(findings: SubvalueFindings) -> Table:
@@ -115,8 +122,9 @@ def _sections(
             "Value neurons and query neurons zeroed",
             f"Value neurons write the answer: the first {FFN_ZEROED} FFN neurons and the first "
             f"{findings.attention.score.shape[1]} attention neurons of each prompt, by exact log-probability increase. "
-            "Query neurons activate the attention value neurons. Each prompt loses its own, at every position. In "
-            "brackets: 95 % bootstrap intervals over prompts.",
+            f"Those lie in {_n_dimensions(findings.attention):.0f} dimensions of heads on average, which go whole. "
+            "Query neurons activate the attention value neurons. Each prompt loses its own, at every position. Random "
+            "neurons are others. In brackets: 95 % bootstrap intervals over prompts.",
             effects_table(findings.effects),
         ),
         Section(
@@ -161,7 +169,7 @@ def _sections(
             _words(tables["table_9_what_shared_neurons_say"]),
         ),
     )
-    return found if findings.many is None else (*found, *_of_many(findings.many, tables, figures))
+    return found if findings.many is None else (*found, *_of_many(findings.many, findings.increase, tables, figures))
 
 
 def _words(frame: pd.DataFrame) -> Table:
@@ -169,7 +177,9 @@ def _words(frame: pd.DataFrame) -> Table:
     return Table(columns, tuple(tuple(str(row[column]) for column in columns) for _, row in frame.iterrows()))
 
 
-def _of_many(many: OfManyPrompts, tables: dict[str, pd.DataFrame], figures: Path) -> tuple[Section, ...]:
+def _of_many(
+    many: OfManyPrompts, increase: LogProbIncrease, tables: dict[str, pd.DataFrame], figures: Path
+) -> tuple[Section, ...]:
     said = " ".join(f"{name}: {what}." for name, what in METHODS.items())
     found = [
         Section(
@@ -204,12 +214,12 @@ def _of_many(many: OfManyPrompts, tables: dict[str, pd.DataFrame], figures: Path
     ]
     if many.heads is not None:
         own = tables["table_10_heads_on_their_own_type"]
-        n_heads = len(many.heads.heads[0][0])
+        n_heads, every = len(many.heads.heads[0][0]), increase.heads[0].size
         found.append(
             Section(
                 "Heads of one type of knowledge",
-                f"{n_heads} heads (1 %) of each type are zeroed. They are chosen on half of its prompts, for the other "
-                "half. Changes are shares of what the measure was: -0.50 is half. The table has the type's own "
+                f"{n_heads} of {every} heads are zeroed for each type. They are chosen on half of its prompts, for the "
+                "other half. Changes are shares of what the measure was: -0.50 is half. The table has the type's own "
                 "prompts; tables/table_11_heads_on_other_types.csv has the others.",
                 _as_text(own, ("heads_of", "heads"), ("reciprocal_rank", "prob")),
             )

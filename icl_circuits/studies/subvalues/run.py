@@ -9,7 +9,6 @@ from icl_circuits.residual import LogProbIncrease, log_prob_increase
 from icl_circuits.studies.subvalues.begun import FactsBegun
 from icl_circuits.studies.subvalues.shown import shown_fact
 from icl_circuits.subvalues import (
-    Addresses,
     Concentration,
     HeadsByType,
     Interpolation,
@@ -33,6 +32,8 @@ FFN, ATTENTION, QUERIES = 1000, 200, 1000
 """How many value neurons of each prompt are found, and query neurons."""
 FFN_READ, FFN_ZEROED = 100, 100
 """Of how many FFN value neurons the queries are asked, and how many are zeroed (tables 6 and 13)."""
+TOP_FFN = 300
+"""Of how many FFN neurons of a prompt it is asked in which layers they lie, and which come again (table 8)."""
 BEST = 10
 """How many neurons each method zeroes (table 2)."""
 METHOD_PROMPTS, ALONE_PROMPTS, SUM_PROMPTS = 24, 12, 24
@@ -62,6 +63,8 @@ class OfManyPrompts:
     """The best neurons of each method zeroed."""
     method_layers: Int[np.ndarray, "method prompt rank"]
     """Their layers."""
+    sum_rows: tuple[int, ...]
+    """The prompts that every neuron is scored on."""
     sums: tuple[Concentration, Concentration]
     """Of FFN and of attention neurons."""
     heads: HeadsByType | None
@@ -95,7 +98,7 @@ def compute(begun: FactsBegun) -> SubvalueFindings:
     with begun.timed("layers and heads"):
         increase, way = log_prob_increase(model, batch), interpolation(model, batch)
     with begun.timed("value neurons"):
-        ffn = top_neurons(model, batch, "ffn", k=min(FFN, model.cfg.n_layers * model.cfg.d_mlp))
+        ffn = top_neurons(model, batch, "ffn", k=min(FFN, model.cfg.n_layers * begun.d_mlp))
         attention = top_neurons(model, batch, "attention", k=min(ATTENTION, _fewest_attention_neurons(begun)))
     with begun.timed("query neurons"):
         query_ffn = query_importance(model, batch, ffn.first(FFN_READ), k=QUERIES)
@@ -104,10 +107,7 @@ def compute(begun: FactsBegun) -> SubvalueFindings:
         effects = _effects(begun, ffn, attention, query_attention)
     with begun.timed("prompts to read"):
         rows = [begun.known.rows_of(name)[0] for name in begun.known.types]
-        shown = [
-            shown_fact(model, batch, begun.known.facts[row], row, increase, ffn, attention, query_attention)
-            for row in rows
-        ]
+        shown = [shown_fact(begun, row, increase, ffn, attention, query_attention) for row in rows]
     many = _of_many(begun, increase) if len(batch) > 1 else None
     return SubvalueFindings(increase, ffn, attention, query_ffn, query_attention, effects, way, tuple(shown), many)
 
@@ -120,8 +120,7 @@ def _fewest_attention_neurons(begun: FactsBegun) -> int:
 
 def _effects(begun: FactsBegun, ffn: TopNeurons, attention: TopNeurons, query: QueryImportance) -> NeuronEffects:
     model, seed = begun.model, begun.settings.seed
-    values = [addresses(ffn.first(FFN_ZEROED)), addresses(attention)]
-    queries: Addresses = (query.layer, np.full_like(query.layer, -1), query.neuron)
+    values, queries = [ffn.first(FFN_ZEROED).addresses, attention.addresses], query.addresses
     groups = {
         "value neurons": values,
         "random, as many in the same layers": [random_neurons(model, one, seed=seed) for one in values],
@@ -135,7 +134,7 @@ def _of_many(begun: FactsBegun, increase: LogProbIncrease) -> OfManyPrompts:
     model, batch, seed = begun.model, begun.known.batch, begun.settings.seed
     with begun.timed("eight methods"):
         few = batch.select(spread(len(batch), METHOD_PROMPTS))
-        best = best_by_each_method(model, few, k=min(BEST, model.cfg.d_mlp))
+        best = best_by_each_method(model, few, k=min(BEST, begun.d_mlp))
         methods = zero_neurons(model, few, {name: [places] for name, places in best.items()})
     with begun.timed("sums over neurons"):
         rows = spread(len(batch), SUM_PROMPTS)
@@ -150,15 +149,10 @@ def _of_many(begun: FactsBegun, increase: LogProbIncrease) -> OfManyPrompts:
             heads = heads_by_type(model, batch, increase, begun.known.types, begun.type_of, seed=seed)
     with begun.timed("neurons one by one"):
         fewest = batch.select(spread(len(batch), ALONE_PROMPTS))
-        alone = zero_each_neuron(model, fewest, per_layer=min(ALONE_PER_LAYER, model.cfg.d_mlp), seed=seed)
-    return OfManyPrompts(methods, np.stack([layer for layer, _, _ in best.values()]), sums, heads, alone)
-
-
-def addresses(top: TopNeurons) -> Addresses:
-    """Where the neurons of each prompt are."""
-    return top.layer, top.head, top.neuron
+        alone = zero_each_neuron(model, fewest, per_layer=min(ALONE_PER_LAYER, begun.d_mlp), seed=seed)
+    return OfManyPrompts(methods, np.stack([layer for layer, _, _ in best.values()]), tuple(rows), sums, heads, alone)
 
 
 def spread(n_prompts: int, n: int) -> list[int]:
-    """`n` prompts from all over the batch, so from all types; all where there are fewer."""
+    """`n` prompts at even distances in the batch; all where there are fewer."""
     return np.unique(np.linspace(0, n_prompts - 1, min(n, n_prompts)).round().astype(int)).tolist()

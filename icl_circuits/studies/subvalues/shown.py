@@ -4,7 +4,7 @@ import pandas as pd
 import torch
 
 from icl_circuits.models import LensModel, attention_weights, readout
-from icl_circuits.prompts import Fact, TokenBatch
+from icl_circuits.prompts import TokenBatch
 from icl_circuits.residual import (
     Capture,
     Head,
@@ -15,6 +15,7 @@ from icl_circuits.residual import (
     position_increase,
 )
 from icl_circuits.residual.increase import target_log_probs
+from icl_circuits.studies.subvalues.begun import FactsBegun
 from icl_circuits.subvalues import (
     Promoted,
     QueryImportance,
@@ -38,17 +39,16 @@ COMPONENTS = 8
 
 @torch.no_grad()
 def shown_fact(
-    model: LensModel,
-    batch: TokenBatch,
-    fact: Fact,
+    begun: FactsBegun,
     row: int,
     increase: LogProbIncrease,
     ffn: TopNeurons,
     attention: TopNeurons,
     query: QueryImportance,
 ) -> ShownFact:
-    """What the page shows of one prompt of the batch."""
-    one = batch.select([row])
+    """What the page shows of one prompt."""
+    model, fact = begun.model, begun.known.facts[row]
+    one = begun.known.batch.select([row])
     one = next(iter(one.chunks()))
     n_layers, last = model.cfg.n_layers, final_state(model)
     run = Capture(
@@ -66,7 +66,7 @@ def shown_fact(
     best = probs.topk(5)
     return ShownFact(
         tokens=tuple(model.tokenizer.decode([token]) for token in one.tokens[0].tolist()),
-        answer=fact.answer,
+        answer=begun.shown_answer(row),
         type=fact.type,
         prob=float(probs[target]),
         rank=1 + int((logits > logits[target]).sum()),
@@ -154,7 +154,9 @@ def _neurons(model: LensModel, one: TokenBatch, row: int, ffn: TopNeurons, atten
 
 
 def _parts(split: pd.DataFrame) -> tuple[tuple[str, float], ...]:
-    return tuple(zip(split["component"], split["part"], strict=True))
+    """The largest parts, and what is left of what the neuron reads."""
+    rest = float(split["read"].iloc[0] - split["part"].sum())
+    return (*zip(split["component"], split["part"], strict=True), ("all others", rest))
 
 
 def _queries(model: LensModel, row: int, attention: TopNeurons, query: QueryImportance) -> list[ShownWriter]:

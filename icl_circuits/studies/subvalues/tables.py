@@ -10,10 +10,11 @@ from jaxtyping import Float
 from icl_circuits.models import LensModel
 from icl_circuits.report import with_ci95
 from icl_circuits.residual import Neuron
-from icl_circuits.stats import Interval, bootstrap_mean
+from icl_circuits.stats import Interval, bootstrap_mean, relative_change
 from icl_circuits.studies.subvalues.begun import FactsBegun
-from icl_circuits.studies.subvalues.run import SUM_PROMPTS, OfManyPrompts, SubvalueFindings, spread
+from icl_circuits.studies.subvalues.run import TOP_FFN, OfManyPrompts, SubvalueFindings
 from icl_circuits.subvalues import (
+    PREDICTORS,
     TARGET_MEASURES,
     NeuronEffects,
     QueryImportance,
@@ -25,8 +26,8 @@ from icl_circuits.viz import Table
 
 VALUE_LAYERS = 10
 """How many layers of a type tables list."""
-TOP_FFN, SHARED = 300, 5
-"""Of how many neurons of a prompt it is asked which come again, and how many of those are read."""
+SHARED = 5
+"""How many of the neurons that come again are read."""
 
 
 def summary(begun: FactsBegun, findings: SubvalueFindings) -> dict[str, Any]:
@@ -53,8 +54,10 @@ def _measures(row: Any) -> dict[str, Any]:
 
 def _overall(many: OfManyPrompts) -> dict[str, Any]:
     """Rank correlation of each score with the exact effect, a mean over layers and prompts."""
-    predictors = ("increase", "first_order", "attribution")
-    found = {p: bootstrap_mean(np.nanmean(many.alone.rank_correlations(p), axis=0)) for p in predictors}
+    found = {}
+    for predictor in PREDICTORS:
+        values = many.alone.rank_correlations(predictor)
+        found[predictor] = bootstrap_mean(values[:, np.isfinite(values).all(axis=0)].mean(axis=0))
     return with_ci95(found)
 
 
@@ -81,7 +84,7 @@ def paper_tables(begun: FactsBegun, findings: SubvalueFindings) -> dict[str, pd.
     many = findings.many
     if many is not None:
         tables["table_2_eight_methods"] = many.methods.to_frame().rename(columns={"zeroed": "method"})
-        tables["table_5_12_concentration"] = concentrations(begun, findings, many)
+        tables["table_5_12_concentration"] = concentrations(findings, many)
         tables["agreement_with_zeroing"] = many.alone.to_frame()
         if many.heads is not None:
             frame = many.heads.to_frame()
@@ -127,7 +130,10 @@ def query_layers(begun: FactsBegun, query: QueryImportance) -> pd.DataFrame:
 
 
 def _best_layers(begun: FactsBegun, parts: dict[str, Float[np.ndarray, "prompt layer"]], column: str) -> pd.DataFrame:
-    """One row a type and rank; `a23` is attention layer 23, `f23` the FFN layer, `e0` the embedding."""
+    """One row a type and rank; `a23` is attention layer 23, `f23` the FFN layer, `e0` the embedding.
+
+    The best are chosen on the prompts that they are measured on, so the first of a list look better than they are.
+    """
     rows = []
     for name, chosen in _by_type(begun):
         entries = [(f"{part}{n}", values[chosen, n]) for part, values in parts.items() for n in range(values.shape[1])]
@@ -139,10 +145,15 @@ def _best_layers(begun: FactsBegun, parts: dict[str, Float[np.ndarray, "prompt l
 
 
 def relative(effects: NeuronEffects, frame: pd.DataFrame) -> pd.DataFrame:
-    """Tables 7 and 13: the measures, and by what share each is lower than with nothing zeroed."""
+    """Tables 7 and 13: the measures, and by what share of itself each changes, with 95 % bootstrap intervals."""
     frame = frame.copy()
-    for measure in TARGET_MEASURES[:2]:
-        frame[f"{measure}_change"] = frame[measure] / effects.base[:, TARGET_MEASURES.index(measure)].astype(float).mean() - 1
+    for m, measure in enumerate(TARGET_MEASURES[:2]):
+        base = effects.base[:, m].astype(float)
+        groups = [effects.groups.index(name) for name in frame["zeroed"] if name != "nothing"]
+        changes = [relative_change(base, effects.zeroed[group, :, m].astype(float)) for group in groups]
+        columns = pd.DataFrame([change.columns(f"{measure}_change") for change in changes])
+        columns.index = frame.index[frame["zeroed"] != "nothing"]
+        frame = frame.join(columns)
     return frame
 
 
@@ -157,8 +168,8 @@ def sharing(begun: FactsBegun, findings: SubvalueFindings) -> pd.DataFrame:
 
 
 def _shared(findings: SubvalueFindings, part: str, chosen: Sequence[int]) -> pd.DataFrame:
-    top = findings.ffn if part == "value" else findings.query_attention
-    return shared_neurons(top.layer[chosen][:, :TOP_FFN], top.neuron[chosen][:, :TOP_FFN])
+    layer, head, neuron = (findings.ffn if part == "value" else findings.query_attention).addresses
+    return shared_neurons((layer[chosen][:, :TOP_FFN], head[chosen][:, :TOP_FFN], neuron[chosen][:, :TOP_FFN]))
 
 
 def shared_tokens(model: LensModel, begun: FactsBegun, findings: SubvalueFindings) -> pd.DataFrame:
@@ -175,9 +186,9 @@ def shared_tokens(model: LensModel, begun: FactsBegun, findings: SubvalueFinding
     return pd.DataFrame(rows, columns=["type", "kind", "neuron", "prompts", "top", "last"])
 
 
-def concentrations(begun: FactsBegun, findings: SubvalueFindings, many: OfManyPrompts) -> pd.DataFrame:
+def concentrations(findings: SubvalueFindings, many: OfManyPrompts) -> pd.DataFrame:
     """Tables 5 and 12: sums of scores over all neurons, over those above zero, and over the first of each prompt."""
-    rows, chosen = [], spread(len(begun.known.facts), SUM_PROMPTS)
+    rows, chosen = [], list(many.sum_rows)
     for sums, top in zip(many.sums, (findings.ffn, findings.attention), strict=True):
         row: dict[str, object] = {"kind": sums.kind, "prompts": len(sums.all)}
         firsts = {f"first_{k}": top.score[chosen][:, :k].sum(axis=1) for k in (100, 200)}
