@@ -72,6 +72,7 @@ from .residual import (
     position_increase as position_increase,
 )
 from .subvalues import (
+    added_before_softmax as added_before_softmax,
     added_together as added_together,
     best_by_each_method as best_by_each_method,
     coefficient_split as coefficient_split,

@@ -296,6 +296,7 @@ def test_planted_facts(micro: LensModel) -> None:
     assert known.asked == (("colour", 1, 1), ("country", 3, 2))
     assert (known.types, known.rows_of("country")) == (("colour", "country"), [1, 2])
     assert known.batch.texts == ("red in", "lima in", "oslo in")
+    assert known.to_frame().iloc[1].to_dict() == {"text": "lima in", "answer": "peru", "type": "country"}
     wrong = Facts("turned", (Fact("lima in", "norway", "country"), Fact("oslo in", "peru", "country")))
     with pytest.raises(Unfit, match="'planted neurons' knows none of the 2 facts in 'turned'"):
         subvalues.known_facts(micro, wrong)
@@ -309,6 +310,11 @@ def test_scores_are_those_of_a_plain_loop(model: LensModel, batch: PromptBatch, 
     assert len(set(batch.last.tolist())) > 1
     expected = by_hand(model, batch, kind)
     require_scores(model, batch, kind, expected)
+    frame = subvalues.score_neurons(model, batch, kind).to_frame()
+    assert len(frame) == sum(one.log_prob_increase.numel() for one in expected)
+    row = frame.iloc[-1]
+    at = int(row["layer"]), int(row["neuron"]), int(row.get("src_pos", 0))
+    assert row["score"] == pytest.approx(float(expected[int(row["prompt"])].log_prob_increase[at]), abs=1e-5)
     bounds = subvalues.score_neurons(model, batch, kind, exact="bounds")
     assert not bounds.exact
     for i, one in enumerate(expected):

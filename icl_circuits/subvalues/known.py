@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import pandas as pd
 import torch
 
 from icl_circuits.errors import Unfit, require_whole
@@ -24,6 +25,10 @@ class KnownFacts:
     """Row by row those of `batch`."""
     asked: tuple[tuple[str, int, int], ...]
     """Each type, how many facts of it were tried, and how many of those are known."""
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a known fact, as a row of `batch`: text, answer and type."""
+        return pd.DataFrame(self.facts)
 
     def rows_of(self, type_: str) -> list[int]:
         """The prompts of one type of knowledge."""

@@ -102,7 +102,7 @@ def query_importance(
     what is written to their own source position before them.
 
     Args:
-        model: the model.
+        model: the model, its weights unprocessed: folded, subkeys hold the norms' weights.
         batch: the prompts.
         values: their value neurons, from `top_neurons` on the same prompts. The paper takes the first 100 FFN neurons
             and the first 200 attention neurons: `values.first(100)`.

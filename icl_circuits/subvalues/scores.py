@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -43,6 +44,12 @@ class NeuronScores:
     base: Float[np.ndarray, "prompt layer"]
     """Log-probability of the target before the neurons of a layer are added, nats."""
 
+    def to_frame(self) -> pd.DataFrame:
+        """One row a prompt, layer and neuron, and a source position up to the answer position: `score` and `lower`."""
+        shown = np.nonzero(~np.isnan(self.score))
+        frame = pd.DataFrame(dict(zip(("prompt", "layer", "neuron", "src_pos"), shown, strict=False)))
+        return frame.assign(score=self.score[shown], lower=self.lower[shown])
+
 
 @torch.no_grad()
 def score_neurons(
@@ -51,7 +58,8 @@ def score_neurons(
     """Log-probability increase of every FFN neuron, or of every attention neuron at every source position.
 
     Args:
-        model: any model whose neurons can be read one by one.
+        model: any model whose neurons can be read one by one. Its weights should be unprocessed: folded norms move a
+            bias into the unembedding, and scores with it.
         batch: prompts; w is each prompt's target token.
         kind: `ffn` or `attention` neurons.
         exact: `all`: exact scores, for one projection of each neuron and a few products a prompt; or `bounds`: the

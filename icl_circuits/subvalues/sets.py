@@ -27,6 +27,11 @@ class Concentration:
     together: Float[np.ndarray, " prompt"]
     """What attention layers, or FFN layers, add as wholes: neurons' scores do not add up to it."""
 
+    def to_frame(self) -> pd.DataFrame:
+        """One row a prompt: the three sums."""
+        sums = {name: getattr(self, name) for name in ("all", "positive", "together")}
+        return pd.DataFrame({"prompt": np.arange(len(self.all)), "kind": self.kind, **sums})
+
 
 def concentration(
     model: LensModel, batch: TokenBatch, kind: Kind, layers: Float[np.ndarray, "prompt layer"]

@@ -109,7 +109,8 @@ def top_neurons(
     Exact: no neuron that is left out scores more. The paper takes 100 or 300 FFN neurons and 200 attention neurons.
 
     Args:
-        model: any model whose neurons can be read one by one.
+        model: any model whose neurons can be read one by one. Its weights should be unprocessed: folded norms move a
+            bias into the unembedding, and scores with it.
         batch: prompts; w is each prompt's target token.
         kind: `ffn` or `attention` neurons, the latter at each source position apart.
         k: how many of each prompt.
