@@ -61,7 +61,7 @@ class RelationText:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Texts with triplets, the name they were loaded by, and what was left out. Texts without a triplet are not kept."""
+    """Texts with triplets, the name they were loaded by, and what was left out. Every text has a triplet."""
 
     name: str
     texts: tuple[RelationText, ...]
@@ -84,6 +84,7 @@ class Corpus:
         `triplets`, and `texts` (missing for what was left out).
         """
         texts = Counter(chain(*({triplet.relation for triplet in text.triplets} for text in self.texts)))
+        rows: list[tuple[str, str, int, int | None]]
         rows = [(name, "", count, texts[name]) for name, count in Counter(self._names()).most_common()]
         rows += [("", reason, count, None) for reason, count in self.left_out]
         frame = pd.DataFrame(rows, columns=pd.Index(["relation", "left_out", "triplets", "texts"]))
@@ -118,14 +119,15 @@ def kept(triplets: Iterable[Triplet], left_out: Counter[str]) -> tuple[Triplet, 
 
 
 def require_span(text: str, span: object, where: str) -> Span:
-    """A span as it was given, `[from, to]` or a tuple. Raises `InputError` unless it is one of the text's, not empty."""
-    if isinstance(span, list | tuple) and len(span) == 2:
-        start, stop = span
-        if is_whole(start) and is_whole(stop) and 0 <= start < stop <= len(text):
-            return start, stop
-    raise InputError(
-        f"{where}: {shown(span)} are no characters of it: give [from, to] (exclusive) with 0 <= from < to <= {len(text)}"
-    )
+    """A span as given, `[from, to]` or a tuple. Raises `InputError` unless words of the text begin and end there."""
+    start, stop = span if isinstance(span, list | tuple) and len(span) == 2 else (None, None)
+    if not is_whole(start) or not is_whole(stop) or not 0 <= start < stop <= len(text):
+        raise InputError(
+            f"{where}: {shown(span)} are no characters of it: give [from, to] with 0 <= from < to <= {len(text)}"
+        )
+    if text[start].isspace() or text[stop - 1].isspace():
+        raise InputError(f"{where}: {shown(text[start:stop])} begins or ends with a space: give the words alone")
+    return start, stop
 
 
 def _turned(triplets: Iterable[Triplet]) -> tuple[Triplet, ...]:

@@ -34,8 +34,8 @@ OF_THE_ROOT = "a relation to the root"
 def load_conllu(path: str | Path = SENTENCES, *, labels: Mapping[str, Sequence[str]] = DEPENDENCIES) -> Corpus:
     """Load dependencies from a CoNLL-U file, as Universal Dependencies has them, a text for each sentence.
 
-    The head of a triplet is the governing word, its tail the child: `subj` and `obj` lead from the predicate, `mod` from
-    the noun or verb. Needs the `data` extra.
+    The head of a triplet is the governing word, its tail the child: `subj` and `obj` lead from the predicate, `mod`
+    from the noun or verb. Needs the `data` extra.
 
     Args:
         path: `dependencies` (built in: sentences of ours), or a file, perhaps packed with gzip.

@@ -8,7 +8,7 @@ from typing import Any
 
 from icl_circuits.errors import InputError
 from icl_circuits.prompts import is_whole, kind, require_characters, shown
-from icl_circuits.relations.corpus import RelationText, Span, Triplet, kept, require_span
+from icl_circuits.relations.corpus import ITSELF, RelationText, Span, Triplet, kept, require_span
 
 KNOWLEDGE = ("Used-for", "Feature-of", "Hyponym-of", "Part-of", "Compare", "Evaluate-for", "Conjunction")
 """The seven relations of SciERC and AGENDA."""
@@ -18,6 +18,9 @@ TAG = re.compile(r"<[a-z]+_(\d+)>")
 """An entity in AGENDA's own files, by its number."""
 
 NOT_MENTIONED = "an entity that is not in the text"
+
+LISTS: Mapping[type, str] = {list: " of lists", str: " of words"}
+"""What a message asks for."""
 
 Row = Mapping[str, Any]
 Related = tuple[str, tuple[Span, ...], tuple[Span, ...]]
@@ -44,14 +47,12 @@ def of_scierc(row: Row, where: str, left_out: Counter[str]) -> RelationText:
         for number, entity in enumerate(_listed(row.get("entities", []), f"{where}, entities"))
     ]
     groups = _clusters(row.get("coref_clusters", []), place, where)
-    related = []
+    related: list[Related] = []
     for number, relation in enumerate(_listed(row["relations"], f"{where}, relations")):
         said = f"{where}, relation {number} (from 0)"
         ends = (_field(relation, end, said) for end in ("head", "tail"))
-        spans = [
-            (_numbered(entities, end, f"{said}: entity") if is_whole(end) else place(end),) for end in ends
-        ]
-        related.append((_relation(_field(relation, "relation", said), said), *spans))
+        head, tail = (_numbered(entities, end, f"{said}: entity") if is_whole(end) else place(end) for end in ends)
+        related.append((_relation(_field(relation, "relation", said), said), (head,), (tail,)))
     return _related_text(text, related, groups, left_out)
 
 
@@ -60,11 +61,11 @@ def of_released_scierc(row: Row, where: str, left_out: Counter[str]) -> Relation
     sentences = _listed(row["sentences"], f"{where}, sentences")
     tokens = [token for sentence in sentences for token in _tokens(sentence, f"{where}, sentences")]
     text, place = _joined(tokens, None, where)
-    related = []
+    related: list[Related] = []
     for number, relation in enumerate(chain(*_listed(row["relations"], f"{where}, relations", list))):
         if not isinstance(relation, list) or len(relation) != 5:
             raise InputError(
-                f"{where}, relation {number} (from 0) is {shown(relation)}: give [head from, to, tail from, to, relation]"
+                f"{where}, relation {number} (from 0) is {shown(relation)}: give [from, to, from, to, relation]"
             )
         name = _relation(relation[4], f"{where}, relation {number} (from 0)")
         related.append((name, (place(relation[:2]),), (place(relation[2:4]),)))
@@ -79,13 +80,15 @@ def of_agenda(row: Row, where: str, left_out: Counter[str]) -> RelationText:
         if len(mention) != 3 or not is_whole(mention[0]):
             raise InputError(f"{where}, mention {shown(mention)}: give [entity, from, to]")
         mentions.setdefault(mention[0], []).append(require_span(text, mention[1:], f"{where}, mention"))
-    n_entities = len(_listed(row["entities"], f"{where}, entities")) if "entities" in row else max(mentions, default=-1) + 1
+    n_entities = (
+        len(_listed(row["entities"], f"{where}, entities")) if "entities" in row else max(mentions, default=-1) + 1
+    )
     groups = [tuple(mentions.get(number, ())) for number in range(n_entities)]
-    related = []
+    related: list[Related] = []
     for number, relation in enumerate(_listed(row["relations"], f"{where}, relations")):
         said = f"{where}, relation {number} (from 0)"
-        ends = (_numbered(groups, _field(relation, end, said), f"{said}: entity") for end in ("head", "tail"))
-        related.append((_relation(_field(relation, "relation", said), said), *ends))
+        head, tail = (_numbered(groups, _field(relation, end, said), f"{said}: entity") for end in ("head", "tail"))
+        related.append((_relation(_field(relation, "relation", said), said), head, tail))
     return _related_text(text, related, groups, left_out)
 
 
@@ -105,13 +108,15 @@ def of_agenda_row(cells: Sequence[str], where: str, left_out: Counter[str]) -> R
         groups[int(tag[1])].append((len(text), len(text) + len(name)))
         text, at = text + name, tag.end()
     text = _text(text + tagged[at:], where)
-    related = []
+    related: list[Related] = []
     for triplet in (part.split() for part in numbers.split(";") if part.strip()):
         if len(triplet) != 3 or not all(number.isdecimal() for number in triplet):
-            raise InputError(f"{where}: relation {shown(' '.join(triplet))}: give three numbers, head, relation and tail")
-        head, relation, tail = map(int, triplet)
-        ends = (tuple(_numbered(groups, end, f"{where}: entity")) for end in (head, tail))
-        related.append((_numbered(AGENDA_RELATIONS, relation, f"{where}: relation"), *ends))
+            raise InputError(
+                f"{where}: relation {shown(' '.join(triplet))}: give three numbers, head, relation and tail"
+            )
+        start, relation, end = map(int, triplet)
+        head, tail = (tuple(_numbered(groups, number, f"{where}: entity")) for number in (start, end))
+        related.append((_numbered(AGENDA_RELATIONS, relation, f"{where}: relation"), head, tail))
     return _related_text(text, related, groups, left_out)
 
 
@@ -121,7 +126,9 @@ def _related_text(
     """The text with its triplets, each of the two mentions that are nearest to one another."""
     triplets = []
     for relation, heads, tails in related:
-        if heads and tails:
+        if heads and heads == tails:
+            left_out[ITSELF] += 1
+        elif heads and tails:
             triplets.append(Triplet(relation, *min(product(sorted(heads), sorted(tails)), key=_distance)))
         else:
             left_out[NOT_MENTIONED] += 1
@@ -130,9 +137,10 @@ def _related_text(
 
 
 def _distance(spans: tuple[Span, Span]) -> int:
-    """How many characters lie between two spans; those of one entity lie nowhere nearer than itself."""
+    """How many characters lie between two spans; those that overlap are farther apart than any others."""
     (start, stop), (begin, end) = spans
-    return max(begin - stop, start - end)
+    between = max(begin - stop, start - end)
+    return between if between >= 0 else stop + end
 
 
 def _joined(tokens: Sequence[str], text: object, where: str) -> tuple[str, Any]:
@@ -145,7 +153,12 @@ def _joined(tokens: Sequence[str], text: object, where: str) -> tuple[str, Any]:
         ends.append(ends[-1] + 1 + len(token))
 
     def place(span: object) -> Span:
-        if isinstance(span, list) and len(span) >= 2 and all(map(is_whole, span[:2])) and 0 <= span[0] <= span[1] < len(tokens):
+        if (
+            isinstance(span, list)
+            and len(span) >= 2
+            and all(map(is_whole, span[:2]))
+            and 0 <= span[0] <= span[1] < len(tokens)
+        ):
             return ends[span[0]] + 1, ends[span[1] + 1]
         raise InputError(
             f"{where}: {shown(span)} is no span of its {len(tokens)} tokens: give [first, last], counted from 0"
@@ -192,7 +205,7 @@ def _field(row: object, name: str, where: str) -> Any:
 
 def _listed(value: object, where: str, of: type = object) -> list[Any]:
     if not isinstance(value, list) or not all(isinstance(one, of) for one in value):
-        raise InputError(f"{where}: {shown(value)} is {kind(value)} of another form: give a list{' of lists' * (of is list)}")
+        raise InputError(f"{where}: {shown(value)} is {kind(value)}: give a list{LISTS.get(of, '')}")
     return value
 
 

@@ -73,7 +73,9 @@ def _sentence(where: str, block: Sequence[tuple[int, str]]) -> Sentence:
     words = [(number, token) for number, token in zip(lines, tokens, strict=True) if isinstance(token["id"], int)]
     for place, (number, word) in enumerate(words):
         if word["id"] in places:
-            raise InputError(f"{where}, line {number}{named}: a second word {word['id']}: number the words 1, 2, 3, ...")
+            raise InputError(
+                f"{where}, line {number}{named}: a second word {word['id']}: number the words 1, 2, 3, ..."
+            )
         places[word["id"]] = place
     governors = [_governor(word, places, f"{where}, line {number}{named}") for number, word in words]
     surfaces = _surfaces(tokens)

@@ -43,7 +43,7 @@ def load_triplets(path: str | Path = TRIPLETS) -> Corpus:
     - AGENDA's, with `text`, `relations` (numbers of entities) and `mentions`, `[entity, from, to]`.
 
     A `.tsv` file is AGENDA's own, as GraphWriter has it, without a header: title, entities, types, relations, the text
-    with `<method_0>` for entities. Where an entity has several mentions, a triplet takes the two nearest to one another.
+    with `<method_0>` for entities. Where an entity has several mentions, a triplet takes the two nearest ones.
 
     The seven relations are named `Used-for`, `Feature-of`, `Hyponym-of`, `Part-of`, `Compare`, `Evaluate-for` and
     `Conjunction`, however they are written; others keep their names.
