@@ -17,7 +17,7 @@ import pytest
 import transformers
 from conftest import ARCHITECTURES, save_model
 from hypothesis import given, settings, strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor
 
 from icl_circuits.errors import InputError, Unfit
@@ -40,8 +40,6 @@ from icl_circuits.relations import (
 )
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
-if not SHARED.is_dir():  # a worktree elsewhere
-    SHARED = Path("/work/shared/data")
 few = settings(max_examples=60, deadline=None)
 Named = tuple[str, str, str]
 
@@ -482,8 +480,11 @@ def test_built_in_sentences() -> None:
     assert frame["triplets"].min() >= 60
     said = {text.text: named(text) for text in found.texts}
     assert said["Peter repaired the broken clock and cleaned his desk."] == [
-        ("subj", "repaired", "Peter"), ("mod", "clock", "broken"), ("obj", "repaired", "clock"), ("obj", "cleaned", "desk"),
-    ]  # fmt: skip
+        ("subj", "repaired", "Peter"),
+        ("mod", "clock", "broken"),
+        ("obj", "repaired", "clock"),
+        ("obj", "cleaned", "desk"),
+    ]
 
 
 def test_built_in_triplets() -> None:
@@ -699,6 +700,7 @@ def spaces(tmp_path_factory: pytest.TempPathFactory) -> LensModel:
     tokenizer.decoder = decoders.Metaspace()
     trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["<s>", "<unk>"], show_progress=False)
     tokenizer.train_from_iterator([text.text for text in load_triplets().texts], trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
     fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", unk_token="<unk>")
     return with_tokenizer(tmp_path_factory.mktemp("spaces"), fast)
 
@@ -713,6 +715,8 @@ def test_tokens_cover_words(gpt2: LensModel, spaces: LensModel) -> None:
         triplets = [(row, triplet) for row, text in enumerate(corpus.texts) for triplet in text.triplets]
         assert len(found) == len(triplets)
         assert found.left_out == ()
+        begins = found.batch.tokens[:, 0] == model.tokenizer.bos_token_id
+        assert begins.all() if model is spaces else not begins.any()
         assert found.text.tolist() == [row for row, _ in triplets]
         assert [found.relations[number] for number in found.relation] == [triplet.relation for _, triplet in triplets]
         for (row, triplet), head, tail in zip(triplets, found.head_pos, found.tail_pos, strict=True):

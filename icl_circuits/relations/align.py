@@ -86,6 +86,8 @@ def relation_batch(model: LensModel, corpus: Corpus, *, n_texts: int | None = No
     for text in (corpus.texts[number] for number in drawn):
         left_out[NOT_DRAWN] -= len(text.triplets)
         ids, offsets = tokenized(model.tokenizer, text.text)
+        if model.tokenizer.decode(ids[:1]).strip() == "":
+            offsets[:1] = [(0, 0)]  # a space that the tokenizer puts before the text passes for its first character
         here = _positions(text, offsets, room, left_out)
         found += [(len(rows), relations.index(name), len(bos) + head, len(bos) + tail) for name, head, tail in here]
         if here:
