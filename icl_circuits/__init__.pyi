@@ -60,6 +60,15 @@ from .prompts import (
     sample_prompts as sample_prompts,
     token_batch as token_batch,
 )
+from .relations import (
+    in_sentences as in_sentences,
+    load_conllu as load_conllu,
+    load_triplets as load_triplets,
+    parse_dependencies as parse_dependencies,
+    relation_batch as relation_batch,
+    with_letters as with_letters,
+    without_words as without_words,
+)
 from .residual import (
     Edge as Edge,
     Embedding as Embedding,

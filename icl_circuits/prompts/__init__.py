@@ -4,16 +4,30 @@ from icl_circuits.prompts.batch import (
     DEFAULT_SEPARATOR as DEFAULT_SEPARATOR,
     LabelScore as LabelScore,
     PromptBatch as PromptBatch,
+    bos_of as bos_of,
     encode as encode,
     label_positions_of as label_positions_of,
     require_demonstrations as require_demonstrations,
     require_labels as require_labels,
+)
+from icl_circuits.prompts.cells import (
+    is_whole as is_whole,
+    kind as kind,
+    require_characters as require_characters,
+    shown as shown,
 )
 from icl_circuits.prompts.facts import (
     FACTS as FACTS,
     Fact as Fact,
     Facts as Facts,
     load_facts as load_facts,
+)
+from icl_circuits.prompts.files import (
+    json_objects as json_objects,
+    kind_of as kind_of,
+    path_of as path_of,
+    read_text as read_text,
+    require_file as require_file,
 )
 from icl_circuits.prompts.paired import (
     Pairs as Pairs,
@@ -34,6 +48,10 @@ from icl_circuits.prompts.rows import (
     Row as Row,
     Rows as Rows,
     load_rows as load_rows,
+)
+from icl_circuits.prompts.template import (
+    require_offsets as require_offsets,
+    tokenized as tokenized,
 )
 from icl_circuits.prompts.tokens import (
     TokenBatch as TokenBatch,

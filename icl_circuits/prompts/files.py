@@ -53,7 +53,7 @@ def read_csv(path: Path, encoding: str | None, delimiter: str | None) -> pd.Data
     Raises:
         InputError: a file that cannot be read, or a row with more or fewer cells than the header, naming its line.
     """
-    text = _read(path, encoding)
+    text = read_text(path, encoding)
     rows = _csv_rows(path, text, _delimiter(path, text, delimiter))
     header = [name.strip() for name in next(rows, (0, []))[1]]
     if not header:
@@ -76,9 +76,17 @@ def read_jsonl(path: Path, encoding: str | None) -> pd.DataFrame:
     Raises:
         InputError: a file that cannot be read, or a line that holds no object, naming it.
     """
-    lines = _read(path, encoding).split("\n")  # JSON strings may hold other line separators
-    rows = [_json_object(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
-    return pd.DataFrame(rows, dtype=object)
+    return pd.DataFrame([row for _, row in json_objects(path, encoding)], dtype=object)
+
+
+def json_objects(path: Path, encoding: str | None = None) -> list[tuple[int, dict[str, Any]]]:
+    """The JSON objects of a file with one on each line, and their lines, counted from 1. Empty lines are left out.
+
+    Raises:
+        InputError: a file that cannot be read, or a line that holds no object, naming it.
+    """
+    lines = read_text(path, encoding).split("\n")  # JSON strings may hold other line separators
+    return [(number, _json_object(path, number, line)) for number, line in enumerate(lines, start=1) if line.strip()]
 
 
 def require_file(path: Path) -> None:
@@ -95,8 +103,16 @@ def require_file(path: Path) -> None:
         raise InputError(f"{str(path)!r} is a pipe or a device: save the data as a file first")
 
 
-def _read(path: Path, encoding: str | None) -> str:
-    """A file's text, unpacked, without its byte order mark."""
+def read_text(path: Path, encoding: str | None = None) -> str:
+    """A file's text, unpacked, without its byte order mark.
+
+    Args:
+        path: the file, perhaps packed with gzip.
+        encoding: any that Python knows; default what its byte order mark says, else UTF-8.
+
+    Raises:
+        InputError: a file that cannot be read, is not of that encoding, or is no text.
+    """
     require_file(path)
     try:
         data = path.read_bytes()

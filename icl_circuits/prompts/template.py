@@ -40,10 +40,7 @@ def template_of(tokenizer: Any, bos: list[int], labels: Sequence[str], separator
         InputError: a tokenizer without character offsets, a separator that is a label, or a label that has no tokens of
             its own behind a `:`.
     """
-    if not getattr(tokenizer, "is_fast", False):
-        raise InputError(
-            f"a {type(tokenizer).__name__} does not say which characters its tokens are of: load it with use_fast=True"
-        )
+    require_offsets(tokenizer)
     if not isinstance(separator, str):
         raise InputError(f"separator {separator!r}: give text, such as a space or a new line")
     if separator.strip() in labels:
@@ -52,7 +49,7 @@ def template_of(tokenizer: Any, bos: list[int], labels: Sequence[str], separator
     for label in labels:
         require_characters(label + separator, f"label {label!r}, separator {separator!r}")
         text = f"x : {label}{separator}x"
-        tokens, offsets = _tokenized(tokenizer, text)
+        tokens, offsets = tokenized(tokenizer, text)
         word = _label_places(offsets, 4, 4 + len(label))
         if not word or offsets[word[0]][0] < 3 or tokenizer.unk_token_id in [tokens[i] for i in word]:
             raise InputError(
@@ -71,7 +68,7 @@ def written(template: Template, prompt: Prompt, number: int) -> Written:
     """
     text, spans = _text(template, prompt)
     require_characters(text, f"prompt {number}")
-    tokens, offsets = _tokenized(template.tokenizer, text)
+    tokens, offsets = tokenized(template.tokenizer, text)
     if not offsets or offsets[-1][1] != len(text):
         raise InputError(f"prompt {number}: the tokenizer drops the end of {text[-20:]!r}: choose other texts")
     starts = []
@@ -111,7 +108,20 @@ def reading(text: str) -> Iterator[None]:
         ) from error
 
 
-def _tokenized(tokenizer: Any, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+def require_offsets(tokenizer: Any) -> None:
+    """Raise `InputError` for a tokenizer without character offsets."""
+    if not getattr(tokenizer, "is_fast", False):
+        raise InputError(
+            f"a {type(tokenizer).__name__} does not say which characters its tokens are of: load it with use_fast=True"
+        )
+
+
+def tokenized(tokenizer: Any, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+    """The tokens of a text, without special ones, and which characters each is of, from and to (exclusive).
+
+    Raises:
+        InputError: text that the tokenizer cannot read.
+    """
     with reading(text):
         encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     return list(encoded.input_ids), list(encoded.offset_mapping)

@@ -1,0 +1,32 @@
+"""Relations between words of a text: syntactic dependencies and knowledge graphs (arXiv 2402.13055)."""
+
+from icl_circuits.relations.align import (
+    RelationBatch as RelationBatch,
+    relation_batch as relation_batch,
+)
+from icl_circuits.relations.corpus import (
+    Corpus as Corpus,
+    RelationText as RelationText,
+    Span as Span,
+    Triplet as Triplet,
+)
+from icl_circuits.relations.dependencies import (
+    DEPENDENCIES as DEPENDENCIES,
+    SENTENCES as SENTENCES,
+    load_conllu as load_conllu,
+    parse_dependencies as parse_dependencies,
+)
+from icl_circuits.relations.forms import (
+    KNOWLEDGE as KNOWLEDGE,
+)
+from icl_circuits.relations.letters import (
+    FUNCTION_WORDS as FUNCTION_WORDS,
+    LETTERS as LETTERS,
+    in_sentences as in_sentences,
+    with_letters as with_letters,
+    without_words as without_words,
+)
+from icl_circuits.relations.triplets import (
+    TRIPLETS as TRIPLETS,
+    load_triplets as load_triplets,
+)
