@@ -50,7 +50,7 @@ def load_tasks(
     """Load tasks, in the order in which they come.
 
     Args:
-        data: `tasks` (built in: nine tasks of 25 to 40 pairs), or whatever `load_rows` takes.
+        data: `tasks` (built in: eight tasks of 29 to 36 pairs), or whatever `load_rows` takes.
         text_column: the column with what is asked.
         answer_column: the column with the answers, without the space before.
         task_column: the column with the names of the tasks.
