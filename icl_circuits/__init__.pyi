@@ -18,10 +18,16 @@ from .errors import (
     Unfit as Unfit,
 )
 from .heads import (
+    concept_scores as concept_scores,
+    function_vector_heads as function_vector_heads,
     group_intervention as group_intervention,
+    induction_scores as induction_scores,
+    overlap as overlap,
     random_heads as random_heads,
     select_heads as select_heads,
+    top_heads as top_heads,
     zero_each_head as zero_each_head,
+    zero_families as zero_families,
 )
 from .interventions import (
     Interchange as Interchange,
@@ -56,8 +62,10 @@ from .prompts import (
     encode as encode,
     load_facts as load_facts,
     load_rows as load_rows,
+    load_tasks as load_tasks,
     pairs as pairs,
     sample_prompts as sample_prompts,
+    task_prompts as task_prompts,
     token_batch as token_batch,
 )
 from .relations import (

@@ -1,4 +1,4 @@
-"""How in-context heads are found: a static and a causal score, a selection, and the test of zeroing them together."""
+"""Which heads: in-context heads by two scores and a test; induction, concept and function-vector heads; families."""
 
 from icl_circuits.heads.answers import (
     Answers as Answers,
@@ -8,6 +8,7 @@ from icl_circuits.heads.answers import (
     score_answers as score_answers,
 )
 from icl_circuits.heads.attention import (
+    attention_between as attention_between,
     attention_from_last as attention_from_last,
     attention_patterns as attention_patterns,
 )
@@ -15,11 +16,28 @@ from icl_circuits.heads.causal import (
     HeadEffects as HeadEffects,
     zero_each_head as zero_each_head,
 )
+from icl_circuits.heads.concepts import (
+    ConceptScores as ConceptScores,
+    concept_scores as concept_scores,
+)
+from icl_circuits.heads.families import (
+    Overlap as Overlap,
+    overlap as overlap,
+    top_heads as top_heads,
+)
+from icl_circuits.heads.function_vectors import (
+    FunctionVectorHeads as FunctionVectorHeads,
+    function_vector_heads as function_vector_heads,
+)
 from icl_circuits.heads.groups import (
     Group as Group,
     GroupEffects as GroupEffects,
     group_intervention as group_intervention,
     random_heads as random_heads,
+)
+from icl_circuits.heads.induction import (
+    InductionScores as InductionScores,
+    induction_scores as induction_scores,
 )
 from icl_circuits.heads.scores import (
     Scores as Scores,
@@ -29,4 +47,9 @@ from icl_circuits.heads.selection import (
     InContextHead as InContextHead,
     InContextHeads as InContextHeads,
     select_heads as select_heads,
+)
+from icl_circuits.heads.without import (
+    FamilyEffects as FamilyEffects,
+    FamilyGroup as FamilyGroup,
+    zero_families as zero_families,
 )

@@ -1,12 +1,13 @@
-"""Where heads attend: whole patterns of some heads, and what every head sees from the last position."""
+"""Where heads attend: whole patterns of some, what all see from the last position, and between chosen places."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
+from torch import Tensor
 
-from icl_circuits.models import LensModel
+from icl_circuits.models import LensModel, require_identities
 from icl_circuits.prompts import TokenBatch
 from icl_circuits.residual import Capture, Head, answer_logits, require_some_heads
 
@@ -33,3 +34,27 @@ def attention_from_last(model: LensModel, batch: TokenBatch) -> Float[np.ndarray
     capture = Capture([("pattern", layer) for layer in layers], batch.last)
     answer_logits(model, batch, capture)
     return torch.stack([capture.at("pattern", layer).transpose(1, 2) for layer in layers], 1).cpu().numpy()
+
+
+@torch.no_grad()
+def attention_between(
+    model: LensModel,
+    batch: TokenBatch,
+    positions: Int[Tensor, "batch chosen"],
+    src_positions: Int[Tensor, "batch chosen src"],
+) -> Float[np.ndarray, "prompt src layer any_head"]:
+    """How much every head attends from some positions to some others of each, a share, mean over the former.
+
+    Raises:
+        Unfit: a model whose z is not attention times values, so that its attention says nothing.
+    """
+    require_identities(model, batch.tokens, batch.last, "values")
+    found = []
+    for start, stop in batch.parts():
+        capture = Capture([("pattern", layer) for layer in range(model.cfg.n_layers)], positions[start:stop])
+        answer_logits(model, batch.select(range(start, stop)), capture)
+        to = src_positions[start:stop]
+        index = to[:, :, None].expand(-1, -1, model.cfg.n_heads, -1)
+        rows = [capture.at("pattern", layer).gather(3, index).mean(1) for layer in range(model.cfg.n_layers)]
+        found.append(torch.stack(rows, 1).permute(0, 3, 1, 2))
+    return torch.cat(found).cpu().numpy()

@@ -6,6 +6,7 @@ from icl_circuits.prompts.batch import (
     PromptBatch as PromptBatch,
     bos_of as bos_of,
     encode as encode,
+    ids_of as ids_of,
     label_positions_of as label_positions_of,
     require_demonstrations as require_demonstrations,
     require_labels as require_labels,
@@ -48,6 +49,14 @@ from icl_circuits.prompts.rows import (
     Row as Row,
     Rows as Rows,
     load_rows as load_rows,
+)
+from icl_circuits.prompts.tasks import (
+    TASKS as TASKS,
+    Task as Task,
+    TaskPrompts as TaskPrompts,
+    WordPair as WordPair,
+    load_tasks as load_tasks,
+    task_prompts as task_prompts,
 )
 from icl_circuits.prompts.template import (
     require_offsets as require_offsets,
