@@ -94,7 +94,7 @@ NO_SCORES = {"two towers", "tower reads", "sweep", "paths", "scores changed"}
 NOT_EXACT: dict[str, set[str]] = {
     "attention only": {"subvalues"},
     "experts": {"subvalues"},
-    "shortformer": {"label features", *NO_SCORES},
+    "shortformer": NO_SCORES,
     "ALiBi": NO_SCORES,
     "log-n attention": NO_SCORES,
     "seeing all": set(ANALYSES),
