@@ -145,3 +145,18 @@ def bootstrap_mean(values: Float[np.ndarray, " prompt"]) -> Interval:
     """The mean of `values` with the 95 % percentile interval over resamples of the prompts; NaN if empty."""
     found = bootstrap_means(values[None])
     return Interval(float(found.mean[0]), float(found.low[0]), float(found.high[0]))
+
+
+def false_discovery(p: Float[np.ndarray, "*tests"]) -> Float[np.ndarray, "*tests"]:
+    """p-values corrected for having made all these tests: Benjamini and Hochberg's false-discovery rate.
+
+    NaN is no test, and stays.
+    """
+    found, finite = np.full(p.shape, np.nan), np.isfinite(p)
+    values = p[finite]
+    order, n = np.argsort(values), len(values)
+    steps = values[order] * n / np.arange(1, n + 1)
+    corrected = np.empty(n)
+    corrected[order] = np.minimum.accumulate(steps[::-1])[::-1].clip(max=1)
+    found[finite] = corrected
+    return found

@@ -19,6 +19,10 @@ from icl_circuits.relations.dependencies import (
 from icl_circuits.relations.forms import (
     KNOWLEDGE as KNOWLEDGE,
 )
+from icl_circuits.relations.index import (
+    RelationIndex as RelationIndex,
+    relation_index as relation_index,
+)
 from icl_circuits.relations.letters import (
     FUNCTION_WORDS as FUNCTION_WORDS,
     LETTERS as LETTERS,

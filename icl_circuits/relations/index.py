@@ -1,0 +1,274 @@
+"""The relation index: which heads attend to a relation's head and raise its tail (arXiv 2402.13055, equations 2 and 3).
+
+A triplet (s, r, o) of a text passes at a position j behind both, in a head, where
+
+    s = argmax_k A_jk    and    A_js / max_{k != s} A_jk > tau
+
+for the head's attention A. There the head raises the tail by its share of what it raises at all: with
+`p_t = exp(x_j W_V W_O W_U)_t` over the different tokens t up to j, and `q_t = max(0, p_t - mean p)`,
+
+    a_j = q_o / sum_t q_t.
+
+The relation index is the mean of `a_j` over all triplets of the relation and positions that pass. The softmax's sum
+over the vocabulary cancels in `a`, so the logits of the text's own tokens are enough.
+"""
+
+from dataclasses import dataclass
+from typing import get_args
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from icl_circuits.errors import InputError, require_one_of, require_whole
+from icl_circuits.models import Identity, LensModel, require_identities, require_per_head_z
+from icl_circuits.relations.align import RelationBatch
+from icl_circuits.relations.heads import Attention, OvInput, TextHeads, heads_on_texts
+from icl_circuits.residual import Head
+from icl_circuits.stats import false_discovery, generator
+
+TAU = 2.2
+"""The paper's threshold: under 5 % of the ratios exceeded it in its model."""
+TAUS = (2.0, 2.2, 2.5)
+"""Those of its figure 15."""
+PERCENTILE = 95
+"""A threshold for other models: the ratio that 5 % exceed."""
+TENTH = 9
+"""The position of a text's 10th token, the paper's baseline."""
+EDGES = np.linspace(0, 10, 101)
+"""Of the histogram of ratios; what is above the last is counted in it."""
+
+
+@dataclass(frozen=True)
+class RelationIndex:
+    """The relation index of every head, beside what other tokens than the tail would have; shares from 0 to 1."""
+
+    relations: tuple[str, ...]
+    tau: float
+    index: Float[np.ndarray, "relation layer head"]
+    """The mean over all triplets and positions that pass; NaN where none does."""
+    n_passing: Int[np.ndarray, "relation layer head"]
+    """How many pairs of a triplet and a position pass."""
+    tenth: Float[np.ndarray, "relation layer head"]
+    """The same of the text's 10th token in the tail's place, the paper's baseline."""
+    random: Float[np.ndarray, "relation layer head"]
+    """The same of random tokens of the text in the tail's place, the mean over draws."""
+    p: Float[np.ndarray, "relation layer head"]
+    """The share of draws with as high an index, the draw at hand counted in; NaN where nothing passes."""
+    p_fdr: Float[np.ndarray, "relation layer head"]
+    """The same, corrected for having looked at all heads and relations (Benjamini and Hochberg)."""
+    relation_of: Int[np.ndarray, " triplet"]
+    by_triplet: Float[np.ndarray, "triplet layer head"]
+    """Each triplet's own mean over the positions that pass; NaN where none does."""
+    taus: tuple[float, ...]
+    """Other thresholds. The last is the ratio that 5 % exceed in this model, wherever a relation's head is attended to
+    most."""
+    by_tau: Float[np.ndarray, "tau relation layer head"]
+    """The index at those."""
+    ratios: Int[np.ndarray, " bin"]
+    """How many ratios there are in each bin of `EDGES`, wherever the relation's head is attended to most."""
+
+    def mean_of_triplets(self) -> Float[np.ndarray, "relation layer head"]:
+        """The index if every triplet counts alike, however many positions pass."""
+        rows = [self.by_triplet[self.relation_of == r] for r in range(len(self.relations))]
+        return np.stack([_mean_of_finite(values) for values in rows])
+
+    def best_heads(self) -> Int[np.ndarray, "relation layer head"]:
+        """Of how many triplets each head has the highest mean, above zero: the paper's figures 10, 20 and 21."""
+        _, n_layers, n_heads = self.by_triplet.shape
+        counts = np.zeros((len(self.relations), n_layers * n_heads), dtype=np.int64)
+        flat = np.nan_to_num(self.by_triplet.reshape(len(self.by_triplet), -1))
+        rows = np.flatnonzero(flat.max(axis=1, initial=0) > 0)
+        np.add.at(counts, (self.relation_of[rows], flat[rows].argmax(axis=1)), 1)
+        return counts.reshape(-1, n_layers, n_heads)
+
+    def top(self, relation: str, n: int = 10, *, at_most: float = 0.05) -> tuple[Head, ...]:
+        """The heads of the highest index of one relation, of those whose `p_fdr` is at most that.
+
+        Raises:
+            InputError: a relation that there is not, or an `n` below 1.
+        """
+        require_whole(n, 1, f"n is {n}: give how many heads to name, 1 or more")
+        if relation not in self.relations:
+            raise InputError(f"relation {relation!r} is unknown: use one of {', '.join(self.relations)}")
+        r = self.relations.index(relation)
+        values = np.where(self.p_fdr[r] <= at_most, self.index[r], np.nan)
+        order = np.argsort(-np.nan_to_num(values, nan=-np.inf), axis=None, kind="stable")
+        places = [np.unravel_index(int(i), values.shape) for i in order[:n]]
+        return tuple(Head(int(layer), int(head)) for layer, head in places if np.isfinite(values[layer, head]))
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a relation and head at which something passes, the highest index of a relation first."""
+        names = ("index", "n_passing", "tenth", "random", "p", "p_fdr")
+        relation, layer, head = np.nonzero(self.n_passing)
+        where = {"relation": [self.relations[r] for r in relation], "layer": layer, "head": head}
+        frame = pd.DataFrame(where | {name: getattr(self, name)[relation, layer, head] for name in names})
+        frame["order"] = relation
+        frame = frame.sort_values(["order", "index"], ascending=[True, False], ignore_index=True)
+        return frame.drop(columns="order")
+
+    def by_tau_frame(self, n: int = 10) -> pd.DataFrame:
+        """One row a relation and threshold: how many of the `n` best heads at `tau` are among the `n` best at it."""
+        rows = []
+        for r, relation in enumerate(self.relations):
+            best = _best(self.index[r], n)
+            for tau, values in zip(self.taus, self.by_tau, strict=True):
+                shared = len(best & _best(values[r], n))
+                highest = float(np.nanmax(values[r])) if np.isfinite(values[r]).any() else np.nan
+                rows.append({"relation": relation, "tau": tau, "shared": shared, "of": len(best), "highest": highest})
+        return pd.DataFrame(rows)
+
+
+def relation_index(
+    model: LensModel,
+    batch: RelationBatch,
+    *,
+    tau: float = TAU,
+    attention: Attention = "model",
+    ov_input: OvInput = "embedding",
+    draws: int = 1000,
+    seed: int = 0,
+) -> RelationIndex:
+    """The relation index of every head and relation, with the paper's baseline and a test against random tails.
+
+    The test asks how often random tokens have as high an index: for every triplet a token is drawn from the different
+    ones that its text has up to its head and tail, the tail left out. A draw is one token a triplet, the same for all
+    heads and positions.
+
+    Args:
+        model: any model with per-head z.
+        batch: texts with triplets, from `relation_batch`.
+        tau: how many times the attention to the relation's head exceeds that to any other token.
+        attention: which attention decides what passes. The paper does not say; its equation has raw embeddings.
+        ov_input: what the head's values are taken of; `resid` reads through the final norm, frozen at the position's
+            own scale, and leaves biases of values out.
+        draws: how many random tokens take each tail's place; p is no less than 1 / (draws + 1).
+        seed: of the draws.
+
+    Raises:
+        InputError: an unknown choice, a tau below 1, or no draws.
+        Unfit: a model without per-head z, or one that an identity fails of: v is the normed state times W_V, z is
+            attention times values, heads add up to `attn_out`, norm and unembedding make the logits; for
+            `attention="embedding"` also that q and k are the normed state times W_Q and W_K.
+    """
+    require_one_of(attention, get_args(Attention), "attention")
+    require_one_of(ov_input, get_args(OvInput), "ov_input")
+    require_whole(draws, 1, f"draws is {draws}: give how many random tails to try, 1 or more")
+    if not tau >= 1:
+        raise InputError(f"tau is {tau}: the largest attention is at least once the next, so give 1 or more")
+    require_per_head_z(model)
+    needed: list[Identity] = ["value_projection", "values", "heads", "readout"]
+    needed += ["projections"] if attention == "embedding" else []
+    require_identities(model, batch.batch.tokens, batch.batch.last, *needed)
+    tally = _Tally(model, batch, tau, draws, generator(seed))
+    for text in heads_on_texts(model, batch.batch, attention, ov_input):
+        tally.count(text)
+    return tally.result()
+
+
+class _Tally:
+    """Sums over the texts."""
+
+    def __init__(
+        self, model: LensModel, batch: RelationBatch, tau: float, draws: int, rng: np.random.Generator
+    ) -> None:
+        self.batch, self.tau, self.draws, self.rng = batch, tau, draws, rng
+        self.shape = (model.cfg.n_layers, model.cfg.n_heads)
+        n_heads, n_relations = model.cfg.n_layers * model.cfg.n_heads, len(batch.relations)
+        device = batch.batch.tokens.device
+        self.null = torch.zeros(n_relations, n_heads, draws, device=device, dtype=torch.float64)
+        self.passing: list[tuple[Tensor, ...]] = []
+        """Of every head and position that attends to a relation's head most: triplet, head, ratio, share, tenth's."""
+
+    def count(self, text: TextHeads) -> None:
+        """One text's triplets."""
+        mine = np.flatnonzero(self.batch.text == text.row)
+        device = text.kinds.device
+        head, tail = (torch.as_tensor(part[mine], device=device) for part in (self.batch.head_pos, self.batch.tail_pos))
+        relation = torch.as_tensor(self.batch.relation[mine], device=device)
+        after = torch.maximum(head, tail)
+        n_pos = len(text.kinds)
+        behind = torch.arange(n_pos, device=device)[:, None] >= after  # [pos triplet]
+        most = (text.attended[..., None] == head) & behind  # [head pos triplet]
+        raises = torch.isfinite(text.share[..., 0])
+        most &= raises[..., None]
+        which, position, triplet = most.nonzero(as_tuple=True)
+        ratio, share = text.ratio[which, position], text.share[which, position]
+        tenth = torch.full_like(ratio, torch.nan)
+        if n_pos > TENTH:
+            seen = position >= TENTH
+            tenth[seen] = share[seen, text.kinds[TENTH]]
+        of_tail = share.gather(1, text.kinds[tail][triplet][:, None])[:, 0]
+        self.passing.append((torch.as_tensor(mine, device=device)[triplet], which, ratio, of_tail, tenth))
+        self._draw(text, most & (text.ratio > self.tau)[..., None], relation, tail, text.seen[after])
+
+    def _draw(
+        self,
+        text: TextHeads,
+        passes: Bool[Tensor, "head pos triplet"],
+        relation: Int[Tensor, " triplet"],
+        tail: Int[Tensor, " triplet"],
+        n_seen: Int[Tensor, " triplet"],
+    ) -> None:
+        """Add what random tokens have in each tail's place."""
+        sums = torch.einsum("hpt,hpk->htk", passes.to(text.share), text.share.nan_to_num())
+        for i, (n, own) in enumerate(zip(n_seen.tolist(), text.kinds[tail].tolist(), strict=True)):
+            others = [kind for kind in range(n) if kind != own]
+            drawn = torch.as_tensor(self.rng.choice(others, size=self.draws), device=sums.device)
+            self.null[relation[i]] += sums[:, i, drawn]
+
+    def result(self) -> RelationIndex:
+        """The means."""
+        triplet, head, ratio, share, tenth = (torch.cat(part).cpu().numpy() for part in zip(*self.passing, strict=True))
+        relation = self.batch.relation[triplet]
+        n_relations, n_heads = self.null.shape[:2]
+        passes = ratio > self.tau
+        taus = (*TAUS, float(np.percentile(ratio, PERCENTILE)) if len(ratio) else TAU)
+        place = relation * n_heads + head
+
+        def index(values: Float[np.ndarray, " some"], chosen: Bool[np.ndarray, " some"]) -> np.ndarray:
+            return _means(values[chosen], place[chosen], n_relations * n_heads).reshape(n_relations, *self.shape)
+
+        n_passing = np.bincount(place[passes], minlength=n_relations * n_heads).reshape(n_relations, n_heads)
+        found = index(share, passes)
+        null = self.null.cpu().numpy() / np.maximum(n_passing, 1)[..., None]
+        as_high = (null >= found.reshape(n_relations, n_heads, 1) - 1e-9).sum(axis=2)
+        p = np.where(n_passing > 0, (1 + as_high) / (1 + self.draws), np.nan)
+        own = triplet[passes] * n_heads + head[passes]
+        by_triplet = _means(share[passes], own, len(self.batch) * n_heads)
+        counts, _ = np.histogram(np.clip(ratio, EDGES[0], EDGES[-1]), EDGES)
+        return RelationIndex(
+            self.batch.relations,
+            self.tau,
+            found,
+            n_passing.reshape(found.shape),
+            index(tenth, passes & np.isfinite(tenth)),
+            np.where(n_passing > 0, null.mean(axis=2), np.nan).reshape(found.shape),
+            p.reshape(found.shape),
+            false_discovery(p).reshape(found.shape),
+            self.batch.relation,
+            by_triplet.reshape(len(self.batch), *self.shape),
+            taus,
+            np.stack([index(share, ratio > tau) for tau in taus]),
+            counts,
+        )
+
+
+def _means(values: Float[np.ndarray, " some"], place: Int[np.ndarray, " some"], n: int) -> Float[np.ndarray, " place"]:
+    """The mean of the values at each of `n` places; NaN where there is none."""
+    counts, sums = np.bincount(place, minlength=n), np.bincount(place, weights=values, minlength=n)
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+
+
+def _mean_of_finite(values: Float[np.ndarray, "triplet layer head"]) -> Float[np.ndarray, "layer head"]:
+    counts = np.isfinite(values).sum(axis=0)
+    return np.where(counts > 0, np.nansum(values, axis=0) / np.maximum(counts, 1), np.nan)
+
+
+def _best(index: Float[np.ndarray, "layer head"], n: int) -> set[int]:
+    """The places of the `n` highest that there are."""
+    flat = index.ravel()
+    order = np.argsort(-np.nan_to_num(flat, nan=-np.inf), kind="stable")[:n]
+    return {int(i) for i in order if np.isfinite(flat[i])}
