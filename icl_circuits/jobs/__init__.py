@@ -8,5 +8,8 @@ from icl_circuits.jobs.job import (
     FactSpec as FactSpec,
     Job as Job,
     ModelSpec as ModelSpec,
+    RelationJob as RelationJob,
+    RelationSettings as RelationSettings,
+    RelationSpec as RelationSpec,
     Settings as Settings,
 )

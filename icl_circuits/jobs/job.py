@@ -132,6 +132,56 @@ class FactJob:
 
 @Parameter(name="*")
 @dataclass(frozen=True)
+class RelationSpec:
+    """Which texts with relations, and which tasks."""
+
+    dependencies: str = "dependencies"
+    """Parsed sentences: built in, a CoNLL-U file, or a .txt file of sentences, a line each, which spaCy parses."""
+    triplets: str = "triplets"
+    """Knowledge graphs of texts: built in, a .jsonl file, or a .tsv file of AGENDA."""
+    tasks: str = "tasks"
+    """Word pairs of tasks: built in, or a file with the columns text, answer and task."""
+    keep_entities: bool = False
+    """Leave the entities of knowledge graphs as they are; default: a capital letter for each, as in the paper."""
+    keep_words: bool = False
+    """Leave frequent function words in the texts of knowledge graphs; default: take them out, as in the paper."""
+    whole_texts: bool = False
+    """Leave texts of knowledge graphs whole; default: one sentence a text."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class RelationSettings:
+    """What is run on texts with relations."""
+
+    texts: int = 200
+    """Texts of each kind, at most."""
+    tau: float = 2.2
+    """How many times attention to a relation's head exceeds that to any other token, at least."""
+    heads: int = 12
+    """Heads of each family."""
+    prompts: int = 24
+    """Prompts to find in-context heads on, and as many to zero families on."""
+    shots: int = 4
+    """Demonstrations of each label in those."""
+    task_prompts: int = 6
+    """Prompts of each task, with 8 demonstrations, to find function-vector heads on; and as many others."""
+    seed: int = 0
+    """Seed of every random choice."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class RelationJob:
+    """Everything that decides what a run on relations computes."""
+
+    model: ModelSpec = field(default_factory=ModelSpec)
+    data: RelationSpec = field(default_factory=RelationSpec)
+    settings: RelationSettings = field(default_factory=RelationSettings)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
 class Job:
     """Everything that decides what a run computes."""
 

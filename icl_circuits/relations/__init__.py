@@ -20,6 +20,7 @@ from icl_circuits.relations.forms import (
     KNOWLEDGE as KNOWLEDGE,
 )
 from icl_circuits.relations.index import (
+    EDGES as EDGES,
     RelationIndex as RelationIndex,
     relation_index as relation_index,
 )

@@ -99,6 +99,24 @@ class RelationIndex:
         places = [np.unravel_index(int(i), values.shape) for i in order[:n]]
         return tuple(Head(int(layer), int(head)) for layer, head in places if np.isfinite(values[layer, head]))
 
+    def salient(self, n: int, *, at_least: int = 10, at_most: float = 0.05) -> tuple[Head, ...]:
+        """The heads of the highest index in any relation, best first: semantic induction heads.
+
+        Args:
+            n: how many at most.
+            at_least: how many pairs of a triplet and a position must pass, so that a mean is one.
+            at_most: the highest `p_fdr`.
+
+        Raises:
+            InputError: an `n` below 1.
+        """
+        require_whole(n, 1, f"n is {n}: give how many heads to name, 1 or more")
+        counted = (self.n_passing >= at_least) & (self.p_fdr <= at_most)
+        best = np.where(counted, self.index, -np.inf).max(axis=0)
+        order = np.argsort(-best, axis=None, kind="stable")[:n]
+        places = [np.unravel_index(int(i), best.shape) for i in order]
+        return tuple(Head(int(layer), int(head)) for layer, head in places if best[layer, head] > 0)
+
     def to_frame(self) -> pd.DataFrame:
         """One row a relation and head at which something passes, the highest index of a relation first."""
         names = ("index", "n_passing", "tenth", "random", "p", "p_fdr")

@@ -38,6 +38,12 @@ from icl_circuits.viz.page import (
     Table as Table,
     render_page as render_page,
 )
+from icl_circuits.viz.relation_figures import (
+    family_bars as family_bars,
+    head_panels as head_panels,
+    overlap_map as overlap_map,
+    ratio_histogram as ratio_histogram,
+)
 from icl_circuits.viz.subvalue_figures import (
     agreement_curves as agreement_curves,
     increase_map as increase_map,

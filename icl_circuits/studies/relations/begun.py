@@ -1,0 +1,149 @@
+"""What the study begins with: texts with relations, tasks, and in-context prompts, as one model reads them."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from icl_circuits.errors import InputError
+from icl_circuits.jobs import RelationJob, RelationSettings, RelationSpec, Settings
+from icl_circuits.models import LensModel, provenance
+from icl_circuits.prompts import PromptBatch, Task, TaskPrompts, encode, load_rows, load_tasks, task_prompts
+from icl_circuits.relations import (
+    Corpus,
+    RelationBatch,
+    in_sentences,
+    load_conllu,
+    load_triplets,
+    parse_dependencies,
+    relation_batch,
+    with_letters,
+    without_words,
+)
+from icl_circuits.report import RunRecord
+from icl_circuits.studies.begun import EVALUATION_SEED, JobPrompts, Timed, sample_job
+
+WORDS = "word-categories"
+"""What in-context prompts are made of."""
+TASK_SHOTS = 8
+"""Demonstrations of a task in a prompt."""
+
+
+@dataclass(frozen=True)
+class JobTexts:
+    """The data of a job, loaded before any model."""
+
+    dependencies: Corpus
+    knowledge: Corpus
+    tasks: tuple[Task, ...]
+    words: JobPrompts
+    settings: RelationSettings
+
+
+def prepare(job: RelationJob) -> JobTexts:
+    """The data of a job, before its model is loaded.
+
+    Raises:
+        InputError: a file that cannot be read, or holds no relations; too few word pairs of a task; and settings that
+            `sample_job` refuses.
+    """
+    settings = job.settings
+    if settings.texts < 1 or settings.task_prompts < 1:
+        raise InputError(
+            f"cannot use {settings.texts} texts and {settings.task_prompts} prompts of a task: ask for 1 or more"
+        )
+    words = Settings(heads=settings.heads, prompts=settings.prompts, shots=settings.shots, seed=settings.seed)
+    return JobTexts(
+        _dependencies(job.data.dependencies),
+        _knowledge(job.data),
+        load_tasks(job.data.tasks),
+        sample_job(load_rows(WORDS), words),
+        settings,
+    )
+
+
+def _dependencies(source: str) -> Corpus:
+    """Parsed sentences, or sentences to parse."""
+    if not source.endswith(".txt"):
+        return load_conllu(source)
+    try:
+        lines = Path(source).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{source!r} cannot be read as UTF-8 text ({error}): give a .txt file of sentences") from error
+    return parse_dependencies([line.strip() for line in lines if line.strip()])
+
+
+def _knowledge(spec: RelationSpec) -> Corpus:
+    """Texts of knowledge graphs, treated as the paper treats them but for what is asked to stay."""
+    corpus = load_triplets(spec.triplets)
+    corpus = corpus if spec.whole_texts else in_sentences(corpus)
+    corpus = corpus if spec.keep_entities else with_letters(corpus)
+    return corpus if spec.keep_words else without_words(corpus)
+
+
+@dataclass(frozen=True)
+class RelationsBegun(Timed):
+    """What the study starts from."""
+
+    model: LensModel
+    dependencies: RelationBatch
+    knowledge: RelationBatch
+    backwards: RelationBatch
+    """Of knowledge, from tail to head."""
+    tasks: TaskPrompts
+    """Prompts of tasks to find function-vector heads on."""
+    other_tasks: TaskPrompts
+    """Others, to zero families on."""
+    selection: PromptBatch
+    """In-context prompts to select heads on."""
+    evaluation: PromptBatch
+    """Those of other words, to zero families on."""
+    names: tuple[str, str]
+    """Of both corpora."""
+    settings: RelationSettings
+    provenance: dict[str, Any]
+
+    @property
+    def described(self) -> str:
+        """What was run, in a few sentences."""
+        parts = [
+            f"{name}: {len(batch)} triplets of {len(batch.batch)} texts"
+            for name, batch in zip(self.names, (self.dependencies, self.knowledge), strict=True)
+        ]
+        return f"Data: {'; '.join(parts)}; tau {self.settings.tau}; seed {self.settings.seed}."
+
+    @property
+    def record(self) -> RunRecord:
+        """What the folder says of the run."""
+        settings = asdict(self.settings)
+        summary = {"provenance": self.provenance, "settings": settings, "seconds": self.seconds}
+        title = f"Semantic induction heads and head families of {self.provenance['name']}"
+        return RunRecord(title, self.described, self.provenance, settings, summary, {})
+
+
+def begin(model: LensModel, prepared: JobTexts) -> RelationsBegun:
+    """Find the tokens of all triplets, and write the prompts.
+
+    Raises:
+        InputError: data that the model cannot read.
+        Unfit: no triplet is left for the model.
+    """
+    settings, knowledge = prepared.settings, prepared.knowledge
+    drawn: dict[str, Any] = {"n_texts": settings.texts, "seed": settings.seed}
+    tasks = [
+        task_prompts(model, prepared.tasks, settings.task_prompts, shots=TASK_SHOTS, seed=settings.seed + other)
+        for other in (0, EVALUATION_SEED)
+    ]
+    where = provenance(model) | {"data": f"{prepared.dependencies.name}, {knowledge.name}", "seed": settings.seed}
+    return RelationsBegun(
+        model,
+        relation_batch(model, prepared.dependencies, **drawn),
+        relation_batch(model, knowledge, **drawn),
+        relation_batch(model, knowledge.reversed(), **drawn),
+        *tasks,
+        encode(model, prepared.words.selection),
+        encode(model, prepared.words.evaluation),
+        (prepared.dependencies.name, knowledge.name),
+        settings,
+        where,
+        seconds={},
+    )

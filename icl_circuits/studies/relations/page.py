@@ -1,0 +1,122 @@
+"""The study's part of a folder: its values, its tables and its sections."""
+
+from pathlib import Path
+
+from icl_circuits.report import Part
+from icl_circuits.studies.relations.begun import RelationsBegun
+from icl_circuits.studies.relations.run import DEPENDENCY, KNOWLEDGE, RelationFindings
+from icl_circuits.studies.relations.tables import (
+    overlap_table,
+    relations_table,
+    summary,
+    tables,
+    zeroed_table,
+)
+from icl_circuits.viz import Section, Table
+
+
+def present(begun: RelationsBegun, findings: RelationFindings) -> Part:
+    """What is written of the findings."""
+    return Part(
+        headline=_headline(findings),
+        summary=summary(findings),
+        values={
+            "dependencies": findings.dependencies,
+            "knowledge": findings.knowledge,
+            "backwards": findings.backwards,
+            "induction": findings.induction,
+            "concepts": findings.concepts,
+            "function_vectors": findings.function_vectors,
+            "overlap": findings.overlap,
+            "on_words": findings.on_words,
+            "on_tasks": findings.on_tasks,
+        },
+        tables=tables(begun, findings),
+        sections=lambda figures: _sections(begun, findings, figures),
+        shown=[
+            ("Syntactic dependencies", relations_table(findings.dependencies)),
+            ("Knowledge graphs", relations_table(findings.knowledge)),
+            ("What families of heads share", overlap_table(findings)),
+        ],
+    )
+
+
+def _headline(findings: RelationFindings) -> str:
+    semantic = {*findings.families.get(DEPENDENCY, ()), *findings.families.get(KNOWLEDGE, ())}
+    pairs = zip(findings.overlap.pairs, findings.overlap.p_holm, strict=True)
+    more = [f"{one} and {other}" for (one, other), p in pairs if p < 0.05]
+    shared = f"More heads than by chance are shared by {', '.join(more)}." if more else (
+        "No two families share more heads than by chance."
+    )  # fmt: skip
+    return f"{len(semantic)} semantic induction heads stand out (dependencies and knowledge graphs). {shared}"
+
+
+def _sections(begun: RelationsBegun, findings: RelationFindings, figures: Path) -> tuple[Section, ...]:
+    said = (
+        "The index of a head: where it attends to a relation's head most, what share of what it raises among the "
+        "text's tokens is the relation's tail. The best head with ten passing pairs or more. p: random tokens in the tail's "
+        "place, corrected for all heads and relations."
+    )
+    return (
+        Section(
+            "Syntactic dependencies",
+            said,
+            relations_table(findings.dependencies),
+            figures / "relation_index_dependencies.svg",
+        ),
+        Section(
+            "Knowledge graphs",
+            "The same for relations of knowledge graphs.",
+            relations_table(findings.knowledge),
+            figures / "relation_index_knowledge.svg",
+        ),
+        Section(
+            "From tail to head",
+            "The same triplets turned round.",
+            relations_table(findings.backwards),
+            figures / "relation_index_backwards.svg",
+        ),
+        Section(
+            "Which head is best how often",
+            "Of how many triplets each head has the highest mean.",
+            figure=figures / "best_heads_dependencies.svg",
+        ),
+        Section("Best heads of knowledge graphs", "The same.", figure=figures / "best_heads_knowledge.svg"),
+        Section(
+            "The threshold",
+            "The paper takes 2.2, which under 5 % of the ratios exceed in its model. The maps depend on it as follows.",
+            figure=figures / "relation_index_by_tau.svg",
+        ),
+        Section("Ratios", "Where a relation's head is attended to most.", figure=figures / "attention_ratios.svg"),
+        Section(
+            "What was left out",
+            "Triplets that no token stands for, or that the treatment of the texts takes away.",
+            _left_out(begun),
+        ),
+        Section(
+            "What families of heads share",
+            "The best heads of each family: in-context heads (arXiv 2402.02872), semantic induction heads of both "
+            "kinds (arXiv 2402.13055), induction heads by prefix matching (Olsson et al. 2022), function-vector heads (arXiv "
+            "2310.15213), concept-induction heads (arXiv 2504.03022).",
+            overlap_table(findings),
+            figures / "family_overlap.svg",
+        ),
+        Section(
+            "In-context prompts without each family",
+            "Zeroed at every position: the whole family, its heads that are in no other, and as many random heads of "
+            "the same layers that are in none. In brackets: 95 % bootstrap intervals over prompts.",
+            zeroed_table(findings.on_words),
+            figures / "families_zeroed.svg",
+        ),
+        Section(
+            "Tasks of word pairs without each family",
+            "The same on other prompts of the tasks that function-vector heads were found on.",
+            zeroed_table(findings.on_tasks),
+        ),
+    )
+
+
+def _left_out(begun: RelationsBegun) -> Table:
+    parts = zip(begun.names, (begun.dependencies, begun.knowledge), strict=True)
+    rows = [(name, reason, str(count)) for name, batch in parts for reason, count in batch.left_out]
+    return Table(("data", "reason", "triplets"), tuple(rows) or (("", "nothing", "0"),))

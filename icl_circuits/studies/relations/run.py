@@ -1,0 +1,99 @@
+"""What the study computes: relation indices, the scores of other families of heads, and what families share."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from icl_circuits.errors import Unfit
+from icl_circuits.heads import (
+    ConceptScores,
+    FamilyEffects,
+    FunctionVectorHeads,
+    InductionScores,
+    Overlap,
+    concept_scores,
+    function_vector_heads,
+    induction_scores,
+    overlap,
+    score_heads,
+    top_heads,
+    zero_families,
+)
+from icl_circuits.models import LensModel
+from icl_circuits.prompts import TokenBatch, token_batch
+from icl_circuits.relations import RelationIndex, relation_index
+from icl_circuits.residual import Head
+from icl_circuits.studies.relations.begun import RelationsBegun
+
+KINDS = (RelationIndex, InductionScores, ConceptScores, FunctionVectorHeads, Overlap, FamilyEffects)
+RANDOM_DRAWS = 5
+"""Of random heads beside each family."""
+DEPENDENCY, KNOWLEDGE = "dependency", "knowledge graph"
+"""The two kinds of semantic induction heads."""
+
+
+@dataclass(frozen=True)
+class RelationFindings:
+    """What the study found."""
+
+    dependencies: RelationIndex
+    knowledge: RelationIndex
+    backwards: RelationIndex
+    induction: InductionScores
+    concepts: ConceptScores | None
+    """None: the tokenizer splits too few words."""
+    function_vectors: FunctionVectorHeads
+    families: Mapping[str, tuple[Head, ...]]
+    """The best heads of each family that the model has."""
+    overlap: Overlap
+    on_words: FamilyEffects
+    """In-context prompts without each family."""
+    on_tasks: FamilyEffects
+    """Prompts of tasks without each family."""
+
+
+def compute(begun: RelationsBegun) -> RelationFindings:
+    """Score every head in every way, take the best of each, and compare and zero them."""
+    model, settings = begun.model, begun.settings
+    with begun.timed("relation index"):
+        dependencies, knowledge, backwards = (
+            relation_index(model, batch, tau=settings.tau, seed=settings.seed)
+            for batch in (begun.dependencies, begun.knowledge, begun.backwards)
+        )
+    with begun.timed("induction heads"):
+        induction = induction_scores(model, seed=settings.seed)
+        try:
+            concepts = concept_scores(model, seed=settings.seed)
+        except Unfit:
+            concepts = None
+    with begun.timed("function-vector heads"):
+        function_vectors = function_vector_heads(model, begun.tasks.clean, begun.tasks.shuffled)
+    with begun.timed("in-context heads"):
+        in_context = score_heads(model, begun.selection, n_heads=settings.heads).selected.of()
+    n = settings.heads
+    families = {
+        "in-context": in_context,
+        DEPENDENCY: dependencies.salient(n),
+        KNOWLEDGE: knowledge.salient(n),
+        "induction": top_heads(induction.prefix_matching.mean(axis=0), n),
+        "function vector": top_heads(function_vectors.average, n),
+    }
+    if concepts is not None:
+        families["concept"] = top_heads(concepts.last_token.mean(axis=0), n)
+    families = {name: heads for name, heads in families.items() if heads}
+    with begun.timed("zeroing families"):
+        shared = overlap(families, model.cfg.n_layers * model.cfg.n_heads)
+        options = {"n_random": RANDOM_DRAWS, "seed": settings.seed}
+        on_words = zero_families(model, begun.evaluation, families, **options)
+        on_tasks = zero_families(model, joined(model, begun.other_tasks.clean.values()), families, **options)
+    return RelationFindings(
+        dependencies, knowledge, backwards, induction, concepts, function_vectors, families, shared, on_words, on_tasks
+    )
+
+
+def joined(model: LensModel, batches: Iterable[TokenBatch]) -> TokenBatch:
+    """The prompts of several batches, one after the other."""
+    rows, targets = [], []
+    for batch in batches:
+        rows += [row[: last + 1] for row, last in zip(batch.tokens.tolist(), batch.last.tolist(), strict=True)]
+        targets += batch.target.tolist()
+    return token_batch(model, rows, targets)
