@@ -129,17 +129,18 @@ def begin(model: LensModel, prepared: JobTexts) -> RelationsBegun:
     """
     settings, knowledge = prepared.settings, prepared.knowledge
     drawn: dict[str, Any] = {"n_texts": settings.texts, "seed": settings.seed}
-    tasks = [
+    tasks, other_tasks = (
         task_prompts(model, prepared.tasks, settings.task_prompts, shots=TASK_SHOTS, seed=settings.seed + other)
         for other in (0, EVALUATION_SEED)
-    ]
+    )
     where = provenance(model) | {"data": f"{prepared.dependencies.name}, {knowledge.name}", "seed": settings.seed}
     return RelationsBegun(
         model,
         relation_batch(model, prepared.dependencies, **drawn),
         relation_batch(model, knowledge, **drawn),
         relation_batch(model, knowledge.reversed(), **drawn),
-        *tasks,
+        tasks,
+        other_tasks,
         encode(model, prepared.words.selection),
         encode(model, prepared.words.evaluation),
         (prepared.dependencies.name, knowledge.name),

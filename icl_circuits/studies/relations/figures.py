@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 INDEX = "relation index"
 GATE = (
-    "Relation index: where a head attends to a relation's head, what share of what it raises among the text's tokens is "
-    "the relation's tail. Hatched: no position passes."
+    "Relation index: where a head attends to a relation's head, what share of what it raises among the text's tokens "
+    "is the relation's tail. Hatched: no position passes."
 )
 
 

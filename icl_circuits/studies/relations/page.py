@@ -54,8 +54,8 @@ def _headline(findings: RelationFindings) -> str:
 def _sections(begun: RelationsBegun, findings: RelationFindings, figures: Path) -> tuple[Section, ...]:
     said = (
         "The index of a head: where it attends to a relation's head most, what share of what it raises among the "
-        "text's tokens is the relation's tail. The best head with ten passing pairs or more. p: random tokens in the tail's "
-        "place, corrected for all heads and relations."
+        "text's tokens is the relation's tail. The best head with ten passing pairs or more. p: random tokens in the "
+        "tail's place, corrected for all heads and relations."
     )
     return (
         Section(
@@ -96,8 +96,8 @@ def _sections(begun: RelationsBegun, findings: RelationFindings, figures: Path) 
         Section(
             "What families of heads share",
             "The best heads of each family: in-context heads (arXiv 2402.02872), semantic induction heads of both "
-            "kinds (arXiv 2402.13055), induction heads by prefix matching (Olsson et al. 2022), function-vector heads (arXiv "
-            "2310.15213), concept-induction heads (arXiv 2504.03022).",
+            "kinds (arXiv 2402.13055), induction heads by prefix matching (Olsson et al. 2022), function-vector heads "
+            "(arXiv 2310.15213), concept-induction heads (arXiv 2504.03022).",
             overlap_table(findings),
             figures / "family_overlap.svg",
         ),
