@@ -13,8 +13,11 @@ from icl_circuits.relations.corpus import (
 from icl_circuits.relations.dependencies import (
     DEPENDENCIES as DEPENDENCIES,
     SENTENCES as SENTENCES,
+    ParsedSentence as ParsedSentence,
     load_conllu as load_conllu,
+    load_parses as load_parses,
     parse_dependencies as parse_dependencies,
+    parse_sentences as parse_sentences,
 )
 from icl_circuits.relations.forms import (
     KNOWLEDGE as KNOWLEDGE,
@@ -30,6 +33,10 @@ from icl_circuits.relations.letters import (
     in_sentences as in_sentences,
     with_letters as with_letters,
     without_words as without_words,
+)
+from icl_circuits.relations.probe import (
+    HeadProbe as HeadProbe,
+    head_probe as head_probe,
 )
 from icl_circuits.relations.triplets import (
     TRIPLETS as TRIPLETS,

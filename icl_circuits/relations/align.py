@@ -1,6 +1,7 @@
 """Triplets of words as triplets of tokens: a corpus as a batch for one model."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -85,9 +86,7 @@ def relation_batch(model: LensModel, corpus: Corpus, *, n_texts: int | None = No
     rows, texts, found = list[list[int]](), list[str](), list[tuple[int, int, int, int]]()
     for text in (corpus.texts[number] for number in drawn):
         left_out[NOT_DRAWN] -= len(text.triplets)
-        ids, offsets = tokenized(model.tokenizer, text.text)
-        if model.tokenizer.decode(ids[:1]).strip() == "":
-            offsets[:1] = [(0, 0)]  # a space that the tokenizer puts before the text passes for its first character
+        ids, offsets = tokens_and_places(model, text.text)
         here = _positions(text, offsets, room, left_out)
         found += [(len(rows), relations.index(name), len(bos) + head, len(bos) + tail) for name, head, tail in here]
         if here:
@@ -117,7 +116,7 @@ def _positions(
     """The relation of each triplet of a text, and the tokens at which its head and its tail are read."""
     found = []
     for triplet in text.triplets:
-        head, tail = (_tokens_of(span, offsets) for span in triplet.spans)
+        head, tail = (tokens_of(span, offsets) for span in triplet.spans)
         if not head or not tail:
             left_out[NO_TOKEN] += 1
         elif max(head[-1], tail[0]) >= room:
@@ -129,6 +128,18 @@ def _positions(
     return found
 
 
-def _tokens_of(span: Span, offsets: list[Span]) -> list[int]:
+def tokens_and_places(model: LensModel, text: str) -> tuple[list[int], list[Span]]:
+    """The tokens of a text, without special ones, and the characters of each, as `tokens_of` takes them.
+
+    Raises:
+        InputError: text that the tokenizer cannot read.
+    """
+    ids, offsets = tokenized(model.tokenizer, text)
+    if model.tokenizer.decode(ids[:1]).strip() == "":
+        offsets[:1] = [(0, 0)]  # a space that the tokenizer puts before the text passes for its first character
+    return ids, offsets
+
+
+def tokens_of(span: Span, offsets: Sequence[Span]) -> list[int]:
     """The tokens that hold a character of a span."""
     return [i for i, (begin, stop) in enumerate(offsets) if max(begin, span[0]) < min(stop, span[1])]

@@ -3,12 +3,13 @@
 import importlib.util
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from icl_circuits.errors import InputError
-from icl_circuits.prompts import kind, require_characters, shown
-from icl_circuits.relations.corpus import Corpus, RelationText, Triplet, counted, kept
+from icl_circuits.prompts import is_whole, kind, require_characters, shown
+from icl_circuits.relations.corpus import Corpus, RelationText, Span, Triplet, counted, kept, require_span
 from icl_circuits.relations.given import corpus_file
 from icl_circuits.relations.treebank import Sentence, Word, read_treebank
 
@@ -29,6 +30,32 @@ MODIFIED = ("NOUN", "PROPN", "VERB", "AUX")
 UNALIGNED = "a sentence whose words are not its text"
 OF_ANOTHER = "mod of another word than a noun or verb"
 OF_THE_ROOT = "a relation to the root"
+ROOT = -1
+"""What governs the root word of a sentence."""
+
+
+@dataclass(frozen=True)
+class ParsedSentence:
+    """A sentence, its words in order, and which word governs each."""
+
+    text: str
+    words: tuple[Span, ...]
+    """The characters of each word."""
+    heads: tuple[int, ...]
+    """The number of the word that governs each, counted from 0; -1 for a root word."""
+
+    def __post_init__(self) -> None:
+        where = f"sentence {shown(self.text)}"
+        for span in self.words:
+            require_span(self.text, span, where)
+        if len(self.heads) != len(self.words):
+            raise InputError(f"{where} has {len(self.words)} words and {len(self.heads)} heads: give each word a head")
+        for number, head in enumerate(self.heads):
+            if not is_whole(head) or not ROOT <= head < len(self.words) or head == number:
+                raise InputError(
+                    f"{where}: the head of word {number} is {shown(head)}: give the number of another word, "
+                    f"0..{len(self.words) - 1}, or {ROOT} for a root"
+                )
 
 
 def load_conllu(path: str | Path = SENTENCES, *, labels: Mapping[str, Sequence[str]] = DEPENDENCIES) -> Corpus:
@@ -68,6 +95,53 @@ def parse_dependencies(
         InputError: no spaCy, no such pipeline or one without a parser, what is no list of texts, or none of the labels.
     """
     require_labels_of_relations(labels)
+    sentences = _parsed_by_spacy(texts, pipeline)
+    return _corpus(f"{len(texts)} texts parsed by {pipeline}", sentences, labels)
+
+
+def load_parses(path: str | Path = SENTENCES) -> tuple[ParsedSentence, ...]:
+    """Load whole parses, every word with its head, from a CoNLL-U file. Needs the `data` extra.
+
+    Args:
+        path: `dependencies` (built in: sentences of ours), or a file, perhaps packed with gzip.
+
+    Left out are sentences whose words are not their text; `load_conllu` counts what is lost by that. Words of one
+    multiword token that does not spell them have the same characters, all of it.
+
+    Raises:
+        InputError: no such file, one that is no CoNLL-U, a broken head (naming its line), or no sentence to use.
+    """
+    with corpus_file(path, {SENTENCES: "dependencies.conllu"}) as (name, file):
+        found = tuple(_parse(sentence) for sentence in read_treebank(file) if sentence.aligned)
+    if not found:
+        raise InputError(f"data {shown(name)} has no parsed sentence to use: give sentences whose words are their text")
+    return found
+
+
+def parse_sentences(texts: Sequence[str], *, pipeline: str = "en_core_web_sm") -> tuple[ParsedSentence, ...]:
+    """Parse texts with spaCy: every sentence with the heads of its words.
+
+    Args:
+        texts: of one sentence or several each.
+        pipeline: an installed spaCy pipeline that parses.
+
+    Raises:
+        InputError: no spaCy, no such pipeline or one without a parser, or what is no list of texts.
+    """
+    return tuple(_parse(sentence) for sentence in _parsed_by_spacy(texts, pipeline))
+
+
+def _parse(sentence: Sentence) -> ParsedSentence:
+    """The words of a sentence that are more than space, and their heads."""
+    kept_words = [i for i, word in enumerate(sentence.words) if sentence.text[slice(*word.span)].strip()]
+    number: dict[int | None, int] = {old: new for new, old in enumerate(kept_words)}
+    words = [sentence.words[i] for i in kept_words]
+    heads = tuple(number.get(word.governor, ROOT) for word in words)
+    return ParsedSentence(sentence.text, tuple(word.span for word in words), heads)
+
+
+def _parsed_by_spacy(texts: Sequence[str], pipeline: str) -> Iterator[Sentence]:
+    """The sentences of texts as spaCy parses them; bad input is refused before the first."""
     if isinstance(texts, str) or not isinstance(texts, Sequence) or not texts:
         raise InputError(f"texts are {shown(texts)}: give a list of one text or more")
     for row, text in enumerate(texts):
@@ -75,8 +149,7 @@ def parse_dependencies(
             raise InputError(f"text {row} is {kind(text)}: give a list of texts")
         require_characters(text, f"text {row}")
     parser = _pipeline(pipeline)
-    sentences = (_of_spacy(sentence) for document in parser.pipe(list(texts)) for sentence in document.sents)
-    return _corpus(f"{len(texts)} texts parsed by {pipeline}", sentences, labels)
+    return (_of_spacy(sentence) for document in parser.pipe(list(texts)) for sentence in document.sents)
 
 
 def require_labels_of_relations(labels: object) -> None:
