@@ -42,3 +42,6 @@ from icl_circuits.relations.triplets import (
     TRIPLETS as TRIPLETS,
     load_triplets as load_triplets,
 )
+from icl_circuits.relations.words import (
+    usable_sentences as usable_sentences,
+)

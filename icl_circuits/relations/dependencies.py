@@ -62,7 +62,7 @@ def load_conllu(path: str | Path = SENTENCES, *, labels: Mapping[str, Sequence[s
     """Load dependencies from a CoNLL-U file, as Universal Dependencies has them, a text for each sentence.
 
     The head of a triplet is the governing word, its tail the child: `subj` and `obj` lead from the predicate, `mod`
-    from the noun or verb. Needs the `data` extra.
+    from the noun or verb.
 
     Args:
         path: `dependencies` (built in: sentences of ours), or a file, perhaps packed with gzip.
@@ -100,7 +100,7 @@ def parse_dependencies(
 
 
 def load_parses(path: str | Path = SENTENCES) -> tuple[ParsedSentence, ...]:
-    """Load whole parses, every word with its head, from a CoNLL-U file. Needs the `data` extra.
+    """Load whole parses, every word with its head, from a CoNLL-U file.
 
     Args:
         path: `dependencies` (built in: sentences of ours), or a file, perhaps packed with gzip.
@@ -200,7 +200,7 @@ def _found(
 
 def _pipeline(name: str) -> Any:
     if importlib.util.find_spec("spacy") is None:
-        raise InputError("parsing texts needs the spacy package: run `pip install 'icl_circuits[data]'`")
+        raise InputError("parsing texts needs the spacy package: run `pip install 'icl_circuits[spacy]'`")
     import spacy
 
     try:

@@ -1,6 +1,5 @@
 """Parsed sentences of a CoNLL-U file: each word, its place in the text, and the word that governs it."""
 
-import importlib.util
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,13 +46,9 @@ def read_treebank(path: Path) -> Iterator[Sentence]:
     nodes (`1.1`) have none, and are passed over.
 
     Raises:
-        InputError: no `conllu` package, a file that cannot be read, a line that is no CoNLL-U, or a head that is
-            missing, is the word itself or does not exist. It names the line.
+        InputError: a file that cannot be read, a line that is no CoNLL-U, or a head that is missing, is the word
+            itself or does not exist. It names the line.
     """
-    if importlib.util.find_spec("conllu") is None:
-        raise InputError(
-            f"file {str(path)!r} needs the conllu package to be read: run `pip install 'icl_circuits[data]'`"
-        )
     block: list[tuple[int, str]] = []
     for number, line in enumerate([*read_text(path).split("\n"), ""], start=1):
         if line.strip():

@@ -10,11 +10,14 @@ from icl_circuits.models import LensModel, provenance
 from icl_circuits.prompts import PromptBatch, Task, TaskPrompts, encode, load_rows, load_tasks, task_prompts
 from icl_circuits.relations import (
     Corpus,
+    ParsedSentence,
     RelationBatch,
     in_sentences,
     load_conllu,
+    load_parses,
     load_triplets,
     parse_dependencies,
+    parse_sentences,
     relation_batch,
     with_letters,
     without_words,
@@ -33,6 +36,8 @@ class JobTexts:
     """The data of a job, loaded before any model."""
 
     dependencies: Corpus
+    parses: tuple[ParsedSentence, ...]
+    """The sentences of `dependencies`, every word with its head."""
     knowledge: Corpus
     tasks: tuple[Task, ...]
     words: JobPrompts
@@ -53,7 +58,7 @@ def prepare(job: RelationJob) -> JobTexts:
         )
     words = Settings(heads=settings.heads, prompts=settings.prompts, shots=settings.shots, seed=settings.seed)
     return JobTexts(
-        _dependencies(job.data.dependencies),
+        *_dependencies(job.data.dependencies),
         _knowledge(job.data),
         load_tasks(job.data.tasks),
         sample_job(load_rows(WORDS), words),
@@ -61,15 +66,16 @@ def prepare(job: RelationJob) -> JobTexts:
     )
 
 
-def _dependencies(source: str) -> Corpus:
+def _dependencies(source: str) -> tuple[Corpus, tuple[ParsedSentence, ...]]:
     """Parsed sentences, or sentences to parse."""
     if not source.endswith(".txt"):
-        return load_conllu(source)
+        return load_conllu(source), load_parses(source)
     try:
         lines = Path(source).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{source!r} cannot be read as UTF-8 text ({error}): give a .txt file of sentences") from error
-    return parse_dependencies([line.strip() for line in lines if line.strip()])
+    sentences = [line.strip() for line in lines if line.strip()]
+    return parse_dependencies(sentences), parse_sentences(sentences)
 
 
 def _knowledge(spec: RelationSpec) -> Corpus:
@@ -86,6 +92,7 @@ class RelationsBegun(Timed):
 
     model: LensModel
     dependencies: RelationBatch
+    parses: tuple[ParsedSentence, ...]
     knowledge: RelationBatch
     backwards: RelationBatch
     """Of knowledge, from tail to head."""
@@ -137,6 +144,7 @@ def begin(model: LensModel, prepared: JobTexts) -> RelationsBegun:
     return RelationsBegun(
         model,
         relation_batch(model, prepared.dependencies, **drawn),
+        prepared.parses,
         relation_batch(model, knowledge, **drawn),
         relation_batch(model, knowledge.reversed(), **drawn),
         tasks,

@@ -7,6 +7,7 @@ from icl_circuits.studies.relations.begun import RelationsBegun
 from icl_circuits.studies.relations.run import DEPENDENCY, KNOWLEDGE, RelationFindings
 from icl_circuits.studies.relations.tables import (
     overlap_table,
+    probe_table,
     relations_table,
     summary,
     tables,
@@ -21,6 +22,7 @@ def present(begun: RelationsBegun, findings: RelationFindings) -> Part:
         headline=_headline(findings),
         summary=summary(findings),
         values={
+            "probe": findings.probe,
             "dependencies": findings.dependencies,
             "knowledge": findings.knowledge,
             "backwards": findings.backwards,
@@ -88,6 +90,7 @@ def _sections(begun: RelationsBegun, findings: RelationFindings, figures: Path) 
             figure=figures / "relation_index_by_tau.svg",
         ),
         Section("Ratios", "Where a relation's head is attended to most.", figure=figures / "attention_ratios.svg"),
+        *_probe(findings),
         Section(
             "What was left out",
             "Triplets that no token stands for, or that the treatment of the texts takes away.",
@@ -112,6 +115,20 @@ def _sections(begun: RelationsBegun, findings: RelationFindings, figures: Path) 
             "Tasks of word pairs without each family",
             "The same on other prompts of the tasks that function-vector heads were found on.",
             zeroed_table(findings.on_tasks),
+        ),
+    )
+
+
+def _probe(findings: RelationFindings) -> tuple[Section, ...]:
+    if findings.probe is None:
+        return ()
+    return (
+        Section(
+            "A probe of syntactic heads",
+            "The share of words that get their syntactic head by a probe of all heads' attention and the words' "
+            "embeddings (Clark et al. 2019). Controls: words and distance without attention, words alone, the best "
+            "fixed distance, and shuffled heads. In brackets: 95 % bootstrap intervals over test sentences.",
+            probe_table(findings.probe),
         ),
     )
 

@@ -20,11 +20,15 @@ from icl_circuits.heads import (
 )
 from icl_circuits.models import LensModel
 from icl_circuits.prompts import TokenBatch, token_batch
-from icl_circuits.relations import RelationIndex, relation_index
+from icl_circuits.relations import HeadProbe, RelationIndex, head_probe, relation_index, usable_sentences
 from icl_circuits.residual import Head
 from icl_circuits.studies.relations.begun import RelationsBegun
 
-KINDS = (RelationIndex, InductionScores, ConceptScores, FunctionVectorHeads, Overlap, FamilyEffects)
+KINDS = (RelationIndex, HeadProbe, InductionScores, ConceptScores, FunctionVectorHeads, Overlap, FamilyEffects)
+TRAIN, TEST = 200, 100
+"""Sentences of the probe, as in the paper."""
+FEWEST = 10
+"""Sentences to train a probe on."""
 RANDOM_DRAWS = 5
 """Of random heads beside each family."""
 DEPENDENCY, KNOWLEDGE = "dependency", "knowledge graph"
@@ -38,6 +42,8 @@ class RelationFindings:
     dependencies: RelationIndex
     knowledge: RelationIndex
     backwards: RelationIndex
+    probe: HeadProbe | None
+    """None: too few sentences, or a model that it cannot be done on."""
     induction: InductionScores
     concepts: ConceptScores | None
     """None: the tokenizer splits too few words."""
@@ -59,6 +65,8 @@ def compute(begun: RelationsBegun) -> RelationFindings:
             relation_index(model, batch, tau=settings.tau, seed=settings.seed)
             for batch in (begun.dependencies, begun.knowledge, begun.backwards)
         )
+    with begun.timed("probe of syntactic heads"):
+        probe = _probe(begun)
     with begun.timed("induction heads"):
         induction = induction_scores(model, seed=settings.seed)
         try:
@@ -86,8 +94,31 @@ def compute(begun: RelationsBegun) -> RelationFindings:
         on_words = zero_families(model, begun.evaluation, families, **options)
         on_tasks = zero_families(model, joined(model, begun.other_tasks.clean.values()), families, **options)
     return RelationFindings(
-        dependencies, knowledge, backwards, induction, concepts, function_vectors, families, shared, on_words, on_tasks
+        dependencies,
+        knowledge,
+        backwards,
+        probe,
+        induction,
+        concepts,
+        function_vectors,
+        families,
+        shared,
+        on_words,
+        on_tasks,
     )
+
+
+def _probe(begun: RelationsBegun) -> HeadProbe | None:
+    """The probe on as many sentences as the paper has, two to train for one to test, or on all that there are."""
+    try:
+        usable, _ = usable_sentences(begun.model, begun.parses)
+        train = min(TRAIN, 2 * len(usable) // 3)
+        if train < FEWEST:
+            return None
+        test = min(TEST, len(usable) - train)
+        return head_probe(begun.model, begun.parses, train=train, test=test, seed=begun.settings.seed)
+    except Unfit:
+        return None
 
 
 def joined(model: LensModel, batches: Iterable[TokenBatch]) -> TokenBatch:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from icl_circuits.heads import FamilyEffects
-from icl_circuits.relations import RelationIndex
+from icl_circuits.relations import HeadProbe, RelationIndex
 from icl_circuits.report import with_ci95
 from icl_circuits.stats import Interval
 from icl_circuits.studies.relations.begun import RelationsBegun
@@ -28,6 +28,8 @@ def tables(begun: RelationsBegun, findings: RelationFindings) -> dict[str, pd.Da
     left_out = {"dependencies": begun.dependencies.left_out, "knowledge": begun.knowledge.left_out}
     rows = [(name, reason, count) for name, reasons in left_out.items() for reason, count in reasons]
     found["left_out"] = pd.DataFrame(rows, columns=["of", "reason", "triplets"])
+    if findings.probe is not None:
+        found["probe"] = findings.probe.to_frame()
     found["induction_scores"] = findings.induction.to_frame()
     if findings.concepts is not None:
         found["concept_scores"] = findings.concepts.to_frame()
@@ -96,6 +98,15 @@ def relations_table(found: RelationIndex) -> Table:
         cells.append((row["relation"], *counts, row["best"], str(int(row["n_passing"])), *numbers, p))
     head = ("relation", "triplets", "heads, p < 0.05", "best", "passes", "index", "10th token", "random token", "p")
     return Table(head, tuple((*cell, *[""] * (len(head) - len(cell))) for cell in cells))
+
+
+def probe_table(found: HeadProbe) -> Table:
+    """The probe beside its controls, as text."""
+    cells = [
+        (row["kind"], f"{Interval.in_row(row, 'accuracy'):.2f}", f"{Interval.in_row(row, 'lead'):.2f}")
+        for _, row in found.to_frame().iterrows()
+    ]
+    return Table(("probe", "accuracy", "lead of the first"), tuple(cells))
 
 
 def overlap_table(findings: RelationFindings) -> Table:
