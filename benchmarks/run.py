@@ -2,7 +2,8 @@
 
     python benchmarks/run.py [--quick] [--only sweeps] [--shape gpt2-small] [--device cpu] [--dtype float32]
 
-prints tables and writes `benchmarks/results.json`. `subvalues.py` measures scores of neurons (`--only subvalues`).
+prints tables and writes `benchmarks/results.json`. `subvalues.py` measures scores of neurons (`--only subvalues`),
+`relations.py` the relation index (`--only relations`).
 
 TransformerLens runs one forward pass a cell, so where a grid has many cells its loop is timed on a sample of them,
 spread evenly, and scaled up: the table says how many. Each of our sweeps is timed whole, its base run included, after a
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import relations
 import subvalues
 import torch
 from measure import timed, with_peak
@@ -34,6 +36,7 @@ import icl_circuits as icl
 from icl_circuits.prompts import PromptBatch
 
 RESULTS = Path(__file__).parent / "results.json"
+PARTS = ("sweeps", "subvalues", "relations")
 
 SHAPES: dict[str, dict[str, Any]] = {
     "gpt2-small": {
@@ -328,7 +331,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
     parser.add_argument("--quick", action="store_true", help="the cheapest comparisons alone, on short prompts")
-    parser.add_argument("--only", choices=("sweeps", "subvalues"), help="the other numbers stay as they are stored")
+    parser.add_argument("--only", choices=PARTS, help="the other numbers stay as they are stored")
     parser.add_argument("--out", type=Path, help="default: results.json beside this file, nothing with --quick")
     options = parser.parse_args()
     out = options.out or (None if options.quick else RESULTS)
@@ -341,21 +344,28 @@ def main() -> None:
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
-    if options.only != "subvalues":
+    parts = [options.only] if options.only else PARTS[:1] if on_gpu else PARTS
+    if "sweeps" in parts:
         rows = sweeps(options)
         show(rows)
         stored |= {"machine": machine, "rows": [asdict(row) for row in rows]}
-    if options.only != "sweeps" and not on_gpu:
-        model = random_model(options.shape, "cpu", torch.float32) if options.quick else None
+    model = random_model(options.shape, "cpu", torch.float32) if options.quick else None
+    if "subvalues" in parts:
         compared = subvalues.real() if model is None else subvalues.quick(options.shape, model)
         grown = [] if options.quick else subvalues.growth()
         subvalues.show(compared, grown)
         of_subvalues = {"rows": [asdict(row) for row in compared], "growth": [asdict(row) for row in grown]}
         stored["subvalues"] = {"machine": machine | {"dtype": "float32"}, **of_subvalues}
+    if "relations" in parts:
+        indexed = relations.real() if model is None else relations.quick(options.shape, model)
+        relations.show(indexed)
+        stored["relations"] = {"machine": machine | {"dtype": "float32"}, "rows": [asdict(row) for row in indexed]}
     if out is not None:
         out.write_text(json.dumps(stored, indent=1) + "\n")
     if out == RESULTS and "subvalues" in stored:
         subvalues.fill_page(stored["subvalues"])
+    if out == RESULTS and "relations" in stored:
+        relations.fill_page(stored["relations"])
 
 
 def sweeps(options: argparse.Namespace) -> list[Row]:

@@ -45,13 +45,22 @@ def test_quick_benchmark(bench: Any, tmp_path: Path, monkeypatch: Any, capsys: A
         assert row["ratio"] == pytest.approx(row["plain_seconds"] / row["seconds"])
         same, of = row["same_top"].split(" of ")
         assert int(same) >= int(of) - 1  # rounding may swap the last two
-    monkeypatch.setattr("sys.argv", ["run.py", "--quick", "--shape", "tiny", "--only", "subvalues", "--out", str(out)])
-    bench.main()
-    again = json.loads(out.read_text())
-    assert again["rows"] == rows
-    assert again["subvalues"] != stored["subvalues"]
+    for row in stored["relations"]["rows"]:
+        assert row["compared"] > 10
+        assert row["max_error"] < 1e-4  # the plain loop's probabilities are float32
+        assert row["ratio"] == pytest.approx(row["plain_seconds"] / row["seconds"])
+    for only, other in (("subvalues", "relations"), ("relations", "subvalues")):
+        monkeypatch.setattr("sys.argv", ["run.py", "--quick", "--shape", "tiny", "--only", only, "--out", str(out)])
+        before = json.loads(out.read_text())
+        bench.main()
+        again = json.loads(out.read_text())
+        assert again["rows"] == rows
+        assert again[other] == before[other]
+        assert again[only] != before[only]
 
 
 def test_the_page_has_the_numbers_that_were_measured(bench: Any) -> None:
-    stored = json.loads((BENCHMARKS / "results.json").read_text())["subvalues"]
-    assert bench.subvalues.tables(stored) in bench.subvalues.PAGE.read_text(encoding="utf-8")
+    stored = json.loads((BENCHMARKS / "results.json").read_text())
+    page = bench.subvalues.PAGE.read_text(encoding="utf-8")
+    assert bench.subvalues.tables(stored["subvalues"]) in page
+    assert bench.relations.table(stored["relations"]) in page

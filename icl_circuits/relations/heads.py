@@ -8,7 +8,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from icl_circuits.models import LensModel, Place, Readout, at_least_float32, attention_weights, kv_heads, readout
+from icl_circuits.models import (
+    AttentionWeights,
+    LensModel,
+    Place,
+    Readout,
+    ReadSite,
+    at_least_float32,
+    attention_weights,
+    kv_heads,
+    readout,
+)
 from icl_circuits.progress import tracked
 from icl_circuits.prompts import TokenBatch
 from icl_circuits.residual import Capture, answer_logits, final_state
@@ -17,6 +27,8 @@ Attention = Literal["model", "embedding"]
 """The model's own attention, or what W_Q and W_K make of raw token embeddings, without norms and positions."""
 OvInput = Literal["embedding", "resid"]
 """What stands before W_V: the token's raw embedding, as in the paper, or the normed state of its position."""
+_READ: tuple[ReadSite, ...] = ("v", "z")
+"""What is read of each layer for the latter."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +51,12 @@ class TextHeads:
 @torch.no_grad()
 def heads_on_texts(model: LensModel, batch: TokenBatch, attention: Attention, ov_input: OvInput) -> Iterator[TextHeads]:
     """The texts one by one, those of like length run together."""
-    by_length = batch.last.argsort()
+    by_length = batch.last.argsort(stable=True)
     layers, out, last = range(model.cfg.n_layers), readout(model), final_state(model)
     start = 0
     for chunk in tracked(list(batch.select(by_length.tolist()).chunks(2048)), "heads on texts"):
         places: list[Place] = [("pattern", layer) for layer in layers if attention == "model"]
-        places += [("v", layer) for layer in layers if ov_input == "resid"]
+        places += [(site, layer) for layer in layers for site in _READ if ov_input == "resid"]
         seen = Capture([*places, last])
         answer_logits(model, chunk, seen)
         vocabulary, which = chunk.tokens.unique(return_inverse=True)
@@ -56,9 +68,12 @@ def heads_on_texts(model: LensModel, batch: TokenBatch, attention: Attention, ov
             for i, row in enumerate(rows):
                 n_pos = len(row.which)
                 pattern = one.pattern(row) if attention == "embedding" else seen.at("pattern", layer)[i]
-                v = seen.at("v", layer)[i, :n_pos, kv_heads(model)] if ov_input == "resid" else None
                 patterns[i].append(pattern[:, :n_pos, :n_pos])
-                logits[i].append(one.logits(row) if v is None else one.logits_of(v, row))
+                if ov_input == "embedding":
+                    logits[i].append(one.logits(row))
+                else:
+                    v, z = (seen.at(site, layer)[i, :n_pos] for site in _READ)
+                    logits[i].append(one.logits_of(v[:, kv_heads(model)], z, row))
         for i, row in enumerate(rows):
             yield _text(int(by_length[start + i]), row, torch.cat(patterns[i]), torch.cat(logits[i]))
         start += len(chunk)
@@ -90,7 +105,7 @@ class _OneLayer:
     """A layer's heads on the vocabulary of some texts."""
 
     out: Readout
-    W_O: Float[Tensor, "head d_head d_model"]
+    weights: AttentionWeights
     W_U: Float[Tensor, "d_model word"]
     queries: Float[Tensor, "head word d_head"]
     """Of raw embeddings, as keys and values are."""
@@ -104,7 +119,7 @@ class _OneLayer:
         weights, W_U = attention_weights(model, layer), out.W_U[:, vocabulary]
         x = at_least_float32(model.embed.W_E[vocabulary])
         W_Q, W_K, W_V, W_O = (at_least_float32(getattr(weights, name)) for name in ("W_Q", "W_K", "W_V", "W_O"))
-        return cls(out, W_O, W_U, x @ W_Q, x @ W_K, x @ W_V, W_O @ W_U)
+        return cls(out, weights, W_U, x @ W_Q, x @ W_K, x @ W_V, W_O @ W_U)
 
     def pattern(self, row: _Row) -> Float[Tensor, "head pos src_pos"]:
         """Equation 2 on raw embeddings."""
@@ -117,11 +132,14 @@ class _OneLayer:
         """What the values of each position's raw embedding would write, as logits of the text's different tokens."""
         return (self.values[:, row.different] @ self.onto[:, :, row.different])[:, row.kinds]
 
-    def logits_of(self, v: Float[Tensor, "pos head d_head"], row: _Row) -> Float[Tensor, "head pos kind"]:
-        """What values would write, through the final norm at each position's own scale."""
-        norm = self.out.norm
-        written = norm.linear(torch.einsum("phk,hkm->hpm", v, self.W_O), norm.scale(row.final))
-        return written @ self.W_U[:, row.different]
+    def logits_of(
+        self, v: Float[Tensor, "pos head d_head"], z: Float[Tensor, "pos head d_head"], row: _Row
+    ) -> Float[Tensor, "head pos kind"]:
+        """What values without their bias would write, through the norms at each position's own scale."""
+        norm, outlet, W_O = self.out.norm, self.weights.outlet, at_least_float32(self.weights.W_O)
+        written = torch.einsum("phk,hkm->hpm", v - self.weights.b_V, W_O)
+        written = outlet.linear(written, self.weights.outlet_scale(z))
+        return norm.linear(written, norm.scale(row.final)) @ self.W_U[:, row.different]
 
 
 def _text(
@@ -136,8 +154,9 @@ def _text(
     second = best.values[..., 1] if n_pos > 1 else torch.zeros_like(best.values[..., 0])
     visible = row.first <= torch.arange(n_pos, device=row.first.device)[:, None]  # [pos kind]
     seen = visible.sum(1)
-    raised = logits.masked_fill(~visible, -torch.inf).softmax(2)  # the softmax's sum cancels below
-    q = (raised - 1 / seen[:, None]).clamp(min=0) * visible
+    logits = logits.masked_fill(~visible, -torch.inf)
+    p = torch.expm1(logits - logits.amax(2, keepdim=True)) * visible  # up to a factor and a term, which cancel below
+    q = (p - p.sum(2, keepdim=True) / seen[:, None]).clamp(min=0) * visible
     total = q.sum(2, keepdim=True)
     share = torch.where(total > 0, q / total, torch.nan)
     return TextHeads(number, best.indices[..., 0], best.values[..., 0] / second, row.kinds, seen, share)

@@ -39,6 +39,8 @@ TENTH = 9
 """The position of a text's 10th token, the paper's baseline."""
 EDGES = np.linspace(0, 10, 101)
 """Of the histogram of ratios; what is above the last is counted in it."""
+ROUNDING = 1e-6
+"""How far two means of the same shares may be apart, summed in another order in float32."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class RelationIndex:
     tenth: Float[np.ndarray, "relation layer head"]
     """The same of the text's 10th token in the tail's place, the paper's baseline."""
     random: Float[np.ndarray, "relation layer head"]
-    """The same of random tokens of the text in the tail's place, the mean over draws."""
+    """The same of the other tokens that the text has up to head and tail in the tail's place, the mean over them."""
     p: Float[np.ndarray, "relation layer head"]
     """The share of draws with as high an index, the draw at hand counted in; NaN where nothing passes."""
     p_fdr: Float[np.ndarray, "relation layer head"]
@@ -128,7 +130,12 @@ class RelationIndex:
         return frame.drop(columns="order")
 
     def by_tau_frame(self, n: int = 10) -> pd.DataFrame:
-        """One row a relation and threshold: how many of the `n` best heads at `tau` are among the `n` best at it."""
+        """One row a relation and threshold: how many of the `n` best heads at `tau` are among the `n` best at it.
+
+        Raises:
+            InputError: an `n` below 1.
+        """
+        require_whole(n, 1, f"n is {n}: give how many heads to compare, 1 or more")
         rows = []
         for r, relation in enumerate(self.relations):
             best = _best(self.index[r], n)
@@ -152,8 +159,8 @@ def relation_index(
     """The relation index of every head and relation, with the paper's baseline and a test against random tails.
 
     The test asks how often random tokens have as high an index: for every triplet a token is drawn from the different
-    ones that its text has up to its head and tail, the tail left out. A draw is one token a triplet, the same for all
-    heads and positions.
+    ones that its text has up to its head and tail, the tail among them: without it p would be too low by chance. A draw
+    is one token a triplet, the same for all heads and positions.
 
     Args:
         model: any model with per-head z.
@@ -197,6 +204,7 @@ class _Tally:
         n_heads, n_relations = model.cfg.n_layers * model.cfg.n_heads, len(batch.relations)
         device = batch.batch.tokens.device
         self.null = torch.zeros(n_relations, n_heads, draws, device=device, dtype=torch.float64)
+        self.others = torch.zeros(n_relations, n_heads, device=device, dtype=torch.float64)
         self.passing: list[tuple[Tensor, ...]] = []
         """Of every head and position that attends to a relation's head most: triplet, head, ratio, share, tenth's."""
 
@@ -233,8 +241,9 @@ class _Tally:
         """Add what random tokens have in each tail's place."""
         sums = torch.einsum("hpt,hpk->htk", passes.to(text.share), text.share.nan_to_num())
         for i, (n, own) in enumerate(zip(n_seen.tolist(), text.kinds[tail].tolist(), strict=True)):
-            others = [kind for kind in range(n) if kind != own]
-            drawn = torch.as_tensor(self.rng.choice(others, size=self.draws), device=sums.device)
+            others = [kind for kind in range(n) if kind != own] or [own]
+            self.others[relation[i]] += sums[:, i, others].mean(1)
+            drawn = torch.as_tensor(self.rng.integers(n, size=self.draws), device=sums.device)
             self.null[relation[i]] += sums[:, i, drawn]
 
     def result(self) -> RelationIndex:
@@ -243,7 +252,7 @@ class _Tally:
         relation = self.batch.relation[triplet]
         n_relations, n_heads = self.null.shape[:2]
         passes = ratio > self.tau
-        taus = (*TAUS, float(np.percentile(ratio, PERCENTILE)) if len(ratio) else TAU)
+        taus = (*TAUS, float(np.percentile(ratio, PERCENTILE, method="inverted_cdf")) if len(ratio) else TAU)
         place = relation * n_heads + head
 
         def index(values: Float[np.ndarray, " some"], chosen: Bool[np.ndarray, " some"]) -> np.ndarray:
@@ -251,8 +260,9 @@ class _Tally:
 
         n_passing = np.bincount(place[passes], minlength=n_relations * n_heads).reshape(n_relations, n_heads)
         found = index(share, passes)
-        null = self.null.cpu().numpy() / np.maximum(n_passing, 1)[..., None]
-        as_high = (null >= found.reshape(n_relations, n_heads, 1) - 1e-9).sum(axis=2)
+        null, others = (sums.cpu().numpy() for sums in (self.null, self.others))
+        null /= np.maximum(n_passing, 1)[..., None]
+        as_high = (null >= found.reshape(n_relations, n_heads, 1) - ROUNDING).sum(axis=2)
         p = np.where(n_passing > 0, (1 + as_high) / (1 + self.draws), np.nan)
         own = triplet[passes] * n_heads + head[passes]
         by_triplet = _means(share[passes], own, len(self.batch) * n_heads)
@@ -263,7 +273,7 @@ class _Tally:
             found,
             n_passing.reshape(found.shape),
             index(tenth, passes & np.isfinite(tenth)),
-            np.where(n_passing > 0, null.mean(axis=2), np.nan).reshape(found.shape),
+            np.where(n_passing > 0, others / np.maximum(n_passing, 1), np.nan).reshape(found.shape),
             p.reshape(found.shape),
             false_discovery(p).reshape(found.shape),
             self.batch.relation,
