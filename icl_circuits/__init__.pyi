@@ -77,6 +77,13 @@ from .relations import (
     with_letters as with_letters,
     without_words as without_words,
 )
+from .relations import (
+    head_probe as head_probe,
+    load_conllu as load_conllu,
+    load_triplets as load_triplets,
+    relation_batch as relation_batch,
+    relation_index as relation_index,
+)
 from .residual import (
     Edge as Edge,
     Embedding as Embedding,

@@ -347,7 +347,18 @@ def test_help_and_version(run: Any) -> None:
     assert run("--version")[1].startswith("icl-circuits 0.")
     code, out, _ = run("--help")
     assert code == 0
-    commands = ("report", "in-context", "towers", "biases", "circuit", "subvalues", "figures", "heads", "prompts")
+    commands = (
+        "report",
+        "in-context",
+        "towers",
+        "biases",
+        "circuit",
+        "subvalues",
+        "relations",
+        "figures",
+        "heads",
+        "prompts",
+    )
     assert [line.split()[1] for line in out.splitlines() if re.match(r"│ [a-z]", line)] == list(commands)
     assert run()[1] == out  # no arguments
     for command in commands:

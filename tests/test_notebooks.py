@@ -107,6 +107,12 @@ def neurons(ran: Ran) -> None:
     assert "Lisbon" in ran.said or "capital" in ran.said
 
 
+def relations(ran: Ran) -> None:
+    """The sentences have relations, some heads stand out, and families are compared."""
+    assert (ran.figures, len(ran.html)) == (3, 4)
+    assert int(re.search(r"(\d+) triplets of 72 texts", ran.said)[1]) > 200  # type: ignore[index]
+
+
 CHECKS: dict[str, Callable[[Ran], None]] = {
     "1_find_in_context_heads": find_heads,
     "2_two_towers": two_towers,
@@ -114,6 +120,7 @@ CHECKS: dict[str, Callable[[Ran], None]] = {
     "4_patching_at_speed": patching,
     "5_draw_a_circuit": circuit,
     "6_which_neurons_hold_a_fact": neurons,
+    "7_semantic_induction_heads": relations,
 }
 
 
