@@ -69,20 +69,15 @@ from .prompts import (
     token_batch as token_batch,
 )
 from .relations import (
+    head_probe as head_probe,
     in_sentences as in_sentences,
     load_conllu as load_conllu,
     load_triplets as load_triplets,
     parse_dependencies as parse_dependencies,
     relation_batch as relation_batch,
+    relation_index as relation_index,
     with_letters as with_letters,
     without_words as without_words,
-)
-from .relations import (
-    head_probe as head_probe,
-    load_conllu as load_conllu,
-    load_triplets as load_triplets,
-    relation_batch as relation_batch,
-    relation_index as relation_index,
 )
 from .residual import (
     Edge as Edge,
