@@ -24,7 +24,8 @@ from icl_circuits.models import LensModel, attached, attention_weights, kv_head,
 from icl_circuits.prompts import token_batch
 from icl_circuits.relations import Corpus, RelationBatch, RelationIndex, load_conllu, relation_batch, relation_index
 from icl_circuits.relations.heads import Attention, OvInput, heads_on_texts
-from icl_circuits.relations.index import EDGES, PERCENTILE, TAUS, TENTH
+from icl_circuits.relations.index import PERCENTILE, TAUS, TENTH
+from icl_circuits.relations.indices import EDGES
 from icl_circuits.residual import Head
 from icl_circuits.stats import false_discovery
 

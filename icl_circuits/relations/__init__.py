@@ -23,9 +23,11 @@ from icl_circuits.relations.forms import (
     KNOWLEDGE as KNOWLEDGE,
 )
 from icl_circuits.relations.index import (
+    relation_index as relation_index,
+)
+from icl_circuits.relations.indices import (
     EDGES as EDGES,
     RelationIndex as RelationIndex,
-    relation_index as relation_index,
 )
 from icl_circuits.relations.letters import (
     FUNCTION_WORDS as FUNCTION_WORDS,

@@ -13,11 +13,9 @@ The relation index is the mean of `a_j` over all triplets of the relation and po
 over the vocabulary cancels in `a`, so the logits of the text's own tokens are enough.
 """
 
-from dataclasses import dataclass
 from typing import get_args
 
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -26,7 +24,7 @@ from icl_circuits.errors import InputError, require_one_of, require_whole
 from icl_circuits.models import Identity, LensModel, require_identities, require_per_head_z
 from icl_circuits.relations.align import RelationBatch
 from icl_circuits.relations.heads import Attention, OvInput, TextHeads, heads_on_texts
-from icl_circuits.residual import Head
+from icl_circuits.relations.indices import EDGES, RelationIndex
 from icl_circuits.stats import false_discovery, generator
 
 TAU = 2.2
@@ -37,113 +35,8 @@ PERCENTILE = 95
 """A threshold for other models: the ratio that 5 % exceed."""
 TENTH = 9
 """The position of a text's 10th token, the paper's baseline."""
-EDGES = np.linspace(0, 10, 101)
-"""Of the histogram of ratios; what is above the last is counted in it."""
 ROUNDING = 1e-6
 """How far two means of the same shares may be apart, summed in another order in float32."""
-
-
-@dataclass(frozen=True)
-class RelationIndex:
-    """The relation index of every head, beside what other tokens than the tail would have; shares from 0 to 1."""
-
-    relations: tuple[str, ...]
-    tau: float
-    index: Float[np.ndarray, "relation layer head"]
-    """The mean over all triplets and positions that pass; NaN where none does."""
-    n_passing: Int[np.ndarray, "relation layer head"]
-    """How many pairs of a triplet and a position pass."""
-    tenth: Float[np.ndarray, "relation layer head"]
-    """The same of the text's 10th token in the tail's place, the paper's baseline."""
-    random: Float[np.ndarray, "relation layer head"]
-    """The same of the other tokens that the text has up to head and tail in the tail's place, the mean over them."""
-    p: Float[np.ndarray, "relation layer head"]
-    """The share of draws with as high an index, the draw at hand counted in; NaN where nothing passes."""
-    p_fdr: Float[np.ndarray, "relation layer head"]
-    """The same, corrected for having looked at all heads and relations (Benjamini and Hochberg)."""
-    relation_of: Int[np.ndarray, " triplet"]
-    by_triplet: Float[np.ndarray, "triplet layer head"]
-    """Each triplet's own mean over the positions that pass; NaN where none does."""
-    taus: tuple[float, ...]
-    """Other thresholds. The last is the ratio that 5 % exceed in this model, wherever a relation's head is attended to
-    most."""
-    by_tau: Float[np.ndarray, "tau relation layer head"]
-    """The index at those."""
-    ratios: Int[np.ndarray, " bin"]
-    """How many ratios there are in each bin of `EDGES`, wherever the relation's head is attended to most."""
-
-    def mean_of_triplets(self) -> Float[np.ndarray, "relation layer head"]:
-        """The index if every triplet counts alike, however many positions pass."""
-        rows = [self.by_triplet[self.relation_of == r] for r in range(len(self.relations))]
-        return np.stack([_mean_of_finite(values) for values in rows])
-
-    def best_heads(self) -> Int[np.ndarray, "relation layer head"]:
-        """Of how many triplets each head has the highest mean, above zero: the paper's figures 10, 20 and 21."""
-        _, n_layers, n_heads = self.by_triplet.shape
-        counts = np.zeros((len(self.relations), n_layers * n_heads), dtype=np.int64)
-        flat = np.nan_to_num(self.by_triplet.reshape(len(self.by_triplet), -1))
-        rows = np.flatnonzero(flat.max(axis=1, initial=0) > 0)
-        np.add.at(counts, (self.relation_of[rows], flat[rows].argmax(axis=1)), 1)
-        return counts.reshape(-1, n_layers, n_heads)
-
-    def top(self, relation: str, n: int = 10, *, at_most: float = 0.05) -> tuple[Head, ...]:
-        """The heads of the highest index of one relation, of those whose `p_fdr` is at most that.
-
-        Raises:
-            InputError: a relation that there is not, or an `n` below 1.
-        """
-        require_whole(n, 1, f"n is {n}: give how many heads to name, 1 or more")
-        if relation not in self.relations:
-            raise InputError(f"relation {relation!r} is unknown: use one of {', '.join(self.relations)}")
-        r = self.relations.index(relation)
-        values = np.where(self.p_fdr[r] <= at_most, self.index[r], np.nan)
-        order = np.argsort(-np.nan_to_num(values, nan=-np.inf), axis=None, kind="stable")
-        places = [np.unravel_index(int(i), values.shape) for i in order[:n]]
-        return tuple(Head(int(layer), int(head)) for layer, head in places if np.isfinite(values[layer, head]))
-
-    def salient(self, n: int, *, at_least: int = 10, at_most: float = 0.05) -> tuple[Head, ...]:
-        """The heads of the highest index in any relation, best first: semantic induction heads.
-
-        Args:
-            n: how many at most.
-            at_least: how many pairs of a triplet and a position must pass, so that a mean is one.
-            at_most: the highest `p_fdr`.
-
-        Raises:
-            InputError: an `n` below 1.
-        """
-        require_whole(n, 1, f"n is {n}: give how many heads to name, 1 or more")
-        counted = (self.n_passing >= at_least) & (self.p_fdr <= at_most)
-        best = np.where(counted, self.index, -np.inf).max(axis=0)
-        order = np.argsort(-best, axis=None, kind="stable")[:n]
-        places = [np.unravel_index(int(i), best.shape) for i in order]
-        return tuple(Head(int(layer), int(head)) for layer, head in places if best[layer, head] > 0)
-
-    def to_frame(self) -> pd.DataFrame:
-        """One row a relation and head at which something passes, the highest index of a relation first."""
-        names = ("index", "n_passing", "tenth", "random", "p", "p_fdr")
-        relation, layer, head = np.nonzero(self.n_passing)
-        where = {"relation": [self.relations[r] for r in relation], "layer": layer, "head": head}
-        frame = pd.DataFrame(where | {name: getattr(self, name)[relation, layer, head] for name in names})
-        frame["order"] = relation
-        frame = frame.sort_values(["order", "index"], ascending=[True, False], ignore_index=True)
-        return frame.drop(columns="order")
-
-    def by_tau_frame(self, n: int = 10) -> pd.DataFrame:
-        """One row a relation and threshold: how many of the `n` best heads at `tau` are among the `n` best at it.
-
-        Raises:
-            InputError: an `n` below 1.
-        """
-        require_whole(n, 1, f"n is {n}: give how many heads to compare, 1 or more")
-        rows = []
-        for r, relation in enumerate(self.relations):
-            best = _best(self.index[r], n)
-            for tau, values in zip(self.taus, self.by_tau, strict=True):
-                shared = len(best & _best(values[r], n))
-                highest = float(np.nanmax(values[r])) if np.isfinite(values[r]).any() else np.nan
-                rows.append({"relation": relation, "tau": tau, "shared": shared, "of": len(best), "highest": highest})
-        return pd.DataFrame(rows)
 
 
 def relation_index(
@@ -288,15 +181,3 @@ def _means(values: Float[np.ndarray, " some"], place: Int[np.ndarray, " some"], 
     """The mean of the values at each of `n` places; NaN where there is none."""
     counts, sums = np.bincount(place, minlength=n), np.bincount(place, weights=values, minlength=n)
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
-
-
-def _mean_of_finite(values: Float[np.ndarray, "triplet layer head"]) -> Float[np.ndarray, "layer head"]:
-    counts = np.isfinite(values).sum(axis=0)
-    return np.where(counts > 0, np.nansum(values, axis=0) / np.maximum(counts, 1), np.nan)
-
-
-def _best(index: Float[np.ndarray, "layer head"], n: int) -> set[int]:
-    """The places of the `n` highest that there are."""
-    flat = index.ravel()
-    order = np.argsort(-np.nan_to_num(flat, nan=-np.inf), kind="stable")[:n]
-    return {int(i) for i in order if np.isfinite(flat[i])}

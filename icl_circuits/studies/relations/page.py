@@ -6,11 +6,11 @@ from icl_circuits.report import Part
 from icl_circuits.studies.relations.begun import RelationsBegun
 from icl_circuits.studies.relations.run import DEPENDENCY, KNOWLEDGE, RelationFindings
 from icl_circuits.studies.relations.tables import (
+    all_tables,
     overlap_table,
     probe_table,
     relations_table,
     summary,
-    tables,
     zeroed_table,
 )
 from icl_circuits.viz import Section, Table
@@ -33,7 +33,7 @@ def present(begun: RelationsBegun, findings: RelationFindings) -> Part:
             "on_words": findings.on_words,
             "on_tasks": findings.on_tasks,
         },
-        tables=tables(begun, findings),
+        tables=all_tables(begun, findings),
         sections=lambda figures: _sections(begun, findings, figures),
         shown=[
             ("Syntactic dependencies", relations_table(findings.dependencies)),

@@ -17,7 +17,7 @@ LISTED = 10
 """How many heads a relation lists."""
 
 
-def tables(begun: RelationsBegun, findings: RelationFindings) -> dict[str, pd.DataFrame]:
+def all_tables(begun: RelationsBegun, findings: RelationFindings) -> dict[str, pd.DataFrame]:
     """All tables, by file name."""
     indices = {
         "dependencies": findings.dependencies, "knowledge": findings.knowledge, "backwards": findings.backwards,
