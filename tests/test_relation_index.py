@@ -247,18 +247,18 @@ def test_planted_head_and_no_other(
     index[0, 0, 0], index[0, 0, 1] = (5 + 2 * LATE + SHORT) / 8, 0
     np.testing.assert_allclose(found.index, index, **near)
     tenth = np.full((2, 2, 3), np.nan)
-    tenth[0, 0, 0], tenth[0, 0, 1] = 1 - LATE, 0  # `dog`, from there on
+    tenth[0, 0, 0], tenth[0, 0, 1] = 0, 0  # counted without BOS: a word that no head raises
     np.testing.assert_allclose(found.tenth, tenth, **near)
     random = np.full((2, 2, 3), np.nan)
-    random[0, 0, 0], random[0, 0, 1] = (1 - SHORT) / 8 / 7, 1 / 7 / 7  # `dog` and `runs`, each one of seven others
+    random[0, 0, 0], random[0, 0, 1] = (1 - SHORT) / 8 / 6, 1 / 7 / 6  # `dog` and `runs`, each one of six others
     np.testing.assert_allclose(found.random, random, **near)
     p = np.full((2, 2, 3), np.nan)
-    p[0, 0, 0], p[0, 0, 1] = 1 / 1001, 1
+    p[0, 0, 0], p[0, 0, 1] = 1 / 4001, 1
     np.testing.assert_allclose(found.p, p)
-    np.testing.assert_allclose(found.p_fdr[0, 0, :2], [2 / 1001, 1])
-    assert found.top("eats") == (FOUND,)
-    assert found.top("eats", at_most=1.0) == (FOUND, OTHER_WORD)
-    assert found.top("chases") == ()
+    np.testing.assert_allclose(found.p_fdr[0, 0, :2], [2 / 4001, 1])
+    assert found.top("eats", at_least=1) == (FOUND,)
+    assert found.top("eats", at_most=1.0, at_least=1) == (FOUND, OTHER_WORD)
+    assert found.top("chases", at_least=1) == ()
     by_triplet = np.full((9, 2, 3), np.nan)
     by_triplet[:, 0, 0], by_triplet[:, 0, 1] = [(5 + 2 * LATE) / 7, np.nan, SHORT] * 3, [0, np.nan, 0] * 3
     np.testing.assert_allclose(found.by_triplet, by_triplet, **near)
@@ -342,11 +342,11 @@ def test_p_values_of_a_random_model_are_even(per_relation: int) -> None:
 
 
 def test_a_p_value_by_hand(micro: LensModel) -> None:
-    """One text: of its five tokens up to `fish` only `fish` is raised so much, and a fifth of the draws are it."""
+    """One text: of its four tokens up to `fish` only `fish` is raised so much, and a fourth of the draws are it."""
     found = relation_index(micro, relation_batch(micro, Corpus("told", TEXTS[:1])), draws=20000)
-    assert found.p[0, 0, 0] == pytest.approx(1 / 5, abs=0.015)
+    assert found.p[0, 0, 0] == pytest.approx(1 / 4, abs=0.015)
     both = relation_index(micro, relation_batch(micro, Corpus("told", TEXTS[:2])), draws=20000)
-    assert both.p[0, 0, 0] == pytest.approx(1 / 5 / 8, abs=0.006)
+    assert both.p[0, 0, 0] == pytest.approx(1 / 4 / 7, abs=0.006)
 
 
 def test_draws_are_those_of_the_seed(gpt2: LensModel) -> None:
@@ -451,7 +451,7 @@ def told() -> RelationIndex:
     at_three = np.array([[[0.5, 0.6, NAN]], [[NAN, NAN, NAN]]])
     return RelationIndex(
         relations=("subj", "obj"), tau=2.2, index=index, n_passing=np.array([[[4, 3, 2]], [[5, 0, 1]]]),
-        tenth=index / 2, random=index / 4, p=p_fdr / 2, p_fdr=p_fdr, relation_of=np.array([0, 0, 0, 1, 1]),
+        behind=index / 3, tenth=index / 2, random=index / 4, p=p_fdr / 2, p_fdr=p_fdr, relation_of=np.array([0, 0, 0, 1, 1]),
         by_triplet=by_triplet, taus=(2.0, 3.0), by_tau=np.stack([index, at_three]),
         ratios=np.zeros(100, dtype=np.int64),
     )  # fmt: skip
@@ -459,22 +459,25 @@ def told() -> RelationIndex:
 
 def test_frame() -> None:
     frame = told().to_frame()
-    columns = ["relation", "layer", "head", "index", "n_passing", "tenth", "random", "p", "p_fdr"]
+    columns = ["relation", "layer", "head", "index", "n_passing", "behind", "tenth", "random", "p", "p_fdr"]
     assert frame.columns.tolist() == columns
     assert frame["relation"].tolist() == ["subj"] * 3 + ["obj"] * 2
     assert frame["head"].tolist() == [1, 2, 0, 2, 0]
     assert frame["index"].tolist() == [0.6, 0.4, 0.2, 0.3, 0.1]
     assert frame["n_passing"].tolist() == [3, 2, 4, 1, 5]
-    assert frame.iloc[0].tolist() == ["subj", 0, 1, 0.6, 3, 0.3, 0.15, 0.025, 0.05]
+    assert frame.iloc[0].tolist() == ["subj", 0, 1, 0.6, 3, pytest.approx(0.2), 0.3, 0.15, 0.025, 0.05]
 
 
 def test_top() -> None:
     found = told()
-    assert found.top("subj") == (Head(0, 1), Head(0, 0))
-    assert found.top("subj", 1) == (Head(0, 1),)
-    assert found.top("subj", at_most=1.0) == (Head(0, 1), Head(0, 2), Head(0, 0))
-    assert found.top("obj", 9) == (Head(0, 2), Head(0, 0))
-    assert found.top("obj", at_most=0.01) == ()
+    assert found.top("subj", at_least=1) == (Head(0, 1), Head(0, 0))
+    assert found.top("subj", 1, at_least=1) == (Head(0, 1),)
+    assert found.top("subj", at_most=1.0, at_least=1) == (Head(0, 1), Head(0, 2), Head(0, 0))
+    assert found.top("obj", 9, at_least=1) == (Head(0, 2), Head(0, 0))
+    assert found.top("obj", at_most=0.01, at_least=1) == ()
+    assert found.top("subj", at_least=4) == (Head(0, 0),)
+    assert found.top("subj") == found.salient(3) == ()  # fewer than ten pairs pass
+    assert found.salient(3, at_least=1) == (Head(0, 1), Head(0, 2), Head(0, 0))
 
 
 def test_means_of_triplets() -> None:
@@ -510,6 +513,8 @@ BAD: dict[str, tuple[Call, str]] = {
         lambda m, b: relation_index(m, b, ov_input="mlp"),  # type: ignore[arg-type]
         "ov_input 'mlp' is unknown: use one of embedding, resid",
     ),
+    "a tau of words": (lambda m, b: relation_index(m, b, tau="2"), "tau is 2: "),  # type: ignore[arg-type]
+    "a tau of yes": (lambda m, b: relation_index(m, b, tau=True), "tau is True: "),
     "no draws": (lambda m, b: relation_index(m, b, draws=0), "draws is 0: give how many"),
     "half a draw": (lambda m, b: relation_index(m, b, draws=1.5), "draws is 1.5: give"),  # type: ignore[arg-type]
     "seed": (lambda m, b: relation_index(m, b, seed=-1), "seed is -1: give a whole number"),

@@ -14,7 +14,7 @@ from icl_circuits.residual import Head
 from icl_circuits.studies import STUDIES, load_results
 from icl_circuits.studies.relations.begun import prepare
 
-SMALL = ("--texts", "12", "--heads", "2", "--prompts", "3", "--shots", "1", "--task-prompts", "1")
+SMALL = ("--texts", "12", "--heads", "1", "--prompts", "3", "--shots", "1", "--task-prompts", "1")
 TABLES = {
     "relation_index_dependencies", "relation_index_knowledge", "relation_index_backwards", "by_tau_dependencies",
     "by_tau_knowledge", "by_tau_backwards", "relations", "left_out", "induction_scores",
@@ -54,7 +54,7 @@ def test_the_whole_study(
         name: [Head(*map(int, head[1:].split("H"))) for head in heads] for name, heads in numbers["families"].items()
     }
     assert {"in-context", "induction", "function vector"} <= set(families)
-    assert all(len(heads) <= 2 for heads in families.values())
+    assert all(len(heads) == 1 for heads in families.values())
     best = found["induction"].prefix_matching.mean(axis=0)
     assert best[families["induction"][0].layer, families["induction"][0].head] == best.max()
     shared = {(row["family"], row["other"]): row["shared"] for row in numbers["overlap"]}
@@ -85,6 +85,7 @@ def test_what_is_asked_for_is_read_before_a_model(tmp_path: Path) -> None:
         (RelationJob(data=RelationSpec(dependencies=str(tmp_path / "none.txt"))), "none.txt"),
         (RelationJob(data=RelationSpec(triplets="none.jsonl")), "none.jsonl"),
         (RelationJob(settings=RelationSettings(texts=0)), "cannot use 0 texts"),
+        (RelationJob(settings=RelationSettings(tau=0.5)), "tau is 0.5 and draws are 4000: give 1 or more"),
         (RelationJob(settings=RelationSettings(heads=0)), "cannot select 0 heads"),
     ):
         with pytest.raises(InputError, match=message):

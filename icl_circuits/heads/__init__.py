@@ -52,5 +52,6 @@ from icl_circuits.heads.selection import (
 from icl_circuits.heads.without import (
     FamilyEffects as FamilyEffects,
     FamilyGroup as FamilyGroup,
+    FamilyKind as FamilyKind,
     zero_families as zero_families,
 )

@@ -62,7 +62,11 @@ class FunctionVectorHeads:
 
 
 def function_vector_heads(
-    model: LensModel, clean: Mapping[str, TokenBatch], shuffled: Mapping[str, TokenBatch]
+    model: LensModel,
+    clean: Mapping[str, TokenBatch],
+    shuffled: Mapping[str, TokenBatch],
+    *,
+    means: Mapping[str, TokenBatch] | None = None,
 ) -> FunctionVectorHeads:
     """Find the heads whose mean output carries a task (Todd et al. 2024, arXiv 2310.15213, section 2).
 
@@ -74,6 +78,8 @@ def function_vector_heads(
         model: the model.
         clean: by task, prompts whose demonstrations tell it, as `task_prompts` makes them.
         shuffled: by task, as many prompts with the same queries whose demonstrations do not tell it.
+        means: by task, other clean prompts to take means over. Default: `clean`, where a prompt's own answer is part of
+            its mean.
 
     Raises:
         InputError: no tasks, other tasks or other numbers of prompts clean than shuffled, and what `sweep` raises.
@@ -82,6 +88,9 @@ def function_vector_heads(
     require_per_head_z(model)
     if not clean or list(clean) != list(shuffled):
         raise InputError(f"clean prompts are of tasks {list(clean)}, shuffled ones of {list(shuffled)}: give the same")
+    means = clean if means is None else means
+    if list(means) != list(clean):
+        raise InputError(f"means are of tasks {list(means)}, prompts of {list(clean)}: give the same")
     task, probs, before, effects = [], [], [], []
     for i, (name, batch) in enumerate(clean.items()):
         twins = shuffled[name]
@@ -89,7 +98,7 @@ def function_vector_heads(
             raise InputError(
                 f"task {name!r} has {len(batch)} clean and {len(twins)} shuffled prompts: give each a partner"
             )
-        found = sweep(model, twins, "z", replacement=Mean(batch), metric="prob")
+        found = sweep(model, twins, "z", replacement=Mean(means[name]), metric="prob")
         task += [i] * len(twins)
         probs.append(_answer_probs(model, batch))
         before.append(found.base)

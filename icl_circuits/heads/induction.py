@@ -51,7 +51,7 @@ def induction_scores(model: LensModel, *, n_sequences: int = 16, length: int = 3
     `copying` says how far the head's own output there raises that token. `l` are the logits of `z W_O` on the tokens of
     the sequence, through the final norm at its own scale and the unembedding. With `p = softmax(l)` and
     `q = max(0, p - mean p)` it is `q` of that token over the sum of `q` (Ren et al. 2024, arXiv 2402.13055, equation
-    3). Positions where the sum is 0 are left out.
+    3). Positions where it is next to 0 are left out.
 
     Args:
         model: the model.

@@ -158,6 +158,12 @@ class RelationSettings:
     """Texts of each kind, at most."""
     tau: float = 2.2
     """How many times attention to a relation's head exceeds that to any other token, at least."""
+    attention: Literal["model", "embedding"] = "model"
+    """Which attention decides what passes: the model's own, or, as the paper's equation has it, of raw embeddings."""
+    ov_input: Literal["embedding", "resid"] = "embedding"
+    """What heads' values are taken of: raw embeddings, as in the paper, or normed states."""
+    draws: int = 4000
+    """Random tokens in each tail's place, for the test."""
     heads: int = 12
     """Heads of each family."""
     prompts: int = 24

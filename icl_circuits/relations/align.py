@@ -38,6 +38,8 @@ class RelationBatch:
     """The position of its tail's first token."""
     left_out: tuple[tuple[str, int], ...]
     """Reasons, and how many triplets were left out for each, in the corpus or here."""
+    n_bos: int = 0
+    """How many tokens stand before each text: 1 for BOS, where the tokenizer puts one."""
 
     def __len__(self) -> int:
         return len(self.text)
@@ -107,6 +109,7 @@ def relation_batch(model: LensModel, corpus: Corpus, *, n_texts: int | None = No
         head_pos,
         tail_pos,
         counted(corpus.left_out, left_out),
+        len(bos),
     )
 
 

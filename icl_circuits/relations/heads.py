@@ -16,12 +16,15 @@ from icl_circuits.models import (
     ReadSite,
     at_least_float32,
     attention_weights,
+    hooks_set_aside,
     kv_heads,
+    probe_tokens,
     readout,
+    rows_agree,
 )
 from icl_circuits.progress import tracked
 from icl_circuits.prompts import TokenBatch
-from icl_circuits.residual import Capture, answer_logits, final_state
+from icl_circuits.residual import Capture, answer_logits, embedding, final_state
 
 Attention = Literal["model", "embedding"]
 """The model's own attention, or what W_Q and W_K make of raw token embeddings, without norms and positions."""
@@ -53,6 +56,7 @@ def heads_on_texts(model: LensModel, batch: TokenBatch, attention: Attention, ov
     """The texts one by one, those of like length run together."""
     by_length = batch.last.argsort(stable=True)
     layers, out, last = range(model.cfg.n_layers), readout(model), final_state(model)
+    times = _embedding_multiplier(model)
     start = 0
     for chunk in tracked(list(batch.select(by_length.tolist()).chunks(2048)), "heads on texts"):
         places: list[Place] = [("pattern", layer) for layer in layers if attention == "model"]
@@ -64,7 +68,7 @@ def heads_on_texts(model: LensModel, batch: TokenBatch, attention: Attention, ov
         patterns: list[list[Tensor]] = [[] for _ in rows]
         logits: list[list[Tensor]] = [[] for _ in rows]
         for layer in layers:
-            one = _OneLayer.of(model, layer, out, vocabulary)
+            one = _OneLayer.of(model, layer, out, vocabulary, times)
             for i, row in enumerate(rows):
                 n_pos = len(row.which)
                 pattern = one.pattern(row) if attention == "embedding" else seen.at("pattern", layer)[i]
@@ -115,9 +119,11 @@ class _OneLayer:
     """`W_O W_U`."""
 
     @classmethod
-    def of(cls, model: LensModel, layer: int, out: Readout, vocabulary: Int[Tensor, " word"]) -> "_OneLayer":
+    def of(
+        cls, model: LensModel, layer: int, out: Readout, vocabulary: Int[Tensor, " word"], times: float
+    ) -> "_OneLayer":
         weights, W_U = attention_weights(model, layer), out.W_U[:, vocabulary]
-        x = at_least_float32(model.embed.W_E[vocabulary])
+        x = times * at_least_float32(model.embed.W_E[vocabulary])
         W_Q, W_K, W_V, W_O = (at_least_float32(getattr(weights, name)) for name in ("W_Q", "W_K", "W_V", "W_O"))
         return cls(out, weights, W_U, x @ W_Q, x @ W_K, x @ W_V, W_O @ W_U)
 
@@ -140,6 +146,18 @@ class _OneLayer:
         written = torch.einsum("phk,hkm->hpm", v - self.weights.b_V, W_O)
         written = outlet.linear(written, self.weights.outlet_scale(z))
         return norm.linear(written, norm.scale(row.final)) @ self.W_U[:, row.different]
+
+
+def _embedding_multiplier(model: LensModel) -> float:
+    """How many times `W_E` the model's embeddings are (Gemma, Granite); 1 where positions or norms come in too."""
+    tokens = probe_tokens(model)
+    with hooks_set_aside(model):
+        found = at_least_float32(embedding(model, tokens))[0]
+    rows = at_least_float32(model.embed.W_E)[tokens[0]]
+    if rows.shape != found.shape:
+        return 1.0
+    times = float((found * rows).sum() / (rows * rows).sum())
+    return times if rows_agree(times * rows, found, 1e-2) else 1.0
 
 
 def _text(

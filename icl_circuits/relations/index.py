@@ -34,7 +34,7 @@ TAUS = (2.0, 2.2, 2.5)
 PERCENTILE = 95
 """A threshold for other models: the ratio that 5 % exceed."""
 TENTH = 9
-"""The position of a text's 10th token, the paper's baseline."""
+"""The place of a text's 10th token, the paper's baseline."""
 ROUNDING = 1e-6
 """How far two means of the same shares may be apart, summed in another order in float32."""
 
@@ -46,7 +46,7 @@ def relation_index(
     tau: float = TAU,
     attention: Attention = "model",
     ov_input: OvInput = "embedding",
-    draws: int = 1000,
+    draws: int = 4000,
     seed: int = 0,
 ) -> RelationIndex:
     """The relation index of every head and relation, with the paper's baseline and a test against random tails.
@@ -56,13 +56,15 @@ def relation_index(
     is one token a triplet, the same for all heads and positions.
 
     Args:
-        model: any model with per-head z.
+        model: any model with per-head z, its weights unprocessed: folded, W_V and W_U hold the norms' weights.
         batch: texts with triplets, from `relation_batch`.
         tau: how many times the attention to the relation's head exceeds that to any other token.
         attention: which attention decides what passes. The paper does not say; its equation has raw embeddings.
         ov_input: what the head's values are taken of; `resid` reads through the final norm, frozen at the position's
             own scale, and leaves biases of values out.
-        draws: how many random tokens take each tail's place; p is no less than 1 / (draws + 1).
+        draws: how many random tokens take each tail's place. p is no less than 1 / (draws + 1), so few heads among many
+            cannot be told: of n heads and relations, n / (50 draws) or more must stand at that floor for a `p_fdr` of
+            0.05.
         seed: of the draws.
 
     Raises:
@@ -74,7 +76,7 @@ def relation_index(
     require_one_of(attention, get_args(Attention), "attention")
     require_one_of(ov_input, get_args(OvInput), "ov_input")
     require_whole(draws, 1, f"draws is {draws}: give how many random tails to try, 1 or more")
-    if not tau >= 1:
+    if isinstance(tau, bool) or not isinstance(tau, int | float) or not tau >= 1:
         raise InputError(f"tau is {tau}: the largest attention is at least once the next, so give 1 or more")
     require_per_head_z(model)
     needed: list[Identity] = ["value_projection", "values", "heads", "readout"]
@@ -95,11 +97,11 @@ class _Tally:
         self.batch, self.tau, self.draws, self.rng = batch, tau, draws, rng
         self.shape = (model.cfg.n_layers, model.cfg.n_heads)
         n_heads, n_relations = model.cfg.n_layers * model.cfg.n_heads, len(batch.relations)
-        device = batch.batch.tokens.device
-        self.null = torch.zeros(n_relations, n_heads, draws, device=device, dtype=torch.float64)
-        self.others = torch.zeros(n_relations, n_heads, device=device, dtype=torch.float64)
+        self.null = torch.zeros(n_relations, n_heads, draws, dtype=torch.float64)
+        self.others = torch.zeros(n_relations, n_heads, dtype=torch.float64)
         self.passing: list[tuple[Tensor, ...]] = []
-        """Of every head and position that attends to a relation's head most: triplet, head, ratio, share, tenth's."""
+        """Of every head and position that attends to a relation's head most: triplet, head, ratio, share, the tenth
+        token's, and whether it stands behind the triplet, not at it."""
 
     def count(self, text: TextHeads) -> None:
         """One text's triplets."""
@@ -116,11 +118,13 @@ class _Tally:
         which, position, triplet = most.nonzero(as_tuple=True)
         ratio, share = text.ratio[which, position], text.share[which, position]
         tenth = torch.full_like(ratio, torch.nan)
-        if n_pos > TENTH:
-            seen = position >= TENTH
-            tenth[seen] = share[seen, text.kinds[TENTH]]
+        at = self.batch.n_bos + TENTH
+        if n_pos > at:
+            seen = position >= at
+            tenth[seen] = share[seen, text.kinds[at]]
         of_tail = share.gather(1, text.kinds[tail][triplet][:, None])[:, 0]
-        self.passing.append((torch.as_tensor(mine, device=device)[triplet], which, ratio, of_tail, tenth))
+        behind_it = position > after[triplet]
+        self.passing.append((torch.as_tensor(mine, device=device)[triplet], which, ratio, of_tail, tenth, behind_it))
         self._draw(text, most & (text.ratio > self.tau)[..., None], relation, tail, text.seen[after])
 
     def _draw(
@@ -132,16 +136,20 @@ class _Tally:
         n_seen: Int[Tensor, " triplet"],
     ) -> None:
         """Add what random tokens have in each tail's place."""
-        sums = torch.einsum("hpt,hpk->htk", passes.to(text.share), text.share.nan_to_num())
+        sums = torch.einsum("hpt,hpk->htk", passes.to(text.share), text.share.nan_to_num()).cpu()
+        drawn: dict[tuple[int, int], Tensor] = {}
+        """Triplets of one text with one tail are one draw: what they have is not independent."""
         for i, (n, own) in enumerate(zip(n_seen.tolist(), text.kinds[tail].tolist(), strict=True)):
-            others = [kind for kind in range(n) if kind != own] or [own]
+            others = [kind for kind in range(self.batch.n_bos, n) if kind != own] or [own]
             self.others[relation[i]] += sums[:, i, others].mean(1)
-            drawn = torch.as_tensor(self.rng.integers(n, size=self.draws), device=sums.device)
-            self.null[relation[i]] += sums[:, i, drawn]
+            if (own, n) not in drawn:
+                drawn[own, n] = torch.as_tensor(self.rng.integers(self.batch.n_bos, n, size=self.draws))
+            self.null[relation[i]] += sums[:, i, drawn[own, n]]
 
     def result(self) -> RelationIndex:
         """The means."""
-        triplet, head, ratio, share, tenth = (torch.cat(part).cpu().numpy() for part in zip(*self.passing, strict=True))
+        parts = zip(*self.passing, strict=True)
+        triplet, head, ratio, share, tenth, behind = (torch.cat(part).cpu().numpy() for part in parts)
         relation = self.batch.relation[triplet]
         n_relations, n_heads = self.null.shape[:2]
         passes = ratio > self.tau
@@ -153,7 +161,7 @@ class _Tally:
 
         n_passing = np.bincount(place[passes], minlength=n_relations * n_heads).reshape(n_relations, n_heads)
         found = index(share, passes)
-        null, others = (sums.cpu().numpy() for sums in (self.null, self.others))
+        null, others = self.null.numpy(), self.others.numpy()
         null /= np.maximum(n_passing, 1)[..., None]
         as_high = (null >= found.reshape(n_relations, n_heads, 1) - ROUNDING).sum(axis=2)
         p = np.where(n_passing > 0, (1 + as_high) / (1 + self.draws), np.nan)
@@ -165,6 +173,7 @@ class _Tally:
             self.tau,
             found,
             n_passing.reshape(found.shape),
+            index(share, passes & behind),
             index(tenth, passes & np.isfinite(tenth)),
             np.where(n_passing > 0, others / np.maximum(n_passing, 1), np.nan).reshape(found.shape),
             p.reshape(found.shape),

@@ -23,6 +23,9 @@ class RelationIndex:
     """The mean over all triplets and positions that pass; NaN where none does."""
     n_passing: Int[np.ndarray, "relation layer head"]
     """How many pairs of a triplet and a position pass."""
+    behind: Float[np.ndarray, "relation layer head"]
+    """The index without the positions at which the later word of the triplet itself stands. At a tail, a head that
+    copies the current token has an index without knowing any relation."""
     tenth: Float[np.ndarray, "relation layer head"]
     """The same of the text's 10th token in the tail's place, the paper's baseline."""
     random: Float[np.ndarray, "relation layer head"]
@@ -56,8 +59,8 @@ class RelationIndex:
         np.add.at(counts, (self.relation_of[rows], flat[rows].argmax(axis=1)), 1)
         return counts.reshape(-1, n_layers, n_heads)
 
-    def top(self, relation: str, n: int = 10, *, at_most: float = 0.05) -> tuple[Head, ...]:
-        """The heads of the highest index of one relation, of those whose `p_fdr` is at most that.
+    def top(self, relation: str, n: int = 10, *, at_least: int = 10, at_most: float = 0.05) -> tuple[Head, ...]:
+        """The heads of the highest index of one relation, best first, of those that `salient` counts.
 
         Raises:
             InputError: a relation that there is not, or an `n` below 1.
@@ -66,7 +69,8 @@ class RelationIndex:
         if relation not in self.relations:
             raise InputError(f"relation {relation!r} is unknown: use one of {', '.join(self.relations)}")
         r = self.relations.index(relation)
-        values = np.where(self.p_fdr[r] <= at_most, self.index[r], np.nan)
+        counted = (self.n_passing[r] >= at_least) & (self.p_fdr[r] <= at_most)
+        values = np.where(counted, self.index[r], np.nan)
         order = np.argsort(-np.nan_to_num(values, nan=-np.inf), axis=None, kind="stable")
         places = [np.unravel_index(int(i), values.shape) for i in order[:n]]
         return tuple(Head(int(layer), int(head)) for layer, head in places if np.isfinite(values[layer, head]))
@@ -91,7 +95,7 @@ class RelationIndex:
 
     def to_frame(self) -> pd.DataFrame:
         """One row a relation and head at which something passes, the highest index of a relation first."""
-        names = ("index", "n_passing", "tenth", "random", "p", "p_fdr")
+        names = ("index", "n_passing", "behind", "tenth", "random", "p", "p_fdr")
         relation, layer, head = np.nonzero(self.n_passing)
         where = {"relation": [self.relations[r] for r in relation], "layer": layer, "head": head}
         frame = pd.DataFrame(where | {name: getattr(self, name)[relation, layer, head] for name in names})
@@ -101,6 +105,8 @@ class RelationIndex:
 
     def by_tau_frame(self, n: int = 10) -> pd.DataFrame:
         """One row a relation and threshold: how many of the `n` best heads at `tau` are among the `n` best at it.
+
+        All heads at which something passes are counted, however little.
 
         Raises:
             InputError: an `n` below 1.

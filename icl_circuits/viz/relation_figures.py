@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, Int
 
-from icl_circuits.heads import FamilyEffects, Overlap
+from icl_circuits.heads import FamilyEffects, FamilyKind, Overlap
 from icl_circuits.stats import bootstrap_means
 from icl_circuits.viz.look import grouped_bars, legend_above, new_figure, style
 
@@ -92,24 +92,24 @@ def overlap_map(found: Overlap) -> "matplotlib.figure.Figure":
     """How many heads each two families share, and how many two random families would."""
     names = list(dict.fromkeys(name for pair in found.pairs for name in pair))
     n = len(names)
-    ratio, text = np.full((n, n), np.nan), [["" for _ in names] for _ in names]
+    both, text = np.full((n, n), np.nan), [["" for _ in names] for _ in names]
     sizes = dict(zip(found.pairs, found.sizes.tolist(), strict=True))
     for pair, (one, other) in sizes.items():
         for name, size in zip(pair, (one, other), strict=True):
             text[names.index(name)][names.index(name)] = str(size)
     for (one, other), shared, expected, p in zip(found.pairs, found.shared, found.expected, found.p_holm, strict=True):
         i, j = sorted((names.index(one), names.index(other)), reverse=True)
-        ratio[i, j] = shared
+        both[i, j] = shared
         stars = "*" if p < 0.05 else ""
         text[i][j] = f"{shared}{stars}\n({expected:.1f})"
     with style():
         figure = new_figure(0.9 + 0.36 * n)
         axes = figure.subplots()
-        image = axes.imshow(ratio, cmap="viridis", vmin=0, aspect="auto", interpolation="nearest")
-        most = float(np.nanmax(ratio, initial=1.0))
+        image = axes.imshow(both, cmap="viridis", vmin=0, aspect="auto", interpolation="nearest")
+        most = float(np.nanmax(both, initial=1.0))
         for i in range(n):
             for j in range(i + 1):
-                light = np.isfinite(ratio[i, j]) and ratio[i, j] < 0.6 * most
+                light = np.isfinite(both[i, j]) and both[i, j] < 0.6 * most
                 axes.text(j, i, text[i][j], ha="center", va="center", color="white" if light else "black")
         axes.set_xticks(range(n), names, rotation=40, ha="right")
         axes.set_yticks(range(n), names)
@@ -121,8 +121,11 @@ def overlap_map(found: Overlap) -> "matplotlib.figure.Figure":
 
 
 def family_bars(effects: Mapping[str, FamilyEffects]) -> "matplotlib.figure.Figure":
-    """What is lost of log p(answer) without each family, without what it shares with none, and without random heads."""
-    kinds = {"whole": "the family", "exclusive": "its heads in no other", "random_whole": "as many random heads"}
+    """What is lost of log p(answer) without each family, without its heads in no other, and without random heads."""
+    kinds: dict[FamilyKind, str] = {
+        "whole": "the family", "random_whole": "as many random heads", "exclusive": "its heads in no other",
+        "random_exclusive": "as many random heads as those",
+    }  # fmt: skip
     with style():
         figure = new_figure(2.6, wide=True)
         for axes, (title, found) in zip(
@@ -130,8 +133,9 @@ def family_bars(effects: Mapping[str, FamilyEffects]) -> "matplotlib.figure.Figu
         ):
             names = list(dict.fromkeys(group.family for group in found.groups if group.family is not None))
             for place, (kind, label) in enumerate(kinds.items()):
-                groups = [found.of(name, kind) for name in names]  # type: ignore[arg-type]
+                groups = [found.of(name, kind) for name in names]
                 lost = np.stack([found.base.log_prob[0] - group.log_prob.mean(axis=0) for group in groups])
+                lost[[not group.draws[0] for group in groups]] = np.nan  # no heads, so no bar
                 grouped_bars(axes, bootstrap_means(lost.astype(float)), place, len(kinds), label)
             axes.axhline(0, color="0.3", lw=0.5)
             axes.set_xticks(range(len(names)), names, rotation=40, ha="right")

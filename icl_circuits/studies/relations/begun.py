@@ -27,6 +27,8 @@ from icl_circuits.studies.begun import EVALUATION_SEED, JobPrompts, Timed, sampl
 
 WORDS = "word-categories"
 """What in-context prompts are made of."""
+FAMILIES = 7
+"""How many families of heads are compared."""
 TASK_SHOTS = 8
 """Demonstrations of a task in a prompt."""
 
@@ -52,6 +54,8 @@ def prepare(job: RelationJob) -> JobTexts:
             `sample_job` refuses.
     """
     settings = job.settings
+    if not settings.tau >= 1 or settings.draws < 1:
+        raise InputError(f"tau is {settings.tau} and draws are {settings.draws}: give 1 or more of each")
     if settings.texts < 1 or settings.task_prompts < 1:
         raise InputError(
             f"cannot use {settings.texts} texts and {settings.task_prompts} prompts of a task: ask for 1 or more"
@@ -98,8 +102,10 @@ class RelationsBegun(Timed):
     """Of knowledge, from tail to head."""
     tasks: TaskPrompts
     """Prompts of tasks to find function-vector heads on."""
+    mean_tasks: TaskPrompts
+    """Others, to take the means of heads over."""
     other_tasks: TaskPrompts
-    """Others, to zero families on."""
+    """Others of the same word pairs, to zero families on."""
     selection: PromptBatch
     """In-context prompts to select heads on."""
     evaluation: PromptBatch
@@ -131,14 +137,20 @@ def begin(model: LensModel, prepared: JobTexts) -> RelationsBegun:
     """Find the tokens of all triplets, and write the prompts.
 
     Raises:
-        InputError: data that the model cannot read.
+        InputError: data that the model cannot read, or more heads than leave random ones.
         Unfit: no triplet is left for the model.
     """
     settings, knowledge = prepared.settings, prepared.knowledge
     drawn: dict[str, Any] = {"n_texts": settings.texts, "seed": settings.seed}
-    tasks, other_tasks = (
+    n_heads, n_all = settings.heads, model.cfg.n_layers * model.cfg.n_heads
+    if (FAMILIES + 1) * n_heads > n_all:
+        raise InputError(
+            f"{FAMILIES} families of {n_heads} heads may leave too few of the {n_all} heads of "
+            f"{model.cfg.model_name!r} for random ones: ask for at most {max(1, n_all // (FAMILIES + 1))} with --heads"
+        )
+    tasks, mean_tasks, other_tasks = (
         task_prompts(model, prepared.tasks, settings.task_prompts, shots=TASK_SHOTS, seed=settings.seed + other)
-        for other in (0, EVALUATION_SEED)
+        for other in (0, 2 * EVALUATION_SEED, EVALUATION_SEED)
     )
     where = provenance(model) | {"data": f"{prepared.dependencies.name}, {knowledge.name}", "seed": settings.seed}
     return RelationsBegun(
@@ -148,6 +160,7 @@ def begin(model: LensModel, prepared: JobTexts) -> RelationsBegun:
         relation_batch(model, knowledge, **drawn),
         relation_batch(model, knowledge.reversed(), **drawn),
         tasks,
+        mean_tasks,
         other_tasks,
         encode(model, prepared.words.selection),
         encode(model, prepared.words.evaluation),

@@ -39,7 +39,7 @@ def _taus(values: Values) -> "matplotlib.figure.Figure":
         for r, relation in enumerate(found.relations)
         for i, tau in enumerate(found.taus)
     }
-    return head_panels(panels, INDEX, columns=len(found.taus))
+    return head_panels(panels, INDEX, columns=len(found.taus), shared=True)
 
 
 def _best(values: Values, which: str) -> "matplotlib.figure.Figure":
@@ -63,7 +63,9 @@ FIGURES: Mapping[str, PaperFigure] = {
         f"{GATE} Relations of knowledge graphs from tail to head.",
     ),
     "relation_index_by_tau": PaperFigure(
-        ("dependencies",), _taus, f"{GATE} By threshold; the last is the ratio that 5 % exceed in this model."
+        ("dependencies",),
+        _taus,
+        f"{GATE} By threshold, one scale for all; the last is the ratio that 5 % exceed in this model.",
     ),
     "best_heads_dependencies": PaperFigure(
         ("dependencies",),

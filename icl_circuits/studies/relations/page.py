@@ -56,8 +56,9 @@ def _headline(findings: RelationFindings) -> str:
 def _sections(begun: RelationsBegun, findings: RelationFindings, figures: Path) -> tuple[Section, ...]:
     said = (
         "The index of a head: where it attends to a relation's head most, what share of what it raises among the "
-        "text's tokens is the relation's tail. The best head with ten passing pairs or more. p: random tokens in the "
-        "tail's place, corrected for all heads and relations."
+        "text's tokens is the relation's tail. Behind the triplet: without positions at which one of its words stands, "
+        "where copying the current token is enough. The best head with ten passing pairs or more. p: random tokens in "
+        "the tail's place, corrected for all heads and relations."
     )
     return (
         Section(
@@ -100,35 +101,38 @@ def _sections(begun: RelationsBegun, findings: RelationFindings, figures: Path) 
             "What families of heads share",
             "The best heads of each family: in-context heads (arXiv 2402.02872), semantic induction heads of both "
             "kinds (arXiv 2402.13055), induction heads by prefix matching (Olsson et al. 2022), function-vector heads "
-            "(arXiv 2310.15213), concept-induction heads (arXiv 2504.03022).",
+            "(arXiv 2310.15213), token- and concept-induction heads (arXiv 2504.03022).",
             overlap_table(findings),
             figures / "family_overlap.svg",
         ),
         Section(
             "In-context prompts without each family",
-            "Zeroed at every position: the whole family, its heads that are in no other, and as many random heads of "
-            "the same layers that are in none. In brackets: 95 % bootstrap intervals over prompts.",
+            "Zeroed at every position: the whole family, its heads that are in no other, and for both as many random "
+            "heads of the same layers that are in none. In brackets: 95 % bootstrap intervals over prompts.",
             zeroed_table(findings.on_words),
             figures / "families_zeroed.svg",
         ),
         Section(
             "Tasks of word pairs without each family",
-            "The same on other prompts of the tasks that function-vector heads were found on.",
+            "The same on other prompts of the tasks that function-vector heads were found on. Word pairs come again: "
+            "this is no test on new words.",
             zeroed_table(findings.on_tasks),
         ),
     )
 
 
 def _probe(findings: RelationFindings) -> tuple[Section, ...]:
-    if findings.probe is None:
-        return ()
+    found = findings.probe
+    if found is None:
+        return (Section("A probe of syntactic heads", "Not done: too few sentences of at most 32 tokens."),)
     return (
         Section(
             "A probe of syntactic heads",
-            "The share of words that get their syntactic head by a probe of all heads' attention and the words' "
+            f"Trained on {found.n_train} sentences, tested on {len(found.n_words)} others. The share of words that get "
+            "their syntactic head by a probe of all heads' attention and the words' "
             "embeddings (Clark et al. 2019). Controls: words and distance without attention, words alone, the best "
             "fixed distance, and shuffled heads. In brackets: 95 % bootstrap intervals over test sentences.",
-            probe_table(findings.probe),
+            probe_table(found),
         ),
     )
 

@@ -62,7 +62,15 @@ def compute(begun: RelationsBegun) -> RelationFindings:
     model, settings = begun.model, begun.settings
     with begun.timed("relation index"):
         dependencies, knowledge, backwards = (
-            relation_index(model, batch, tau=settings.tau, seed=settings.seed)
+            relation_index(
+                model,
+                batch,
+                tau=settings.tau,
+                attention=settings.attention,
+                ov_input=settings.ov_input,
+                draws=settings.draws,
+                seed=settings.seed,
+            )
             for batch in (begun.dependencies, begun.knowledge, begun.backwards)
         )
     with begun.timed("probe of syntactic heads"):
@@ -74,7 +82,9 @@ def compute(begun: RelationsBegun) -> RelationFindings:
         except Unfit:
             concepts = None
     with begun.timed("function-vector heads"):
-        function_vectors = function_vector_heads(model, begun.tasks.clean, begun.tasks.shuffled)
+        function_vectors = function_vector_heads(
+            model, begun.tasks.clean, begun.tasks.shuffled, means=begun.mean_tasks.clean
+        )
     with begun.timed("in-context heads"):
         in_context = score_heads(model, begun.selection, n_heads=settings.heads).selected.of()
     n = settings.heads
@@ -86,7 +96,8 @@ def compute(begun: RelationsBegun) -> RelationFindings:
         "function vector": top_heads(function_vectors.average, n),
     }
     if concepts is not None:
-        families["concept"] = top_heads(concepts.last_token.mean(axis=0), n)
+        families["token induction"] = top_heads(concepts.next_token.mean(axis=0), n)
+        families["concept induction"] = top_heads(concepts.last_token.mean(axis=0), n)
     families = {name: heads for name, heads in families.items() if heads}
     with begun.timed("zeroing families"):
         shared = overlap(families, model.cfg.n_layers * model.cfg.n_heads)

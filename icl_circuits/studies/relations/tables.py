@@ -13,6 +13,7 @@ from icl_circuits.studies.relations.begun import RelationsBegun
 from icl_circuits.studies.relations.run import RelationFindings
 from icl_circuits.viz import Table
 
+MEASURES = ("index", "behind", "tenth", "random")
 LISTED = 10
 """How many heads a relation lists."""
 
@@ -26,6 +27,8 @@ def all_tables(begun: RelationsBegun, findings: RelationFindings) -> dict[str, p
     found |= {f"by_tau_{name}": index.by_tau_frame(LISTED) for name, index in indices.items()}
     found["relations"] = pd.concat([relations(index).assign(of=name) for name, index in indices.items()])
     left_out = {"dependencies": begun.dependencies.left_out, "knowledge": begun.knowledge.left_out}
+    if findings.probe is not None:
+        left_out["probe: sentences and root words"] = findings.probe.left_out
     rows = [(name, reason, count) for name, reasons in left_out.items() for reason, count in reasons]
     found["left_out"] = pd.DataFrame(rows, columns=["of", "reason", "triplets"])
     if findings.probe is not None:
@@ -57,9 +60,9 @@ def relations(found: RelationIndex) -> pd.DataFrame:
         if counted.any():
             at = (r, layer, head)
             row |= {"best": f"L{layer}H{head}", "index": found.index[at], "n_passing": int(found.n_passing[at])}
-            row |= {"tenth": found.tenth[at], "random": found.random[at], "p_fdr": found.p_fdr[at]}
+            row |= {name: getattr(found, name)[at] for name in (*MEASURES[1:], "p_fdr")}
         rows.append(row)
-    names = ["relation", "triplets", "heads_of_p_fdr_0.05", "best", "index", "n_passing", "tenth", "random", "p_fdr"]
+    names = ["relation", "triplets", "heads_of_p_fdr_0.05", "best", "index", "n_passing", *MEASURES[1:], "p_fdr"]
     return pd.DataFrame(rows, columns=names)
 
 
@@ -87,17 +90,17 @@ def _zeroed(effects: FamilyEffects) -> list[dict[str, Any]]:
 
 def relations_table(found: RelationIndex) -> Table:
     """The best head of each relation, as text."""
+    head = (
+        "relation", "triplets", "heads, p < 0.05", "best", "passes", "index", "behind the triplet", "10th token",
+        "random token", "p",
+    )  # fmt: skip
     cells = []
     for _, row in relations(found).iterrows():
-        if not row["best"]:
-            cells.append((row["relation"], str(row["triplets"]), "0", "none", "", "", "", ""))
-            continue
-        numbers = (f"{row[name]:.2f}" for name in ("index", "tenth", "random"))
-        p = f"{row['p_fdr']:.3f}"
-        counts = (str(row["triplets"]), str(row["heads_of_p_fdr_0.05"]))
-        cells.append((row["relation"], *counts, row["best"], str(int(row["n_passing"])), *numbers, p))
-    head = ("relation", "triplets", "heads, p < 0.05", "best", "passes", "index", "10th token", "random token", "p")
-    return Table(head, tuple((*cell, *[""] * (len(head) - len(cell))) for cell in cells))
+        cell = [row["relation"], str(row["triplets"]), str(row["heads_of_p_fdr_0.05"]), row["best"] or "none"]
+        if row["best"]:
+            cell += [str(int(row["n_passing"])), *(f"{row[name]:.2f}" for name in MEASURES), f"{row['p_fdr']:.4f}"]
+        cells.append((*cell, *[""] * (len(head) - len(cell))))
+    return Table(head, tuple(cells))
 
 
 def probe_table(found: HeadProbe) -> Table:
