@@ -8,12 +8,14 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
-from conftest import require_backend
+from architectures import tiny_config
+from conftest import loaded, require_backend, save_model, save_tokenizer
 from planted_relations import planted_relations
 from test_odd_models import EXACT, hooked_model
 from test_relations_corpus import text_of
@@ -22,7 +24,15 @@ from torch import Tensor
 from icl_circuits.errors import InputError, Unfit
 from icl_circuits.models import LensModel, attached, attention_weights, kv_head, readout
 from icl_circuits.prompts import token_batch
-from icl_circuits.relations import Corpus, RelationBatch, RelationIndex, load_conllu, relation_batch, relation_index
+from icl_circuits.relations import (
+    Corpus,
+    RelationBatch,
+    RelationIndex,
+    heads,
+    load_conllu,
+    relation_batch,
+    relation_index,
+)
 from icl_circuits.relations.heads import Attention, OvInput, heads_on_texts
 from icl_circuits.relations.index import PERCENTILE, TAUS, TENTH
 from icl_circuits.relations.indices import EDGES
@@ -60,6 +70,8 @@ class Passed:
     tenth: float
     others: tuple[float, ...]
     """The shares of the different tokens up to head and tail, the tail left out."""
+    behind: bool
+    """Whether the position is behind the triplet, not that of its later word."""
 
 
 @torch.no_grad()
@@ -107,7 +119,7 @@ def by_hand(model: LensModel, given: RelationBatch, attention: str, ov_input: st
                         tenth = a[seen[9]] if j >= 9 else math.nan
                         before = dict.fromkeys(t for t in seen[: max(s, o) + 1] if t != seen[o])
                         others = tuple(a[t] for t in before)
-                        found.append(Passed(int(triplet), layer, head, ratio, a[seen[o]], tenth, others))
+                        found.append(Passed(int(triplet), layer, head, ratio, a[seen[o]], tenth, others, j > max(s, o)))
     return found
 
 
@@ -145,6 +157,7 @@ def require_index(model: LensModel, given: RelationBatch, attention: Attention, 
         return index_by_hand(model, given, expected, tau, what)
 
     np.testing.assert_allclose(found.index, index(lambda one: one.share), **near)
+    np.testing.assert_allclose(found.behind, index(lambda one: one.share if one.behind else math.nan), **near)
     np.testing.assert_allclose(found.tenth, index(lambda one: one.tenth), **near)
     counts = [int(np.sum([one.ratio > tau for one in some])) for some in grouped(model, given, expected)]
     assert found.n_passing.ravel().tolist() == counts
@@ -436,6 +449,24 @@ def test_relations_of_smollm2(smollm2: LensModel) -> None:
         np.testing.assert_allclose(sums[torch.isfinite(sums)], 1, atol=1e-4)
 
 
+@pytest.mark.slow
+def test_embeddings_that_a_model_multiplies(tmp_path: Path) -> None:
+    """Gemma's are W_E times the root of its width, and so they are taken; with positions added they are W_E."""
+    save_model(tmp_path, tiny_config("GemmaForCausalLM", save_tokenizer(tmp_path)))
+    model = loaded(tmp_path, "bridge")
+    times = model.cfg.d_model**0.5
+    assert heads._embedding_multiplier(model) == pytest.approx(times, rel=1e-3)
+    assert heads._embedding_multiplier(hooked_model({})) == 1.0
+    rows, triplets = random_triplets(3, 6)
+    given = batch_of(model, rows, triplets)
+    found = relation_index(model, given, tau=1.0, draws=10)
+    with torch.no_grad():
+        _, cache = model.run_with_cache(given.batch.tokens)
+    expected = cache["blocks.0.hook_resid_pre"][0, 0]
+    torch.testing.assert_close(times * model.embed.W_E[given.batch.tokens[0, 0]], expected, rtol=1e-2, atol=1e-3)
+    assert np.isfinite(found.index).any()
+
+
 # --- what is made of it -----------------------------------------------------------------------------------------------
 
 NAN = np.nan
@@ -451,7 +482,8 @@ def told() -> RelationIndex:
     at_three = np.array([[[0.5, 0.6, NAN]], [[NAN, NAN, NAN]]])
     return RelationIndex(
         relations=("subj", "obj"), tau=2.2, index=index, n_passing=np.array([[[4, 3, 2]], [[5, 0, 1]]]),
-        behind=index / 3, tenth=index / 2, random=index / 4, p=p_fdr / 2, p_fdr=p_fdr, relation_of=np.array([0, 0, 0, 1, 1]),
+        behind=index / 3, tenth=index / 2, random=index / 4, p=p_fdr / 2, p_fdr=p_fdr,
+        relation_of=np.array([0, 0, 0, 1, 1]),
         by_triplet=by_triplet, taus=(2.0, 3.0), by_tau=np.stack([index, at_three]),
         ratios=np.zeros(100, dtype=np.int64),
     )  # fmt: skip
