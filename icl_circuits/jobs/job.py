@@ -171,7 +171,7 @@ class RelationSettings:
     shots: int = 4
     """Demonstrations of each label in those."""
     task_prompts: int = 6
-    """Prompts of each task, with 8 demonstrations, to find function-vector heads on; and as many others."""
+    """Prompts of each task, with 8 demonstrations, to find function-vector heads on; a third as many to zero on."""
     seed: int = 0
     """Seed of every random choice."""
 

@@ -148,9 +148,10 @@ def begin(model: LensModel, prepared: JobTexts) -> RelationsBegun:
             f"{FAMILIES} families of {n_heads} heads may leave too few of the {n_all} heads of "
             f"{model.cfg.model_name!r} for random ones: ask for at most {max(1, n_all // (FAMILIES + 1))} with --heads"
         )
+    n = settings.task_prompts
     tasks, mean_tasks, other_tasks = (
-        task_prompts(model, prepared.tasks, settings.task_prompts, shots=TASK_SHOTS, seed=settings.seed + other)
-        for other in (0, 2 * EVALUATION_SEED, EVALUATION_SEED)
+        task_prompts(model, prepared.tasks, few, shots=TASK_SHOTS, seed=settings.seed + other)
+        for few, other in ((n, 0), (n, 2 * EVALUATION_SEED), (max(1, n // 3), EVALUATION_SEED))
     )
     where = provenance(model) | {"data": f"{prepared.dependencies.name}, {knowledge.name}", "seed": settings.seed}
     return RelationsBegun(

@@ -29,7 +29,7 @@ TRAIN, TEST = 200, 100
 """Sentences of the probe, as in the paper."""
 FEWEST = 10
 """Sentences to train a probe on."""
-RANDOM_DRAWS = 5
+RANDOM_DRAWS = 3
 """Of random heads beside each family."""
 DEPENDENCY, KNOWLEDGE = "dependency", "knowledge graph"
 """The two kinds of semantic induction heads."""
