@@ -141,10 +141,12 @@ class _Tally:
         """Triplets of one text with one tail are one draw: what they have is not independent."""
         for i, (n, own) in enumerate(zip(n_seen.tolist(), text.kinds[tail].tolist(), strict=True)):
             others = [kind for kind in range(self.batch.n_bos, n) if kind != own] or [own]
-            self.others[relation[i]] += sums[:, i, others].mean(1)
             if (own, n) not in drawn:
                 drawn[own, n] = torch.as_tensor(self.rng.integers(self.batch.n_bos, n, size=self.draws))
-            self.null[relation[i]] += sums[:, i, drawn[own, n]]
+            passing = sums[:, i].any(1).nonzero()[:, 0]  # few heads
+            of_passing = sums[passing, i]
+            self.others[relation[i], passing] += of_passing[:, others].mean(1)
+            self.null[relation[i], passing] += of_passing[:, drawn[own, n]]
 
     def result(self) -> RelationIndex:
         """The means."""
