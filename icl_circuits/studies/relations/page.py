@@ -56,9 +56,10 @@ def _headline(findings: RelationFindings) -> str:
 def _sections(begun: RelationsBegun, findings: RelationFindings, figures: Path) -> tuple[Section, ...]:
     said = (
         "The index of a head: where it attends to a relation's head most, what share of what it raises among the "
-        "text's tokens is the relation's tail. Behind the triplet: without positions at which one of its words stands, "
-        "where copying the current token is enough. The best head with ten passing pairs or more. p: random tokens in "
-        "the tail's place, corrected for all heads and relations."
+        "text's tokens is the relation's tail. Heads: how many have p < 0.05. Best: of those with ten passing pairs "
+        "or more. Behind: the index without positions at which a word of the triplet stands, where copying the current "
+        "token is enough. 10th, random: the text's 10th token, and its others, in the tail's place. p: against random "
+        "tokens, corrected for all heads and relations."
     )
     return (
         Section(

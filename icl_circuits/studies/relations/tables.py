@@ -90,15 +90,12 @@ def _zeroed(effects: FamilyEffects) -> list[dict[str, Any]]:
 
 def relations_table(found: RelationIndex) -> Table:
     """The best head of each relation, as text."""
-    head = (
-        "relation", "triplets", "heads, p < 0.05", "best", "passes", "index", "behind the triplet", "10th token",
-        "random token", "p",
-    )  # fmt: skip
+    head = ("relation", "triplets", "heads", "best", "passes", "index", "behind", "10th", "random", "p")
     cells = []
     for _, row in relations(found).iterrows():
         cell = [row["relation"], str(row["triplets"]), str(row["heads_of_p_fdr_0.05"]), row["best"] or "none"]
         if row["best"]:
-            cell += [str(int(row["n_passing"])), *(f"{row[name]:.2f}" for name in MEASURES), f"{row['p_fdr']:.4f}"]
+            cell += [str(int(row["n_passing"])), *(f"{row[name]:.2f}" for name in MEASURES), f"{row['p_fdr']:.1g}"]
         cells.append((*cell, *[""] * (len(head) - len(cell))))
     return Table(head, tuple(cells))
 
