@@ -12,21 +12,25 @@ MODEL_TESTS = tests/test_load.py tests/test_lens.py tests/test_interventions.py 
 # A process a core (a gigabyte each, so 8 at most), each with its share of the threads (tests/conftest.py).
 IN_PARALLEL = --numprocesses auto --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test quick test-bridge check docs bench clean
+.PHONY: demo test quick thorough test-bridge check docs bench clean
 
 demo: .venv/ready
 	.venv/bin/icl-circuits report --out icl-report --force
 	@echo "The report is in $(CURDIR)/icl-report: open report.html in a browser."
 
 test: .venv/ready-to-test chromium
-	.venv/bin/python -m pytest $(IN_PARALLEL)
+	.venv/bin/python -m pytest $(IN_PARALLEL) -m "not thorough"
+
+# What takes too long for every change.
+thorough: .venv/ready-to-test chromium
+	.venv/bin/python -m pytest $(IN_PARALLEL) -m thorough
 
 # The same in under three minutes, without what is slow: the real model, the notebooks, every architecture but two.
 quick: .venv/ready-to-test
-	.venv/bin/python -m pytest $(IN_PARALLEL) -m "not slow"
+	.venv/bin/python -m pytest $(IN_PARALLEL) -m "not slow and not thorough"
 
 test-bridge: .venv-bridge/ready-to-test chromium
-	.venv-bridge/bin/python -m pytest $(IN_PARALLEL) $(MODEL_TESTS)
+	.venv-bridge/bin/python -m pytest $(IN_PARALLEL) -m "not thorough" $(MODEL_TESTS)
 
 check: .venv/ready-to-test
 	.venv/bin/ruff check .

@@ -97,11 +97,27 @@ def is_slow(item: pytest.Item) -> bool:
     return item.get_closest_marker("slow") is not None or (model is not None and model not in QUICK)
 
 
+TWICE_FILES = (
+    "test_subvalues.py", "test_neuron_effects.py", "test_relation_index.py", "test_head_families.py",
+    "test_head_probe.py",
+)  # fmt: skip
+"""What `make test` tries on HookedTransformer and `make test-bridge` on the Bridge; `make thorough` does both on 3.9."""
+
+
+def is_thorough(item: pytest.Item) -> bool:
+    """Whether a test is left to `make thorough`: the Bridge of TransformerLens 3.9 beside its HookedTransformer."""
+    model = str(getattr(getattr(item, "callspec", None), "params", {}).get("model", ""))
+    on_bridge = model.endswith("-bridge") and model not in QUICK
+    return on_bridge and item.path.name in TWICE_FILES and hooked_transformer_class() is not None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark slow tests; the longest first, so that no worker ends long after the others."""
     for item in items:
         if is_slow(item):
             item.add_marker(pytest.mark.slow)
+        if is_thorough(item):
+            item.add_marker(pytest.mark.thorough)
     items.sort(key=lambda item: not any(name in item.name for name in ("report_on_smollm2", "notebook")))
 
 

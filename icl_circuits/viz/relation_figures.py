@@ -83,7 +83,7 @@ def ratio_histogram(
         if percentile <= edges[-1]:
             axes.axvline(percentile, color="0.1", lw=0.9, ls="--", label=f"95th percentile: {percentile:.1f}")
         axes.set_xlabel(f"attention to the head over the next (last bin: {edges[-1]:g} or more)")
-        axes.set_ylabel("share of positions and heads")
+        axes.set_ylabel("share")
         legend_above(figure, axes)
     return figure
 
