@@ -101,7 +101,7 @@ TWICE_FILES = (
     "test_subvalues.py", "test_neuron_effects.py", "test_relation_index.py", "test_head_families.py",
     "test_head_probe.py",
 )  # fmt: skip
-"""What `make test` tries on HookedTransformer and `make test-bridge` on the Bridge; `make thorough` does both on 3.9."""
+"""What `make test` tries on HookedTransformer, `make test-bridge` on the Bridge, and `make thorough` on that of 3.9."""
 
 
 def is_thorough(item: pytest.Item) -> bool:
