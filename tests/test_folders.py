@@ -271,7 +271,7 @@ MOMENTS = int(os.environ.get("MOMENTS", "40"))
 def test_signals_at_random_moments(out: Path) -> None:
     """Of a run that replaces a report again and again, next to a file of the user's."""
     command = [sys.executable, str(Path(__file__).with_name("stopped.py")), str(out), str(MOMENTS)]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert ended.returncode == 0, ended.stderr
     assert int(ended.stdout) >= MOMENTS  # as many reports were written
 

@@ -19,12 +19,14 @@ from icl_circuits.patching import Cell, Sweep
 from icl_circuits.report import Results, write_figures, write_results
 from icl_circuits.report.results import STRUCTURE
 from icl_circuits.residual import Edge, Head, Label, Logits, LogProbIncrease, PositionIncrease, Text
-from icl_circuits.studies import figures_of, kinds_of, load_results
+from icl_circuits.studies import STUDIES, figures_of, kinds_of, load_results
+from icl_circuits.studies.study import IN_CONTEXT_PROMPTS
 from icl_circuits.towers import Flow, LabelFeatures, MetricLearning, Probe, Reversal
 from icl_circuits.viz import style, sweep_map
 from icl_circuits.viz.look import new_figure, svg
 
-FIGURES, KINDS = figures_of(), kinds_of()
+IN_CONTEXT_STUDIES = [study for study in STUDIES if study.begins == IN_CONTEXT_PROMPTS]
+FIGURES, KINDS = figures_of(IN_CONTEXT_STUDIES), kinds_of()
 HOSTILE = ("</script><b>x", "$\\frac", "_hidden")
 SHAPES = {
     "usual": {"labels": ("foo", "bar"), "n_heads": 12, "n_layers": 30},
