@@ -29,6 +29,7 @@ class Dropping:
 
 def replace_for_ever(out: Path, first: int) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which jobs in the background lack
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup takes away
     obey_signals()
     for number in itertools.count(first):
         with new_folder(out, "results", force=True) as folder:

@@ -532,6 +532,7 @@ def test_figures_of_what_holds_no_results(run: Any, tmp_path: Path) -> None:
 STARTED = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which jobs in the background lack
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup takes away
 from icl_circuits.__main__ import main, obey_signals
 obey_signals()
 print("started", flush=True)
