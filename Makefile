@@ -7,16 +7,22 @@ MODEL_TESTS = tests/test_load.py tests/test_lens.py tests/test_interventions.py 
   tests/test_heads.py tests/test_head_families.py tests/test_towers.py tests/test_biases.py tests/test_circuits.py tests/test_pairs.py \
   tests/test_studies.py tests/test_cli.py tests/test_identities.py tests/test_architectures.py tests/test_half.py \
   tests/test_odd_models.py tests/test_subvalues.py tests/test_facts.py tests/test_relations_corpus.py \
-  tests/test_relation_index.py
+  tests/test_relation_index.py tests/test_levels.py tests/test_small.py tests/test_development.py
 
 # A process a core (a gigabyte each, so 8 at most), each with its share of the threads (tests/conftest.py).
 IN_PARALLEL = --numprocesses auto --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test quick thorough test-bridge check docs bench clean
+.PHONY: demo demo-small test quick thorough test-bridge check docs bench clean
 
 demo: .venv/ready
 	.venv/bin/icl-circuits report --out icl-report --force
 	@echo "The report is in $(CURDIR)/icl-report: open report.html in a browser."
+
+# The whole story on the small model of the package, without a download: heads, towers, biases, and how they formed.
+demo-small: .venv/ready
+	.venv/bin/icl-circuits report --model icl-small --heads 4 --prompts 48 --out icl-small-report --force
+	.venv/bin/icl-circuits development --out icl-small-development --force
+	@echo "Open icl-small-report/report.html and icl-small-development/report.html in a browser."
 
 test: .venv/ready-to-test chromium
 	.venv/bin/python -m pytest $(IN_PARALLEL) -m "not thorough"
@@ -48,7 +54,7 @@ bench: .venv/ready
 	TQDM_DISABLE=1 .venv/bin/python benchmarks/run.py
 
 clean:
-	rm -rf .venv .venv-bridge icl-report site
+	rm -rf .venv .venv-bridge icl-report icl-small-report icl-small-development site
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -13,6 +13,11 @@ from .circuits import (
     minimality as minimality,
     score_edges as score_edges,
 )
+from .development import (
+    co_timing as co_timing,
+    develop as develop,
+    emergence as emergence,
+)
 from .errors import (
     InputError as InputError,
     Unfit as Unfit,
@@ -45,7 +50,14 @@ from .interventions import (
     intervene as intervene,
     mean_z as mean_z,
 )
+from .levels import (
+    icl_levels as icl_levels,
+    level_tasks as level_tasks,
+    loss_reduction as loss_reduction,
+    row_task as row_task,
+)
 from .models import (
+    checkpoints as checkpoints,
     load_model as load_model,
 )
 from .patching import (

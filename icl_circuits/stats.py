@@ -5,7 +5,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from icl_circuits.errors import require_whole
 
@@ -22,7 +22,10 @@ def generator(*seed: int) -> np.random.Generator:
 
 
 class Interval(NamedTuple):
-    """A mean and its 95 % bootstrap interval. `f"{interval:.2f}"` reads `0.66 [0.53, 0.77]`."""
+    """A mean and its 95 % interval, by bootstrap where nothing else is said.
+
+    `f"{interval:.2f}"` reads `0.66 [0.53, 0.77]`.
+    """
 
     mean: float
     low: float
@@ -152,11 +155,22 @@ def false_discovery(p: Float[np.ndarray, "*tests"]) -> Float[np.ndarray, "*tests
 
     NaN is no test, and stays.
     """
+    from scipy.stats import false_discovery_control  # a second of import that few need
+
     found, finite = np.full(p.shape, np.nan), np.isfinite(p)
-    values = p[finite]
-    order, n = np.argsort(values), len(values)
-    steps = values[order] * n / np.arange(1, n + 1)
-    corrected = np.empty(n)
-    corrected[order] = np.minimum.accumulate(steps[::-1])[::-1].clip(max=1)
-    found[finite] = corrected
+    found[finite] = false_discovery_control(p[finite])
     return found
+
+
+def mean_of_finite(values: Float[np.ndarray, "some *rest"]) -> Float[np.ndarray, "*rest"]:
+    """The mean over the first axis of the values that there are; NaN where there is none."""
+    counts = np.isfinite(values).sum(axis=0)
+    return np.where(counts > 0, np.nansum(values, axis=0) / np.maximum(counts, 1), np.nan)
+
+
+def wilson(hits: Bool[np.ndarray, " prompt"]) -> Interval:
+    """The share of prompts that hit, with its 95 % Wilson interval, which no hits of 32 do not make `[0, 0]`."""
+    from scipy.stats import binomtest  # a second of import that few need
+
+    found = binomtest(int(hits.sum()), len(hits)).proportion_ci(method="wilson")
+    return Interval(float(hits.mean()), float(found.low), float(found.high))

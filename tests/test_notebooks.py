@@ -113,6 +113,15 @@ def relations(ran: Ran) -> None:
     assert int(re.search(r"(\d+) triplets of 72 texts", ran.said)[1]) > 200  # type: ignore[index]
 
 
+def development(ran: Ran) -> None:
+    """The small model learns labels in context on the way, and its heads with it."""
+    assert (ran.figures, len(ran.html)) == (3, 3)
+    shares = [float(share) for share in re.findall(r"step \d+: (\d\.\d+) of the labels right", ran.said)]
+    assert len(shares) >= 10
+    assert shares[0] < 0.2
+    assert shares[-1] > 0.9
+
+
 CHECKS: dict[str, Callable[[Ran], None]] = {
     "1_find_in_context_heads": find_heads,
     "2_two_towers": two_towers,
@@ -121,6 +130,7 @@ CHECKS: dict[str, Callable[[Ran], None]] = {
     "5_draw_a_circuit": circuit,
     "6_which_neurons_hold_a_fact": neurons,
     "7_semantic_induction_heads": relations,
+    "8_in_context_learning_as_it_forms": development,
 }
 
 
@@ -168,5 +178,6 @@ def test_notebooks_are_stored_without_outputs_and_open_in_colab(name: str) -> No
     cells = ["".join(cell["source"]) for cell in notebook["cells"]]
     assert "https://colab.research.google.com/github/" in cells[0]
     assert "%pip install" in cells[1]
-    assert sum(cell.startswith("%matplotlib inline") and 'MODEL = "smollm2-135m"' in cell for cell in cells) == 1
+    model = "icl-small" if name.startswith("8") else "smollm2-135m"
+    assert sum(cell.startswith("%matplotlib inline") and f'MODEL = "{model}"' in cell for cell in cells) == 1
     assert not any(cell.get("outputs") for cell in notebook["cells"])

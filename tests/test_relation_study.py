@@ -23,7 +23,8 @@ TABLES = {
 }  # fmt: skip
 FIGURES = {
     "relation_index_dependencies", "relation_index_knowledge", "relation_index_backwards", "relation_index_by_tau",
-    "best_heads_dependencies", "best_heads_knowledge", "attention_ratios", "family_overlap", "families_zeroed",
+    "best_heads_dependencies", "best_heads_knowledge",
+    "best_heads_backwards", "attention_ratios", "family_overlap", "families_zeroed",
 }  # fmt: skip
 
 

@@ -38,7 +38,6 @@ from icl_circuits.heads.groups import (
 from icl_circuits.heads.induction import (
     InductionScores as InductionScores,
     induction_scores as induction_scores,
-    mean_over_sequences as mean_over_sequences,
 )
 from icl_circuits.heads.scores import (
     Scores as Scores,

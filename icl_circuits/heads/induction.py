@@ -75,12 +75,6 @@ def induction_scores(model: LensModel, *, n_sequences: int = 16, length: int = 3
     return InductionScores(batch.tokens.cpu().numpy(), attention, _copying(model, batch, second), 1 / length)
 
 
-def mean_over_sequences(scores: Float[np.ndarray, "sequence layer head"]) -> Float[np.ndarray, "layer head"]:
-    """The mean over the sequences that have a score (others are NaN)."""
-    counts = np.isfinite(scores).sum(axis=0)
-    return np.where(counts > 0, np.nansum(scores, axis=0) / np.maximum(counts, 1), np.nan)
-
-
 def head_frame(**scores: Float[np.ndarray, "sequence layer head"]) -> pd.DataFrame:
     """One row a head: layer, head, and each score's mean over sequences with its 95 % bootstrap interval.
 

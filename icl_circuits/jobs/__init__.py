@@ -2,6 +2,9 @@
 
 from icl_circuits.jobs.job import (
     DataSpec as DataSpec,
+    DevelopmentJob as DevelopmentJob,
+    DevelopmentSettings as DevelopmentSettings,
+    DevelopmentSpec as DevelopmentSpec,
     Dtype as Dtype,
     FactJob as FactJob,
     FactSettings as FactSettings,
@@ -11,5 +14,6 @@ from icl_circuits.jobs.job import (
     RelationJob as RelationJob,
     RelationSettings as RelationSettings,
     RelationSpec as RelationSpec,
+    Series as Series,
     Settings as Settings,
 )

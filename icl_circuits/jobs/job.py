@@ -35,11 +35,13 @@ class ModelSpec:
     """Which model, and how it is loaded."""
 
     model: str = "smollm2-135m"
-    """Hub name, local Hugging Face folder, .gguf file, or smollm2-135m."""
+    """Hub name, local Hugging Face folder, .gguf file, smollm2-135m, or icl-small."""
     backend: Literal["hooked", "bridge"] | None = None
     """HookedTransformer or TransformerBridge. Default: hooked where installed."""
     revision: str | None = None
     """Hub branch, tag or commit of the model."""
+    checkpoint: int | None = None
+    """Training step, of a Pythia or Stanford-CRFM model, icl-small, or a folder of checkpoints. Default: the last."""
     dtype: Dtype = "float32"
     """Of the model's weights."""
     device: str | None = None
@@ -133,14 +135,14 @@ class FactJob:
 @Parameter(name="*")
 @dataclass(frozen=True)
 class RelationSpec:
-    """Which texts with relations, and which tasks."""
+    """Which texts with relations, and which tasks. Default: those that a model's folder brings, else built-in ones."""
 
-    dependencies: str = "dependencies"
-    """Parsed sentences: built in, a CoNLL-U file, or a .txt file of sentences, a line each, which spaCy parses."""
-    triplets: str = "triplets"
-    """Knowledge graphs of texts: built in, a .jsonl file, or a .tsv file of AGENDA."""
-    tasks: str = "tasks"
-    """Word pairs of tasks: built in, or a file with the columns text, answer and task."""
+    dependencies: str | None = None
+    """Parsed sentences: a CoNLL-U file, or a .txt file of sentences, a line each, which spaCy parses."""
+    triplets: str | None = None
+    """Knowledge graphs of texts: a .jsonl file, or a .tsv file of AGENDA."""
+    tasks: str | None = None
+    """Word pairs of tasks: a file with the columns text, label and task."""
     keep_entities: bool = False
     """Leave the entities of knowledge graphs as they are; default: a capital letter for each, as in the paper."""
     keep_words: bool = False
@@ -184,6 +186,71 @@ class RelationJob:
     model: ModelSpec = field(default_factory=ModelSpec)
     data: RelationSpec = field(default_factory=RelationSpec)
     settings: RelationSettings = field(default_factory=RelationSettings)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Series(ModelSpec):
+    """A training run of a model."""
+
+    model: str = "icl-small"
+    """icl-small, a folder of checkpoints (step-000100 and so on), or, with --checkpoints, a Hub name."""
+    revision: Annotated[str | None, Parameter(parse=False)] = None
+    checkpoint: Annotated[int | None, Parameter(parse=False)] = None
+    checkpoints: Words = ()
+    """Training steps or Hub revisions that name theirs (stage1-step1000-tokens5B). Default: all of a folder."""
+    seeds: Words = ()
+    """The same model trained from other seeds: folders of checkpoints."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class DevelopmentSpec:
+    """What checkpoints are measured on. Default: texts that the model's folder brings, else built-in English ones."""
+
+    data: str | None = None
+    """Texts and classes of prompts, a .csv, .tsv or .jsonl file."""
+    dependencies: str | None = None
+    """Parsed sentences, a CoNLL-U file."""
+    triplets: str | None = None
+    """Knowledge graphs of texts, a .jsonl file, or a .tsv file of AGENDA."""
+    tasks: str | None = None
+    """Word pairs of tasks, a file with the columns text, label and task."""
+    long_texts: str | None = None
+    """Texts for loss reduction, a .jsonl file with a field text. Default: sentences of the other texts, joined."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class DevelopmentSettings:
+    """What is measured at every checkpoint."""
+
+    labels: Words = ("foo", "bar")
+    """Label words of prompts, comma-separated."""
+    shots: int = 4
+    """Demonstrations of each label."""
+    prompts: int = 48
+    """Prompts of demonstrations."""
+    texts: int = 100
+    """Texts of each kind, at most."""
+    task_prompts: int = 6
+    """Prompts of each task, with 8 demonstrations."""
+    level_prompts: int = 24
+    """Prompts of each task of the three levels, at each number of shots."""
+    heads: int = 2
+    """Semantic induction heads of each kind to knock out at the last checkpoint."""
+    seed: int = 0
+    """Seed of every random choice."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class DevelopmentJob:
+    """Everything that decides what is measured of a training run."""
+
+    model: Series = field(default_factory=Series)
+    data: DevelopmentSpec = field(default_factory=DevelopmentSpec)
+    settings: DevelopmentSettings = field(default_factory=DevelopmentSettings)
 
 
 @Parameter(name="*")

@@ -65,6 +65,15 @@ from icl_circuits.models.precision import (
 from icl_circuits.models.reading import (
     read_block as read_block,
 )
+from icl_circuits.models.series import (
+    OWN_BETWEEN as OWN_BETWEEN,
+    OWN_FILES as OWN_FILES,
+    OWN_QUESTION as OWN_QUESTION,
+    SMALL as SMALL,
+    OwnTexts as OwnTexts,
+    checkpoints as checkpoints,
+    own_texts as own_texts,
+)
 from icl_circuits.models.sites import (
     ATTENTION_SITES as ATTENTION_SITES,
     HEAD_SITES as HEAD_SITES,

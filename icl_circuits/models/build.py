@@ -96,6 +96,8 @@ def to_hooked(
             model.set_tokenizer(tokenizer, default_padding_side="right")
         except (OSError, KeyError, ValueError):  # it reads the tokenizer again by name, and a GGUF file has none
             model.tokenizer = tokenizer
+        if type(model.tokenizer) is not type(tokenizer):  # by name, transformers found another
+            model.tokenizer = tokenizer
         model.to(device)
     return cast(LensModel, model)
 

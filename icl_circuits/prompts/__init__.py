@@ -1,5 +1,8 @@
 """Text to tokens: data sets, the paper's template and its variants, batches with exact label positions, pairs."""
 
+from icl_circuits.prompts.apart import (
+    tell_apart as tell_apart,
+)
 from icl_circuits.prompts.batch import (
     DEFAULT_SEPARATOR as DEFAULT_SEPARATOR,
     LabelScore as LabelScore,
@@ -30,6 +33,10 @@ from icl_circuits.prompts.files import (
     read_text as read_text,
     require_file as require_file,
 )
+from icl_circuits.prompts.given import (
+    Texts as Texts,
+    prompts_of as prompts_of,
+)
 from icl_circuits.prompts.paired import (
     Pairs as Pairs,
     pairs as pairs,
@@ -46,11 +53,14 @@ from icl_circuits.prompts.prompt import (
     zero_shot as zero_shot,
 )
 from icl_circuits.prompts.rows import (
+    WORD_CATEGORIES as WORD_CATEGORIES,
     Row as Row,
     Rows as Rows,
     load_rows as load_rows,
 )
 from icl_circuits.prompts.tasks import (
+    BETWEEN as BETWEEN,
+    QUESTION as QUESTION,
     TASKS as TASKS,
     Task as Task,
     TaskPrompts as TaskPrompts,

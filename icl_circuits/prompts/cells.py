@@ -60,6 +60,11 @@ def text_of(value: object, where: str) -> str:
     return str(value)
 
 
+def stripped(value: object, where: str) -> str:
+    """A value as text, without spaces around it. Raises what `text_of` does."""
+    return text_of(value, where).strip()
+
+
 def class_of(value: object, where: str) -> str:
     """A value as the name of a class: text, true or false, or a number. `1` and `1.0` are the class `1`.
 
@@ -67,7 +72,7 @@ def class_of(value: object, where: str) -> str:
         InputError: whatever else.
     """
     value = plain(value)
-    name = str(value) if isinstance(value, bool) else text_of(value, where).strip()
+    name = str(value) if isinstance(value, bool) else stripped(value, where)
     return re.sub(r"^([+-]?\d+)\.0+$", r"\1", name)
 
 

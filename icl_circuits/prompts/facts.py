@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from icl_circuits.errors import InputError
-from icl_circuits.prompts.cells import class_of, text_of
-from icl_circuits.prompts.tables import Data, read_table, require_column
+from icl_circuits.prompts.cells import class_of, stripped, text_of
+from icl_circuits.prompts.tables import Data, cells_of, read_table
 
 FACTS = "facts"
 
@@ -58,23 +58,17 @@ def load_facts(
     if len(set(columns.values())) < 3:
         raise InputError(f"{' and '.join(columns)} are {list(columns.values())}: name three columns")
     name, frame = read_table(data, {FACTS: "facts.csv"}, encoding, delimiter)
-    required = [text_column, answer_column]
+    readers = {text_column: _beginning, answer_column: stripped}
     if type_column != "type" or type_column in frame:
-        required.append(type_column)
-    for column in required:
-        require_column(name, frame, column)
-    kinds = frame[type_column] if type_column in required else ["fact"] * len(frame)
+        readers[type_column] = class_of
     facts: dict[str, Fact] = {}
-    for number, (text, answer, kind) in enumerate(zip(frame[text_column], frame[answer_column], kinds, strict=True)):
-        where = f"data {name!r}, row {number} (from 0)"
-        fact = Fact(
-            text_of(text, f"{where}, {text_column}").rstrip(),
-            text_of(answer, f"{where}, {answer_column}").strip(),
-            class_of(kind, f"{where}, {type_column}"),
-        )
-        for column, value in zip((text_column, answer_column, type_column), fact, strict=True):
-            if not value:
-                raise InputError(f"{where}: empty {column}: fill it in, or leave the row out")
+    for where, (text, answer, *kind) in cells_of(name, frame, readers):
+        fact = Fact(text, answer, kind[0] if kind else "fact")
         if facts.setdefault(fact.text, fact).answer != fact.answer:
             raise InputError(f"{where}: {fact.text!r} has two answers: give one row a text")
     return Facts(name, tuple(facts.values()))
+
+
+def _beginning(value: object, where: str) -> str:
+    """A text without the space behind it, which belongs to what goes on."""
+    return text_of(value, where).rstrip()

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from icl_circuits.errors import InputError
-from icl_circuits.prompts.cells import class_of, text_of
-from icl_circuits.prompts.tables import Data, read_table, require_column
+from icl_circuits.prompts.cells import class_of, stripped
+from icl_circuits.prompts.tables import Data, cells_of, read_table
 from icl_circuits.stats import generator
 
 WORD_CATEGORIES = "word-categories"
@@ -76,16 +76,7 @@ def load_rows(
     if text_column == label_column:
         raise InputError(f"text_column and label_column are both {text_column!r}: name the column of each")
     name, frame = read_table(data, {WORD_CATEGORIES: "word_categories.csv"}, encoding, delimiter)
-    for column in (text_column, label_column):
-        require_column(name, frame, column)
-    rows: list[Row] = []
-    for number, (text, label) in enumerate(zip(frame[text_column], frame[label_column], strict=True)):
-        where = f"data {name!r}, row {number} (from 0)"
-        row = Row(text_of(text, f"{where}, {text_column}").strip(), class_of(label, f"{where}, {label_column}"))
-        if not row.text or not row.label:
-            empty = label_column if row.text else text_column
-            raise InputError(f"{where}: empty {empty}: fill it in, or leave the row out")
-        rows.append(row)
+    rows = [Row(*cells) for _, cells in cells_of(name, frame, {text_column: stripped, label_column: class_of})]
     classes = sorted({row.label for row in rows})
     if len(classes) < 2:
         raise InputError(f"data {name!r} has one class only ({classes[0]!r}): learning in context needs at least two")

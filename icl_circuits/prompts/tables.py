@@ -1,7 +1,7 @@
 """Tables of texts as people give them: a built-in one, a CSV or JSONL file, the Hub, or one in memory."""
 
 import importlib.resources
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,32 @@ def require_column(name: str, frame: pd.DataFrame, column: str) -> None:
     if found != 1:
         problem = f"{found} columns" if found else "no column"
         raise InputError(f"data {name!r} has {problem} {column!r}: its columns are {named(frame)}")
+
+
+def cells_of(
+    name: str, frame: pd.DataFrame, columns: Mapping[str, Callable[[object, str], str]]
+) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Row by row, where it is (rows are counted from 0) and its cells as text, none of them empty.
+
+    Args:
+        name: what the data set is called.
+        frame: its rows.
+        columns: the columns to read, each with what makes text of a cell, given also where that is.
+
+    Raises:
+        InputError: no such column, one that stands there twice, or an empty or unreadable cell.
+    """
+    for column in columns:
+        require_column(name, frame, column)
+    for number, row in enumerate(zip(*(frame[column] for column in columns), strict=True)):
+        where = f"data {name!r}, row {number} (from 0)"
+        cells = tuple(
+            read(cell, f"{where}, {column}") for cell, (column, read) in zip(row, columns.items(), strict=True)
+        )
+        for column, cell in zip(columns, cells, strict=True):
+            if not cell:
+                raise InputError(f"{where}: empty {column}: fill it in, or leave the row out")
+        yield where, cells
 
 
 def _read(

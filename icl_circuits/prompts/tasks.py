@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from icl_circuits.errors import InputError, require_whole
 from icl_circuits.models import LensModel
-from icl_circuits.prompts.cells import class_of, text_of
+from icl_circuits.prompts.cells import class_of, stripped
 from icl_circuits.prompts.paired import token_batch
-from icl_circuits.prompts.tables import Data, read_table, require_column
+from icl_circuits.prompts.tables import Data, cells_of, read_table
 from icl_circuits.prompts.tokens import TokenBatch
 from icl_circuits.stats import generator
 
@@ -68,24 +68,29 @@ def load_tasks(
     if len(set(columns)) < 3:
         raise InputError(f"text_column, answer_column and task_column are {list(columns)}: name three columns")
     name, frame = read_table(data, {TASKS: "tasks.csv"}, encoding, delimiter)
-    for column in columns:
-        require_column(name, frame, column)
+    readers = {text_column: stripped, answer_column: stripped, task_column: class_of}
     tasks: dict[str, dict[str, WordPair]] = {}
-    for number, row in enumerate(zip(*(frame[column] for column in columns), strict=True)):
-        where = f"data {name!r}, row {number} (from 0)"
-        text, answer = (text_of(row[i], f"{where}, {columns[i]}").strip() for i in (0, 1))
-        task = class_of(row[2], f"{where}, {task_column}")
-        for column, value in zip(columns, (text, answer, task), strict=True):
-            if not value:
-                raise InputError(f"{where}: empty {column}: fill it in, or leave the row out")
+    for _, (text, answer, task) in cells_of(name, frame, readers):
         tasks.setdefault(task, {}).setdefault(text, WordPair(text, answer))
     return tuple(Task(task, tuple(pairs.values())) for task, pairs in tasks.items())
 
 
-def task_prompts(model: LensModel, tasks: Sequence[Task], n: int, *, shots: int = 10, seed: int = 0) -> TaskPrompts:
+QUESTION, BETWEEN = "Q: {}\nA:", "\n\n"
+"""The template of Todd et al. 2024, "Function Vectors in Large Language Models", arXiv 2310.15213."""
+
+
+def task_prompts(
+    model: LensModel,
+    tasks: Sequence[Task],
+    n: int,
+    *,
+    shots: int = 10,
+    seed: int = 0,
+    question: str = QUESTION,
+    separator: str = BETWEEN,
+) -> TaskPrompts:
     r"""Sample `n` prompts of each task: `Q: <text>\nA: <answer>\n\n` a demonstration, then `Q: <query>\nA:`.
 
-    The template is that of Todd et al. 2024, "Function Vectors in Large Language Models", arXiv 2310.15213.
     A partner has the same texts, each with the answer of another demonstration, and the same query. An answer of
     several tokens is scored by its first that is not space alone.
 
@@ -95,13 +100,17 @@ def task_prompts(model: LensModel, tasks: Sequence[Task], n: int, *, shots: int 
         n: how many prompts of each task.
         shots: demonstrations in each; 2 or more, so that answers can be shuffled. The paper uses 10.
         seed: of every random choice.
+        question: how a text is asked about, `{}` in its place.
+        separator: behind each demonstration.
 
     Raises:
-        InputError: no tasks, two of one name, too few pairs, or no whole numbers of prompts and shots; and what
+        InputError: a question without `{}`, no tasks, two of one name, too few pairs, or no whole numbers of prompts and shots; and what
             `token_batch` raises.
     """
     require_whole(n, 1, f"cannot sample {n} prompts: ask for at least 1")
     require_whole(shots, 2, f"shots is {shots}: ask for at least 2, so that their answers can be shuffled")
+    if question.count("{}") != 1:
+        raise InputError(f"question is {question!r}: write {{}} once, where the text stands")
     names = [task.name for task in tasks]
     if not names or len(set(names)) < len(names):
         raise InputError(f"tasks are {names}: give one or more, each once")
@@ -117,13 +126,15 @@ def task_prompts(model: LensModel, tasks: Sequence[Task], n: int, *, shots: int 
             *demos, query = (task.pairs[i] for i in rng.choice(len(task.pairs), size=shots + 1, replace=False))
             order = rng.permutation(shots).tolist()
             moved = {here: demos[there].answer for here, there in zip(order, [*order[1:], order[0]], strict=True)}
-            texts.append(_written(demos, query))
-            twins.append(_written([demo._replace(answer=moved[i]) for i, demo in enumerate(demos)], query))
+            others = [demo._replace(answer=moved[i]) for i, demo in enumerate(demos)]
+            texts.append(_written(demos, query, question, separator))
+            twins.append(_written(others, query, question, separator))
             answers.append(f" {query.answer}")
         prompts.clean[task.name] = token_batch(model, texts, answers)
         prompts.shuffled[task.name] = token_batch(model, twins, answers)
     return prompts
 
 
-def _written(demos: Sequence[WordPair], query: WordPair) -> str:
-    return "".join(f"Q: {demo.text}\nA: {demo.answer}\n\n" for demo in demos) + f"Q: {query.text}\nA:"
+def _written(demos: Sequence[WordPair], query: WordPair, question: str, separator: str) -> str:
+    asked = (f"{question.replace('{}', demo.text)} {demo.answer}{separator}" for demo in demos)
+    return "".join(asked) + question.replace("{}", query.text)

@@ -15,6 +15,8 @@ from icl_circuits.relations.treebank import Sentence, Word, read_treebank
 
 SENTENCES = "dependencies"
 """The name of the built-in treebank."""
+PIPELINE = "en_core_web_sm"
+"""spaCy's small English pipeline."""
 DEPENDENCIES: Mapping[str, Sequence[str]] = {
     "subj": ("nsubj", "nsubjpass"),
     "obj": ("obj", "dobj"),
@@ -75,12 +77,11 @@ def load_conllu(path: str | Path = SENTENCES, *, labels: Mapping[str, Sequence[s
         InputError: no such file, one that is no CoNLL-U, a broken head (naming its line), or none of the labels.
     """
     require_labels_of_relations(labels)
-    with corpus_file(path, {SENTENCES: "dependencies.conllu"}) as (name, file):
-        return _corpus(name, read_treebank(file), labels)
+    return corpus_of(*conllu_sentences(path), labels)
 
 
 def parse_dependencies(
-    texts: Sequence[str], *, pipeline: str = "en_core_web_sm", labels: Mapping[str, Sequence[str]] = DEPENDENCIES
+    texts: Sequence[str], *, pipeline: str = PIPELINE, labels: Mapping[str, Sequence[str]] = DEPENDENCIES
 ) -> Corpus:
     """Parse texts with spaCy, and take the dependencies of each of their sentences as a text of its own.
 
@@ -95,8 +96,7 @@ def parse_dependencies(
         InputError: no spaCy, no such pipeline or one without a parser, what is no list of texts, or none of the labels.
     """
     require_labels_of_relations(labels)
-    sentences = _parsed_by_spacy(texts, pipeline)
-    return _corpus(f"{len(texts)} texts parsed by {pipeline}", sentences, labels)
+    return corpus_of(*spacy_sentences(texts, pipeline), labels)
 
 
 def load_parses(path: str | Path = SENTENCES) -> tuple[ParsedSentence, ...]:
@@ -111,14 +111,14 @@ def load_parses(path: str | Path = SENTENCES) -> tuple[ParsedSentence, ...]:
     Raises:
         InputError: no such file, one that is no CoNLL-U, a broken head (naming its line), or no sentence to use.
     """
-    with corpus_file(path, {SENTENCES: "dependencies.conllu"}) as (name, file):
-        found = tuple(_parse(sentence) for sentence in read_treebank(file) if sentence.aligned)
+    name, sentences = conllu_sentences(path)
+    found = parses_of(sentences)
     if not found:
         raise InputError(f"data {shown(name)} has no parsed sentence to use: give sentences whose words are their text")
     return found
 
 
-def parse_sentences(texts: Sequence[str], *, pipeline: str = "en_core_web_sm") -> tuple[ParsedSentence, ...]:
+def parse_sentences(texts: Sequence[str], *, pipeline: str = PIPELINE) -> tuple[ParsedSentence, ...]:
     """Parse texts with spaCy: every sentence with the heads of its words.
 
     Args:
@@ -128,7 +128,18 @@ def parse_sentences(texts: Sequence[str], *, pipeline: str = "en_core_web_sm") -
     Raises:
         InputError: no spaCy, no such pipeline or one without a parser, or what is no list of texts.
     """
-    return tuple(_parse(sentence) for sentence in _parsed_by_spacy(texts, pipeline))
+    return parses_of(spacy_sentences(texts, pipeline)[1])
+
+
+def conllu_sentences(path: str | Path) -> tuple[str, list[Sentence]]:
+    """What a CoNLL-U file is called, and its sentences. Raises what `load_conllu` does of files."""
+    with corpus_file(path, {SENTENCES: "dependencies.conllu"}) as (name, file):
+        return name, list(read_treebank(file))
+
+
+def parses_of(sentences: Iterable[Sentence]) -> tuple[ParsedSentence, ...]:
+    """The parses of the sentences whose words are their text."""
+    return tuple(_parse(sentence) for sentence in sentences if sentence.aligned)
 
 
 def _parse(sentence: Sentence) -> ParsedSentence:
@@ -140,8 +151,8 @@ def _parse(sentence: Sentence) -> ParsedSentence:
     return ParsedSentence(sentence.text, tuple(word.span for word in words), heads)
 
 
-def _parsed_by_spacy(texts: Sequence[str], pipeline: str) -> Iterator[Sentence]:
-    """The sentences of texts as spaCy parses them; bad input is refused before the first."""
+def spacy_sentences(texts: Sequence[str], pipeline: str = PIPELINE) -> tuple[str, list[Sentence]]:
+    """What texts are called, and their sentences as spaCy parses them. Raises what `parse_dependencies` does."""
     if isinstance(texts, str) or not isinstance(texts, Sequence) or not texts:
         raise InputError(f"texts are {shown(texts)}: give a list of one text or more")
     for row, text in enumerate(texts):
@@ -149,7 +160,8 @@ def _parsed_by_spacy(texts: Sequence[str], pipeline: str) -> Iterator[Sentence]:
             raise InputError(f"text {row} is {kind(text)}: give a list of texts")
         require_characters(text, f"text {row}")
     parser = _pipeline(pipeline)
-    return (_of_spacy(sentence) for document in parser.pipe(list(texts)) for sentence in document.sents)
+    found = [_of_spacy(sentence) for document in parser.pipe(list(texts)) for sentence in document.sents]
+    return f"{len(texts)} texts parsed by {pipeline}", found
 
 
 def require_labels_of_relations(labels: object) -> None:
@@ -161,7 +173,8 @@ def require_labels_of_relations(labels: object) -> None:
             raise InputError(f"labels of {shown(relation)} are {shown(found)}: give a list of them, as ['nsubj']")
 
 
-def _corpus(name: str, sentences: Iterable[Sentence], labels: Mapping[str, Sequence[str]]) -> Corpus:
+def corpus_of(name: str, sentences: Iterable[Sentence], labels: Mapping[str, Sequence[str]] = DEPENDENCIES) -> Corpus:
+    """The dependencies of sentences. Left out, counted and raised is what `load_conllu` says."""
     left_out: Counter[str] = Counter()
     texts = []
     for sentence in sentences:

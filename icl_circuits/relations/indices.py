@@ -7,7 +7,9 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from icl_circuits.errors import InputError, require_whole
+from icl_circuits.heads import top_heads
 from icl_circuits.residual import Head
+from icl_circuits.stats import mean_of_finite
 
 EDGES = np.linspace(0, 10, 101)
 """Of the histogram of ratios; what is above the last is counted in it."""
@@ -48,7 +50,7 @@ class RelationIndex:
     def mean_of_triplets(self) -> Float[np.ndarray, "relation layer head"]:
         """The index if every triplet counts alike, however many positions pass."""
         rows = [self.by_triplet[self.relation_of == r] for r in range(len(self.relations))]
-        return np.stack([_mean_of_finite(values) for values in rows])
+        return np.stack([mean_of_finite(values) for values in rows])
 
     def best_heads(self) -> Int[np.ndarray, "relation layer head"]:
         """Of how many triplets each head has the highest mean, above zero: the paper's figures 10, 20 and 21."""
@@ -70,10 +72,7 @@ class RelationIndex:
             raise InputError(f"relation {relation!r} is unknown: use one of {', '.join(self.relations)}")
         r = self.relations.index(relation)
         counted = (self.n_passing[r] >= at_least) & (self.p_fdr[r] <= at_most)
-        values = np.where(counted, self.index[r], np.nan)
-        order = np.argsort(-np.nan_to_num(values, nan=-np.inf), axis=None, kind="stable")
-        places = [np.unravel_index(int(i), values.shape) for i in order[:n]]
-        return tuple(Head(int(layer), int(head)) for layer, head in places if np.isfinite(values[layer, head]))
+        return _best(np.where(counted, self.index[r], np.nan), n)
 
     def salient(self, n: int, *, at_least: int = 10, at_most: float = 0.05) -> tuple[Head, ...]:
         """The heads of the highest index in any relation, best first: semantic induction heads.
@@ -88,10 +87,8 @@ class RelationIndex:
         """
         require_whole(n, 1, f"n is {n}: give how many heads to name, 1 or more")
         counted = (self.n_passing >= at_least) & (self.p_fdr <= at_most)
-        best = np.where(counted, self.index, -np.inf).max(axis=0)
-        order = np.argsort(-best, axis=None, kind="stable")[:n]
-        places = [np.unravel_index(int(i), best.shape) for i in order]
-        return tuple(Head(int(layer), int(head)) for layer, head in places if best[layer, head] > 0)
+        best = np.where(counted, self.index, 0.0).max(axis=0)
+        return _best(np.where(best > 0, best, np.nan), n)
 
     def to_frame(self) -> pd.DataFrame:
         """One row a relation and head at which something passes, the highest index of a relation first."""
@@ -114,21 +111,14 @@ class RelationIndex:
         require_whole(n, 1, f"n is {n}: give how many heads to compare, 1 or more")
         rows = []
         for r, relation in enumerate(self.relations):
-            best = _best(self.index[r], n)
+            best = set(_best(self.index[r], n))
             for tau, values in zip(self.taus, self.by_tau, strict=True):
-                shared = len(best & _best(values[r], n))
+                shared = len(best & set(_best(values[r], n)))
                 highest = float(np.nanmax(values[r])) if np.isfinite(values[r]).any() else np.nan
                 rows.append({"relation": relation, "tau": tau, "shared": shared, "of": len(best), "highest": highest})
         return pd.DataFrame(rows)
 
 
-def _mean_of_finite(values: Float[np.ndarray, "triplet layer head"]) -> Float[np.ndarray, "layer head"]:
-    counts = np.isfinite(values).sum(axis=0)
-    return np.where(counts > 0, np.nansum(values, axis=0) / np.maximum(counts, 1), np.nan)
-
-
-def _best(index: Float[np.ndarray, "layer head"], n: int) -> set[int]:
-    """The places of the `n` highest that there are."""
-    flat = index.ravel()
-    order = np.argsort(-np.nan_to_num(flat, nan=-np.inf), kind="stable")[:n]
-    return {int(i) for i in order if np.isfinite(flat[i])}
+def _best(index: Float[np.ndarray, "layer head"], n: int) -> tuple[Head, ...]:
+    """The `n` heads of the highest index, of those that have one, best first."""
+    return top_heads(index, min(n, int(np.isfinite(index).sum()))) if np.isfinite(index).any() else ()

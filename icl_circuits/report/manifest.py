@@ -9,8 +9,8 @@ from typing import Literal
 
 NAME = "manifest.json"
 """Its name in a folder."""
-What = Literal["results", "figures"]
-"""What a folder holds: a study's or a report's results, or figures alone."""
+What = Literal["results", "figures", "checkpoints"]
+"""What a folder holds: a study's or a report's results, figures alone, or the checkpoints of a model."""
 
 
 @dataclass(frozen=True)

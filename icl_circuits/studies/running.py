@@ -36,6 +36,7 @@ def load_spec(spec: ModelSpec) -> LensModel:
         spec.model,
         backend=spec.backend,
         revision=spec.revision,
+        checkpoint=spec.checkpoint,
         dtype=dtype,
         device=spec.device,
         n_ctx=spec.n_ctx,

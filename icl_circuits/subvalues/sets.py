@@ -4,15 +4,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import torch
 from jaxtyping import Float, Int
 
 from icl_circuits.errors import InputError
 from icl_circuits.models import LensModel
+from icl_circuits.progress import tracked
 from icl_circuits.prompts import TokenBatch
 from icl_circuits.subvalues.query import QueryImportance
-from icl_circuits.subvalues.scores import SCORES_AT_ONCE, require_scorable, score_neurons
+from icl_circuits.subvalues.scores import OneLayer, require_scorable, runs_of
 from icl_circuits.subvalues.top import TopNeurons
-from icl_circuits.subvalues.writers import Addresses, Kind, n_neurons
+from icl_circuits.subvalues.writers import Addresses, Kind
 
 
 @dataclass(frozen=True)
@@ -48,14 +50,16 @@ def concentration(
         InputError: as for `score_neurons`; so of `Unfit`.
     """
     require_scorable(model, batch, kind)
-    each = model.cfg.n_layers * n_neurons(model, kind) * (1 if kind == "ffn" else batch.tokens.shape[1])
-    step, sums = max(1, SCORES_AT_ONCE // each), []
-    for start in range(0, len(batch), step):
-        part = batch.select(range(start, min(start + step, len(batch))))
-        score = np.nan_to_num(score_neurons(model, part, kind).score.astype(np.float64)).reshape(len(part), -1)
-        sums.append(np.stack([score.sum(axis=1), score.clip(min=0).sum(axis=1)]))
-    every, positive = np.concatenate(sums, axis=1)
-    return Concentration(kind, every, positive, layers.sum(axis=1).astype(np.float64))
+    every, positive = [], []
+    for run in runs_of(model, batch, kind):
+        sums = torch.zeros(2, len(run.batch), dtype=torch.float64)
+        for layer in tracked(range(model.cfg.n_layers), f"scores of {kind} neurons"):
+            scores = OneLayer.of(run, kind, layer).exact().flatten(1).cpu().double()
+            sums += torch.stack([scores.sum(1), scores.clamp(min=0).sum(1)])
+        every.append(sums[0])
+        positive.append(sums[1])
+    together = layers.sum(axis=1).astype(np.float64)
+    return Concentration(kind, torch.cat(every).numpy(), torch.cat(positive).numpy(), together)
 
 
 def layer_counts(layers: Int[np.ndarray, "prompt rank"], n_layers: int) -> Float[np.ndarray, "layer prompt"]:

@@ -15,6 +15,7 @@ from icl_circuits.patching import gradients, run_each
 from icl_circuits.prompts import TokenBatch
 from icl_circuits.stats import bootstrap_means, generator
 from icl_circuits.subvalues.exact import projected
+from icl_circuits.subvalues.scores import OneLayer
 from icl_circuits.subvalues.writers import AnswerRun, n_neurons, require_kinds
 
 PREDICTORS = ("increase", "first_order", "attribution")
@@ -123,12 +124,10 @@ def _predicted(
     rows = torch.arange(len(batch), device=batch.tokens.device)
     increases, firsts, guessed, left = [], [], [], []
     for layer, numbers in enumerate(chosen):
-        writers = run.writers("ffn", layer)
-        added = run.added_to(writers)
-        t = writers.coefficients[:, numbers, 0] / run.scale
-        first = t * writers.along(added.slopes())[:, numbers]
-        u = projected(run.out, writers.written(numbers))
-        exact = [added.of(row.expand(len(numbers))).exact(u, t[row], first[row]) for row in rows]
+        one = OneLayer.of(run, "ffn", layer)
+        t, first = one.t[:, numbers, 0], one.first[:, numbers, 0]
+        u = projected(run.out, one.writers.written(numbers))
+        exact = [one.added.of(row.expand(len(numbers))).exact(u, t[row], first[row]) for row in rows]
         without = _without(model, layer, run.here.at("mlp_post", layer), numbers)
         change = without - run.here.at("mlp_out", layer)[:, None]
         slope = slopes["mlp_out", layer][rows, batch.last]

@@ -14,6 +14,13 @@ from icl_circuits.viz.circuit_view import (
     CircuitView as CircuitView,
     ShownRun as ShownRun,
 )
+from icl_circuits.viz.development_figures import (
+    co_timing_map as co_timing_map,
+    emergence_dots as emergence_dots,
+    head_curves as head_curves,
+    level_panels as level_panels,
+    shot_panels as shot_panels,
+)
 from icl_circuits.viz.fact_view import (
     FactView as FactView,
     ShownFact as ShownFact,

@@ -139,6 +139,15 @@ def head_ticks(axes: "matplotlib.axes.Axes", names: list[str]) -> None:
     axes.set_xlabel("head")
 
 
+def hatched_ground(axes: "matplotlib.axes.Axes", n_columns: int, n_rows: int) -> None:
+    """Hatch the ground of a heat map, so that what is NaN shows."""
+    from matplotlib.patches import Rectangle
+
+    axes.add_patch(
+        Rectangle((-0.5, -0.5), n_columns, n_rows, facecolor="white", edgecolor="0.8", hatch="////", lw=0, zorder=-1)
+    )
+
+
 def heat_map(
     figure: "matplotlib.figure.Figure",
     axes: "matplotlib.axes.Axes",
@@ -148,13 +157,9 @@ def heat_map(
     title: str,
 ) -> None:
     """`values [layer row]`, layers to the right, zero at the middle of the colours, what is NaN hatched."""
-    from matplotlib.patches import Rectangle
-
     n_layers, n_rows = values.shape
     limit = float(np.abs(values[np.isfinite(values)]).max(initial=0.0)) or 1.0
-    axes.add_patch(
-        Rectangle((-0.5, -0.5), n_layers, n_rows, facecolor="white", edgecolor="0.8", hatch="////", lw=0, zorder=-1)
-    )
+    hatched_ground(axes, n_layers, n_rows)
     image = axes.imshow(values.T, cmap="PuOr_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
     for n, names, ticks in ((n_layers, layers, axes.set_xticks), (n_rows, range(n_rows), axes.set_yticks)):
         step = -(-n // 10)

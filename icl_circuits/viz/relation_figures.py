@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 
 from icl_circuits.heads import FamilyEffects, FamilyKind, Overlap
 from icl_circuits.stats import bootstrap_means
-from icl_circuits.viz.look import grouped_bars, legend_above, new_figure, style
+from icl_circuits.viz.look import grouped_bars, hatched_ground, legend_above, new_figure, style
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -51,12 +51,8 @@ def _head_panel(
     most: float | None,
 ) -> None:
     n_layers, n_heads = values.shape
-    from matplotlib.patches import Rectangle
-
     top = most or float(np.nanmax(values, initial=0)) or 1.0
-    axes.add_patch(
-        Rectangle((-0.5, -0.5), n_heads, n_layers, facecolor="white", edgecolor="0.8", hatch="////", lw=0, zorder=-1)
-    )
+    hatched_ground(axes, n_heads, n_layers)
     image = axes.imshow(
         values, cmap="coolwarm", vmin=0, vmax=top, aspect="auto", interpolation="nearest", origin="lower"
     )

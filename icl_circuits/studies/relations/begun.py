@@ -1,32 +1,42 @@
 """What the study begins with: texts with relations, tasks, and in-context prompts, as one model reads them."""
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from icl_circuits.errors import InputError
 from icl_circuits.jobs import RelationJob, RelationSettings, RelationSpec, Settings
-from icl_circuits.models import LensModel, provenance
-from icl_circuits.prompts import PromptBatch, Task, TaskPrompts, encode, load_rows, load_tasks, task_prompts
+from icl_circuits.models import OWN_BETWEEN, OWN_QUESTION, LensModel, own_texts, provenance
+from icl_circuits.prompts import (
+    BETWEEN,
+    QUESTION,
+    TASKS,
+    WORD_CATEGORIES,
+    PromptBatch,
+    Task,
+    TaskPrompts,
+    encode,
+    load_rows,
+    load_tasks,
+    path_of,
+    read_text,
+    task_prompts,
+)
 from icl_circuits.relations import (
+    SENTENCES,
+    TRIPLETS,
     Corpus,
     ParsedSentence,
     RelationBatch,
     in_sentences,
-    load_conllu,
-    load_parses,
     load_triplets,
-    parse_dependencies,
-    parse_sentences,
     relation_batch,
     with_letters,
     without_words,
 )
+from icl_circuits.relations.dependencies import conllu_sentences, corpus_of, parses_of, spacy_sentences
 from icl_circuits.report import RunRecord
 from icl_circuits.studies.begun import EVALUATION_SEED, JobPrompts, Timed, sample_job
 
-WORDS = "word-categories"
-"""What in-context prompts are made of."""
 FAMILIES = 7
 """How many families of heads are compared."""
 TASK_SHOTS = 8
@@ -42,6 +52,8 @@ class JobTexts:
     """The sentences of `dependencies`, every word with its head."""
     knowledge: Corpus
     tasks: tuple[Task, ...]
+    asking: dict[str, str]
+    """How tasks are asked."""
     words: JobPrompts
     settings: RelationSettings
 
@@ -61,30 +73,43 @@ def prepare(job: RelationJob) -> JobTexts:
             f"cannot use {settings.texts} texts and {settings.task_prompts} prompts of a task: ask for 1 or more"
         )
     words = Settings(heads=settings.heads, prompts=settings.prompts, shots=settings.shots, seed=settings.seed)
+    name = job.model.model
     return JobTexts(
-        *_dependencies(job.data.dependencies),
-        _knowledge(job.data),
-        load_tasks(job.data.tasks),
-        sample_job(load_rows(WORDS), words),
+        *_dependencies(job.data.dependencies or own_texts(name, "dependencies") or SENTENCES),
+        knowledge(name, job.data),
+        load_tasks(job.data.tasks or own_texts(name, "tasks") or TASKS),
+        asking(name, job.data.tasks),
+        sample_job(load_rows(own_texts(name, "words") or WORD_CATEGORIES), words),
         settings,
     )
 
 
 def _dependencies(source: str) -> tuple[Corpus, tuple[ParsedSentence, ...]]:
-    """Parsed sentences, or sentences to parse."""
-    if not source.endswith(".txt"):
-        return load_conllu(source), load_parses(source)
-    try:
-        lines = Path(source).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{source!r} cannot be read as UTF-8 text ({error}): give a .txt file of sentences") from error
-    sentences = [line.strip() for line in lines if line.strip()]
-    return parse_dependencies(sentences), parse_sentences(sentences)
+    """Parsed sentences, or sentences to parse: their relations, and their words with their heads."""
+    if source.endswith(".txt"):
+        lines = [line.strip() for line in read_text(path_of(source)).splitlines()]
+        name, sentences = spacy_sentences([line for line in lines if line])
+    else:
+        name, sentences = conllu_sentences(source)
+    return corpus_of(name, sentences), parses_of(sentences)
 
 
-def _knowledge(spec: RelationSpec) -> Corpus:
-    """Texts of knowledge graphs, treated as the paper treats them but for what is asked to stay."""
-    corpus = load_triplets(spec.triplets)
+def asking(model: str, tasks: str | None) -> dict[str, str]:
+    """How tasks are asked: as the model's own language does where they are of it, else as the paper does."""
+    own = tasks is None and own_texts(model, "tasks") is not None
+    question, separator = (OWN_QUESTION, OWN_BETWEEN) if own else (QUESTION, BETWEEN)
+    return {"question": question, "separator": separator}
+
+
+def knowledge(model: str, spec: RelationSpec) -> Corpus:
+    """Texts of knowledge graphs, treated as the paper treats them but for what is asked to stay.
+
+    Those that a model's folder brings are left as they are: it knows no others.
+    """
+    own = own_texts(model, "triplets")
+    if spec.triplets is None and own is not None:
+        return load_triplets(own)
+    corpus = load_triplets(spec.triplets or TRIPLETS)
     corpus = corpus if spec.whole_texts else in_sentences(corpus)
     corpus = corpus if spec.keep_entities else with_letters(corpus)
     return corpus if spec.keep_words else without_words(corpus)
@@ -150,7 +175,7 @@ def begin(model: LensModel, prepared: JobTexts) -> RelationsBegun:
         )
     n = settings.task_prompts
     tasks, mean_tasks, other_tasks = (
-        task_prompts(model, prepared.tasks, few, shots=TASK_SHOTS, seed=settings.seed + other)
+        task_prompts(model, prepared.tasks, few, shots=TASK_SHOTS, seed=settings.seed + other, **prepared.asking)
         for few, other in ((n, 0), (n, 2 * EVALUATION_SEED), (max(1, n // 3), EVALUATION_SEED))
     )
     where = provenance(model) | {"data": f"{prepared.dependencies.name}, {knowledge.name}", "seed": settings.seed}

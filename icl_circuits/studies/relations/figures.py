@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from icl_circuits.heads import mean_over_sequences
 from icl_circuits.relations import EDGES, RelationIndex
 from icl_circuits.report import INTERVALS, PaperFigure, Values
+from icl_circuits.stats import mean_of_finite
 from icl_circuits.viz import family_bars, head_panels, overlap_map, ratio_histogram
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def _index(values: Values, which: str) -> "matplotlib.figure.Figure":
 def _dependencies(values: Values) -> "matplotlib.figure.Figure":
     found: RelationIndex = values["dependencies"]
     panels = dict(zip(found.relations, found.index, strict=True))
-    return head_panels({**panels, "copying": mean_over_sequences(values["induction"].copying)}, "index, score")
+    return head_panels({**panels, "copying": mean_of_finite(values["induction"].copying)}, "index, score")
 
 
 def _taus(values: Values) -> "matplotlib.figure.Figure":
@@ -76,6 +76,11 @@ FIGURES: Mapping[str, PaperFigure] = {
         ("knowledge",),
         partial(_best, which="knowledge"),
         "Of how many triplets each head has the highest relation index. Hatched: of none.",
+    ),
+    "best_heads_backwards": PaperFigure(
+        ("backwards",),
+        partial(_best, which="backwards"),
+        "Of how many triplets from tail to head each head has the highest relation index. Hatched: of none.",
     ),
     "attention_ratios": PaperFigure(
         ("dependencies",),

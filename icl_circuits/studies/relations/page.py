@@ -86,6 +86,7 @@ def _sections(begun: RelationsBegun, findings: RelationFindings, figures: Path) 
             figure=figures / "best_heads_dependencies.svg",
         ),
         Section("Best heads of knowledge graphs", "The same.", figure=figures / "best_heads_knowledge.svg"),
+        Section("Best heads from tail to head", "The same.", figure=figures / "best_heads_backwards.svg"),
         Section(
             "The threshold",
             "The paper takes 2.2, which under 5 % of the ratios exceed in its model. The maps depend on it as follows.",

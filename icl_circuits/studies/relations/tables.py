@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from icl_circuits.heads import FamilyEffects
@@ -52,15 +51,12 @@ def relations(found: RelationIndex) -> pd.DataFrame:
     """One row a relation: its triplets, its significant heads, and the best of those with ten passing pairs or more."""
     rows = []
     for r, name in enumerate(found.relations):
-        counted = (found.n_passing[r] >= 10) & (found.p_fdr[r] <= 0.05)
-        best = np.where(counted, found.index[r], -np.inf)
-        layer, head = np.unravel_index(int(best.argmax()), best.shape)
         row: dict[str, object] = {"relation": name, "triplets": int((found.relation_of == r).sum())}
         row |= {"heads_of_p_fdr_0.05": int((found.p_fdr[r] <= 0.05).sum()), "best": ""}
-        if counted.any():
-            at = (r, layer, head)
-            row |= {"best": f"L{layer}H{head}", "index": found.index[at], "n_passing": int(found.n_passing[at])}
-            row |= {name: getattr(found, name)[at] for name in (*MEASURES[1:], "p_fdr")}
+        for head in found.top(name, 1):
+            at = (r, head.layer, head.head)
+            row |= {"best": str(head), "index": found.index[at], "n_passing": int(found.n_passing[at])}
+            row |= {measure: getattr(found, measure)[at] for measure in (*MEASURES[1:], "p_fdr")}
         rows.append(row)
     names = ["relation", "triplets", "heads_of_p_fdr_0.05", "best", "index", "n_passing", *MEASURES[1:], "p_fdr"]
     return pd.DataFrame(rows, columns=names)

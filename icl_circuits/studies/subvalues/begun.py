@@ -13,7 +13,7 @@ from icl_circuits.models import LensModel, provenance
 from icl_circuits.prompts import Fact, Facts, load_facts, token_batch
 from icl_circuits.report import RunRecord
 from icl_circuits.studies.begun import Timed
-from icl_circuits.subvalues import KnownFacts, known_facts, n_neurons
+from icl_circuits.subvalues import KnownFacts, known_facts
 
 PROMPT = "prompt"
 """The type of a prompt of the user's own."""
@@ -79,11 +79,6 @@ class FactsBegun(Timed):
         """A prompt's answer, and the token that stands for it where it is not the whole answer."""
         answer, token = self.known.facts[row].answer, self.model.tokenizer.decode([int(self.known.batch.target[row])])
         return answer if token.strip() == answer.strip() else f"{answer} (its first token, {token!r}, is scored)"
-
-    @property
-    def d_mlp(self) -> int:
-        """How many FFN neurons a layer has."""
-        return n_neurons(self.model, "ffn")
 
     @property
     def type_of(self) -> Int[np.ndarray, " prompt"]:

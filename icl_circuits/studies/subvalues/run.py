@@ -20,6 +20,7 @@ from icl_circuits.subvalues import (
     concentration,
     heads_by_type,
     interpolation,
+    n_neurons,
     query_importance,
     random_neurons,
     top_neurons,
@@ -98,7 +99,7 @@ def compute(begun: FactsBegun) -> SubvalueFindings:
     with begun.timed("layers and heads"):
         increase, way = log_prob_increase(model, batch), interpolation(model, batch)
     with begun.timed("value neurons"):
-        ffn = top_neurons(model, batch, "ffn", k=min(FFN, model.cfg.n_layers * begun.d_mlp))
+        ffn = top_neurons(model, batch, "ffn", k=min(FFN, model.cfg.n_layers * n_neurons(model, "ffn")))
         attention = top_neurons(model, batch, "attention", k=min(ATTENTION, _fewest_attention_neurons(begun)))
     with begun.timed("query neurons"):
         query_ffn = query_importance(model, batch, ffn.first(FFN_READ), k=QUERIES)
@@ -114,8 +115,8 @@ def compute(begun: FactsBegun) -> SubvalueFindings:
 
 def _fewest_attention_neurons(begun: FactsBegun) -> int:
     """How many attention neurons the shortest prompt has."""
-    cfg = begun.model.cfg
-    return int(cfg.n_layers * cfg.n_heads * cfg.d_head * (int(begun.known.batch.last.min()) + 1))
+    every = begun.model.cfg.n_layers * n_neurons(begun.model, "attention")
+    return every * (int(begun.known.batch.last.min()) + 1)
 
 
 def _effects(begun: FactsBegun, ffn: TopNeurons, attention: TopNeurons, query: QueryImportance) -> NeuronEffects:
@@ -134,7 +135,7 @@ def _of_many(begun: FactsBegun, increase: LogProbIncrease) -> OfManyPrompts:
     model, batch, seed = begun.model, begun.known.batch, begun.settings.seed
     with begun.timed("eight methods"):
         few = batch.select(spread(len(batch), METHOD_PROMPTS))
-        best = best_by_each_method(model, few, k=min(BEST, begun.d_mlp))
+        best = best_by_each_method(model, few, k=min(BEST, n_neurons(model, "ffn")))
         methods = zero_neurons(model, few, {name: [places] for name, places in best.items()})
     with begun.timed("sums over neurons"):
         rows = spread(len(batch), SUM_PROMPTS)
@@ -149,7 +150,7 @@ def _of_many(begun: FactsBegun, increase: LogProbIncrease) -> OfManyPrompts:
             heads = heads_by_type(model, batch, increase, begun.known.types, begun.type_of, seed=seed)
     with begun.timed("neurons one by one"):
         fewest = batch.select(spread(len(batch), ALONE_PROMPTS))
-        alone = zero_each_neuron(model, fewest, per_layer=min(ALONE_PER_LAYER, begun.d_mlp), seed=seed)
+        alone = zero_each_neuron(model, fewest, per_layer=min(ALONE_PER_LAYER, n_neurons(model, "ffn")), seed=seed)
     return OfManyPrompts(methods, np.stack([layer for layer, _, _ in best.values()]), tuple(rows), sums, heads, alone)
 
 

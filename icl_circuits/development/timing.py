@@ -1,0 +1,175 @@
+"""When each ability and each kind of head emerges in training, in which order, and what moves together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+
+from icl_circuits.development.measuring import Development
+from icl_circuits.errors import InputError, require_whole
+from icl_circuits.residual import Head
+from icl_circuits.stats import false_discovery, generator, mean_of_finite
+
+HALF = 0.5
+"""How far a curve has risen when we say that it has emerged."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One number a checkpoint, which rises as something emerges."""
+
+    name: str
+    values: Float[np.ndarray, " checkpoint"]
+    head: Head | None
+    """Whose it is; None: the whole model's."""
+
+
+def curves(run: Development) -> tuple[Curve, ...]:
+    """What rises in a run: the three levels, top-1 accuracy, and the head that is best in each way in the end.
+
+    A head is chosen by its value at the last checkpoint, so its curve there is high by choice; when it rose is not.
+    Loss reduction is turned round, so that more is better.
+    """
+    of_heads = {f"relation index: {name}": run.index[:, i] for i, name in enumerate(run.relations)}
+    of_heads |= {
+        "prefix matching": run.prefix_matching,
+        "copying": run.copying,
+        "in-context head": run.log_prob_drop,
+        "class AUC": run.class_auc,
+        "function vector": run.function_vector,
+    }
+    levels = {
+        "loss reduction": -mean_of_finite(run.loss_reduction.T),
+        "format compliance": run.format[:, :, -1].mean(axis=(1, 2)),
+        "pattern discovery": run.accuracy[:, :, -1].mean(axis=(1, 2)),
+        "labels in context": run.top1.mean(axis=1),
+    }
+    return (
+        *(Curve(name, values, None) for name, values in levels.items()),
+        *(_best(name, values) for name, values in of_heads.items()),
+    )
+
+
+def half_rise(steps: Int[np.ndarray, " checkpoint"], values: Float[np.ndarray, " checkpoint"]) -> float:
+    """The training step at which a curve is half way from its first value to its highest for the first time.
+
+    Between two checkpoints, the curve is a straight line over log(1 + step). NaN for a curve that never rises.
+    """
+    known = np.isfinite(values)
+    steps, values = steps[known], values[known]
+    if len(values) < 2 or values.max() <= values[0]:
+        return float("nan")
+    middle = values[0] + HALF * (values.max() - values[0])
+    after = int(np.flatnonzero(values >= middle)[0])
+    low, high = np.log1p(steps[after - 1]), np.log1p(steps[after])
+    share = (middle - values[after - 1]) / (values[after] - values[after - 1])
+    return float(np.expm1(low + share * (high - low)))
+
+
+def emergence(runs: Sequence[Development]) -> pd.DataFrame:
+    """When everything emerges, over the seeds of a model: one row a curve, earliest first.
+
+    Columns: curve; `step`, the geometric mean over seeds of the half-rise steps, with `step_low` and `step_high`, its
+    95 % interval (Student's t over logarithms; NaN for one seed); `rise`, from the first value to the highest, a mean
+    over seeds; `n_seeds`, in how many it rises at all.
+
+    Raises:
+        InputError: no runs, or runs of other relations.
+    """
+    _require_alike(runs)
+    from scipy.stats import t
+
+    rows = []
+    for of_run in zip(*(curves(run) for run in runs), strict=True):
+        steps = np.array([half_rise(run.steps, curve.values) for run, curve in zip(runs, of_run, strict=True)])
+        logs, n = np.log1p(steps[np.isfinite(steps)]), int(np.isfinite(steps).sum())
+        mean = logs.mean() if n else np.nan
+        wide = t.ppf(0.975, n - 1) * logs.std(ddof=1) / np.sqrt(n) if n > 1 else np.nan
+        step, low, high = np.expm1([mean, mean - wide, mean + wide])
+        rise = np.mean([np.nanmax(curve.values) - curve.values[np.isfinite(curve.values)][0] for curve in of_run
+                        if np.isfinite(curve.values).any()] or [np.nan])  # fmt: skip
+        rows.append(
+            {"curve": of_run[0].name, "step": step, "step_low": max(low, 0.0), "step_high": high, "rise": rise,
+             "n_seeds": n}
+        )  # fmt: skip
+    return pd.DataFrame(rows).sort_values("step", kind="stable", ignore_index=True)
+
+
+def co_timing(runs: Sequence[Development], *, draws: int = 2000, seed: int = 0) -> pd.DataFrame:
+    """Which curves rise together: one row a pair, the strongest first.
+
+    Any two curves that rise have a high rank correlation. So the test asks for more: how often is it as high when the
+    steps by which the second curve rises come in a random order? The permutations are the same in all seeds.
+
+    Columns: one, other; `spearman`, the rank correlation over checkpoints, a mean over seeds; `p` of the permutation
+    test, one-sided; `p_fdr`, corrected for all pairs; `lag`, how many doublings of training the second rises later.
+
+    Args:
+        runs: of one or more seeds, with as many checkpoints each.
+        draws: permutations. p is no less than 1 / (draws + 1).
+        seed: of the permutations.
+
+    Raises:
+        InputError: no runs, runs of other relations or other numbers of checkpoints, or no draws.
+    """
+    _require_alike(runs)
+    require_whole(draws, 1, f"draws is {draws}: ask for 1 or more")
+    if len({len(run.steps) for run in runs}) > 1:
+        raise InputError("runs have different numbers of checkpoints: measure the same ones of each seed")
+    every = [curves(run) for run in runs]
+    rng, n = generator(seed), len(runs[0].steps) - 1
+    orders = np.stack([rng.permutation(n) for _ in range(draws)]) if n > 0 else np.zeros((draws, 0), int)
+    rows = []
+    for i, j in combinations(range(len(every[0])), 2):
+        pairs = [(of_run[i].values, of_run[j].values) for of_run in every]
+        if not all(np.isfinite(values).all() for pair in pairs for values in pair):
+            continue
+        found = np.mean([_spearman(one, other[None])[0] for one, other in pairs])
+        null = np.mean([_spearman(one, _reordered(other, orders)) for one, other in pairs], axis=0)
+        lag = np.mean(
+            [
+                np.log2(1 + half_rise(run.steps, other)) - np.log2(1 + half_rise(run.steps, one))
+                for run, (one, other) in zip(runs, pairs, strict=True)
+            ]
+        )
+        p = (1 + int((null >= found - 1e-12).sum())) / (draws + 1) if np.isfinite(found) else np.nan
+        rows.append({"one": every[0][i].name, "other": every[0][j].name, "spearman": found, "p": p, "lag": lag})
+    frame = pd.DataFrame(rows, columns=["one", "other", "spearman", "p", "lag"])
+    frame.insert(4, "p_fdr", false_discovery(frame["p"].to_numpy(dtype=float)))
+    return frame.sort_values(["p", "spearman"], ascending=[True, False], kind="stable", ignore_index=True)
+
+
+def _best(name: str, values: Float[np.ndarray, "checkpoint layer head"]) -> Curve:
+    last = np.nan_to_num(values[-1], nan=-np.inf)
+    layer, head = np.unravel_index(int(last.argmax()), last.shape)
+    return Curve(name, values[:, layer, head], Head(int(layer), int(head)))
+
+
+def _reordered(
+    values: Float[np.ndarray, " checkpoint"], orders: Int[np.ndarray, "draw rise"]
+) -> Float[np.ndarray, "draw checkpoint"]:
+    """The curve with its rises in other orders."""
+    rises = np.diff(values)[orders]
+    return np.concatenate([np.full((len(orders), 1), values[0]), values[0] + rises.cumsum(axis=1)], axis=1)
+
+
+def _spearman(
+    one: Float[np.ndarray, " checkpoint"], others: Float[np.ndarray, "draw checkpoint"]
+) -> Float[np.ndarray, " draw"]:
+    from scipy.stats import rankdata
+
+    a, b = rankdata(one), rankdata(others, axis=1)
+    a, b = a - a.mean(), b - b.mean(axis=1, keepdims=True)
+    scale = np.sqrt((a**2).sum() * (b**2).sum(axis=1))
+    return np.divide(b @ a, scale, out=np.full(len(b), np.nan), where=scale > 0)
+
+
+def _require_alike(runs: Sequence[Development]) -> None:
+    """Raise `InputError` unless there are runs, all of the same relations and tasks."""
+    if not runs:
+        raise InputError("there is no run: give one or more")
+    if len({(run.relations, run.tasks) for run in runs}) > 1:
+        raise InputError("runs were measured on other relations or tasks: measure every seed on the same")

@@ -1,0 +1,192 @@
+"""What the study begins with: the checkpoints of a training run, and what all of them are measured on."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple
+
+from icl_circuits.development import Yardsticks
+from icl_circuits.errors import InputError
+from icl_circuits.jobs import DevelopmentJob, DevelopmentSettings, RelationSpec, Series, Settings
+from icl_circuits.levels import LevelTask, level_tasks
+from icl_circuits.models import LensModel, checkpoints, own_texts, provenance
+from icl_circuits.prompts import (
+    TASKS,
+    WORD_CATEGORIES,
+    Task,
+    encode,
+    json_objects,
+    load_rows,
+    load_tasks,
+    path_of,
+    task_prompts,
+)
+from icl_circuits.relations import SENTENCES, Corpus, load_conllu, relation_batch
+from icl_circuits.report import RunRecord
+from icl_circuits.stats import generator
+from icl_circuits.studies.begun import EVALUATION_SEED, JobPrompts, Timed, sample_job
+from icl_circuits.studies.relations.begun import asking, knowledge
+from icl_circuits.studies.running import load_spec
+
+SHOTS = (0, 1, 2, 5, 10)
+"""Of the three levels."""
+TASK_SHOTS = 8
+"""Demonstrations of a task in a prompt."""
+WORDS_OF_TEXT = 600
+"""How long joined texts are."""
+JOINED = 30
+"""How many of them."""
+
+
+class Checkpoint(NamedTuple):
+    """One checkpoint of a training run."""
+
+    step: int
+    spec: Series
+    """How it is loaded."""
+
+
+@dataclass(frozen=True)
+class JobRuns:
+    """What a job asks for, read before any model."""
+
+    runs: tuple[tuple[Checkpoint, ...], ...]
+    """The checkpoints of each seed."""
+    prompts: JobPrompts
+    dependencies: Corpus
+    knowledge: Corpus
+    tasks: tuple[Task, ...]
+    asking: dict[str, str]
+    """How tasks are asked."""
+    level_tasks: tuple[LevelTask, ...]
+    texts: tuple[str, ...]
+    settings: DevelopmentSettings
+
+
+def prepare(job: DevelopmentJob) -> JobRuns:
+    """The data of a job and the checkpoints that it names, before a model is loaded.
+
+    Raises:
+        InputError: a file that cannot be read, a folder without checkpoints, a revision that names no training step.
+    """
+    settings, data, name = job.settings, job.data, job.model.model
+    if min(settings.texts, settings.task_prompts, settings.level_prompts, settings.heads) < 1:
+        raise InputError("texts, task-prompts, level-prompts and heads: ask for 1 or more of each")
+    words = data.data or own_texts(name, "words")
+    rows = load_rows(words or WORD_CATEGORIES)
+    tasks = load_tasks(data.tasks or own_texts(name, "tasks") or TASKS)
+    own = words is not None and {"furniture", "month"} <= {row.label for row in rows.rows}
+    dependencies = load_conllu(data.dependencies or own_texts(name, "dependencies") or SENTENCES)
+    asked = Settings(settings.labels, settings.shots, settings.prompts, settings.heads, settings.seed, "\n")
+    return JobRuns(
+        tuple(_checkpoints(replace(job.model, model=run)) for run in (name, *job.model.seeds)),
+        sample_job(rows, asked),
+        dependencies,
+        knowledge(name, RelationSpec(triplets=data.triplets)),
+        tasks,
+        asking(name, data.tasks),
+        level_tasks(rows, tasks[:4]) if own else level_tasks(),
+        _long_texts(data.long_texts or own_texts(name, "long"), dependencies, settings),
+        settings,
+    )
+
+
+def _checkpoints(series: Series) -> tuple[Checkpoint, ...]:
+    """The checkpoints of one run, those named or all, in the order of their steps."""
+    named = series.checkpoints or tuple(map(str, checkpoints(series.model)))
+    found = [_checkpoint(series, name) for name in named]
+    if len({step for step, _ in found}) < len(found):
+        raise InputError(f"checkpoints are {', '.join(named)}: name each step once")
+    return tuple(sorted(found, key=lambda checkpoint: checkpoint.step))
+
+
+def _checkpoint(series: Series, name: str) -> Checkpoint:
+    if name.isdecimal():
+        return Checkpoint(int(name), replace(series, checkpoint=int(name)))
+    step = re.search(r"step-?(\d+)", name)
+    if step is None:
+        raise InputError(f"checkpoint {name!r} names no training step: give a number, or a revision such as step1000")
+    return Checkpoint(int(step[1]), replace(series, revision=name))
+
+
+def _long_texts(path: str | None, corpus: Corpus, settings: DevelopmentSettings) -> tuple[str, ...]:
+    """Texts for loss reduction: those of a file, or the sentences of a corpus in random orders, joined."""
+    if path is not None:
+        objects = [found for _, found in json_objects(path_of(path))]
+        texts = [text for text in (found.get("text") for found in objects) if isinstance(text, str) and text]
+        if not texts or len(texts) < len(objects):
+            raise InputError(f"file {path!r} has lines without a text: give objects with a field text")
+        return tuple(texts[: settings.texts])
+    rng, joined = generator(settings.seed, 5), []
+    for _ in range(min(JOINED, settings.texts)):
+        words: list[str] = []
+        while len(words) < WORDS_OF_TEXT:
+            for place in rng.permutation(len(corpus.texts)):
+                words += corpus.texts[place].text.split()
+        joined.append(" ".join(words[:WORDS_OF_TEXT]))
+    return tuple(joined)
+
+
+@dataclass(frozen=True)
+class RunBegun(Timed):
+    """What the study starts from."""
+
+    model: LensModel
+    """As it is loaded by its name."""
+    runs: tuple[tuple[Checkpoint, ...], ...]
+    yardsticks: Yardsticks
+    settings: DevelopmentSettings
+    provenance: dict[str, Any]
+
+    def models(self, run: int) -> Iterator[tuple[int, LensModel]]:
+        """The checkpoints of one seed, one after the other."""
+        for checkpoint in self.runs[run]:
+            yield checkpoint.step, load_spec(checkpoint.spec)
+
+    @property
+    def described(self) -> str:
+        """What was run, in a few sentences."""
+        steps = [checkpoint.step for checkpoint in self.runs[0]]
+        seeds = f" {len(self.runs)} training runs." if len(self.runs) > 1 else ""
+        return (
+            f"{len(steps)} checkpoints, training steps {steps[0]} to {steps[-1]}.{seeds} "
+            f"{len(self.yardsticks.prompts)} prompts of {self.settings.shots} demonstrations of each label; "
+            f"seed {self.settings.seed}."
+        )
+
+    @property
+    def record(self) -> RunRecord:
+        """What the folder says of the run."""
+        settings = asdict(self.settings)
+        summary = {"provenance": self.provenance, "settings": settings, "seconds": self.seconds}
+        title = f"How in-context learning forms in {self.provenance['name']}"
+        return RunRecord(title, self.described, self.provenance, settings, summary, {})
+
+
+def begin(model: LensModel, prepared: JobRuns) -> RunBegun:
+    """Write everything that checkpoints are measured on, as the model's tokenizer reads it.
+
+    Raises:
+        InputError: data that the model cannot read.
+        Unfit: no triplet is left for the model.
+    """
+    settings, n = prepared.settings, prepared.settings.task_prompts
+    drawn: dict[str, Any] = {"n_texts": settings.texts, "seed": settings.seed}
+    tasks, mean_tasks = (
+        task_prompts(model, prepared.tasks, n, shots=TASK_SHOTS, seed=settings.seed + other, **prepared.asking)
+        for other in (0, EVALUATION_SEED)
+    )
+    yardsticks = Yardsticks(
+        tuple(relation_batch(model, corpus, **drawn) for corpus in (prepared.dependencies, prepared.knowledge)),
+        encode(model, prepared.prompts.selection, separator="\n"),
+        tasks,
+        mean_tasks,
+        prepared.level_tasks,
+        SHOTS,
+        settings.level_prompts,
+        prepared.texts,
+        settings.seed,
+    )
+    steps = [checkpoint.step for checkpoint in prepared.runs[0]]
+    where = provenance(model) | {"data": prepared.prompts.data, "checkpoints": steps, "seed": settings.seed}
+    return RunBegun(model, prepared.runs, yardsticks, settings, where, seconds={})

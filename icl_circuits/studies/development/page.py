@@ -1,0 +1,87 @@
+"""The study's part of a folder: its values, its tables and its sections."""
+
+from pathlib import Path
+
+import numpy as np
+
+from icl_circuits.development import emergence
+from icl_circuits.report import Part
+from icl_circuits.stats import Interval
+from icl_circuits.studies.development.begun import RunBegun
+from icl_circuits.studies.development.run import RunFindings
+from icl_circuits.studies.development.tables import (
+    all_tables,
+    checkpoints,
+    checkpoints_table,
+    emergence_table,
+    knock_out_table,
+    summary,
+)
+from icl_circuits.viz import Section
+
+
+def present(begun: RunBegun, findings: RunFindings) -> Part:
+    """What is written of the findings."""
+    seeds = {f"development_seed_{i}": run for i, run in enumerate(findings.runs[1:], start=2)}
+    return Part(
+        headline=_headline(findings),
+        summary=summary(findings),
+        values={"development": findings.runs[0], **seeds, "knock_out": findings.without},
+        tables=all_tables(findings),
+        sections=lambda figures: _sections(findings, figures),
+        shown=[
+            ("Levels of in-context learning", checkpoints_table(findings.runs[0])),
+            ("What emerges when", emergence_table(findings)),
+            ("Without semantic induction heads (an extension)", knock_out_table(findings.without)),
+        ],
+    )
+
+
+def _headline(findings: RunFindings) -> str:
+    frame = checkpoints(findings.runs[0])
+    first, last = (Interval.in_row(frame.iloc[place], "top1") for place in (0, -1))
+    found = emergence(findings.runs)
+    order = [row["curve"] for _, row in found.iterrows() if np.isfinite(row["step"])]
+    said = f"First to rise: {order[0]}. Last: {order[-1]}." if order else "Nothing rises."
+    return f"Labels in context: {first:.2f} at the first checkpoint, {last:.2f} at the last. {said}"
+
+
+def _sections(findings: RunFindings, figures: Path) -> tuple[Section, ...]:
+    return (
+        Section(
+            "Levels of in-context learning",
+            "Labels in context: the right label is the likeliest token behind demonstrations. Loss reduction: loss of "
+            "tokens 50-100 less that of tokens 0-50. Format: the next token is a number, or true or false. Pattern: it "
+            "is the right label. In brackets: 95 % intervals.",
+            checkpoints_table(findings.runs[0]),
+            figures / "levels.svg",
+        ),
+        Section("Format compliance by task", "By number of shots.", figure=figures / "format_compliance.svg"),
+        Section("Pattern discovery by task", "By number of shots.", figure=figures / "pattern_discovery.svg"),
+        Section(
+            "What emerges when",
+            "A curve has emerged when it is half way from its first value to its highest. Curves of heads are of the "
+            "head that is best in the end. In brackets: 95 % intervals over seeds, where there are several.",
+            emergence_table(findings),
+            figures / "emergence.svg",
+        ),
+        Section(
+            "What rises together",
+            "Curves that rise have high rank correlations, whatever they measure. The test therefore asks whether "
+            "their rises come at the same checkpoints.",
+            figure=figures / "co_timing.svg",
+        ),
+        Section(
+            "Semantic induction heads",
+            "The relation index of every head, with the paper's relaxed gate: attention to the relation's head is the "
+            "highest.",
+            figure=figures / "relation_indices.svg",
+        ),
+        Section("Other scores of heads", "Of every head.", figure=figures / "head_scores.svg"),
+        Section(
+            "Without semantic induction heads",
+            "An extension: the paper removes no head. The heads of the highest index are zeroed in the trained model, "
+            "and as many random heads of the same layers beside them.",
+            knock_out_table(findings.without),
+        ),
+    )

@@ -1,0 +1,55 @@
+"""What the study computes: every checkpoint measured alike, and the last one without its semantic induction heads."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from icl_circuits.development import Development, develop
+from icl_circuits.heads import FamilyEffects, top_heads, zero_families
+from icl_circuits.relations import RelationIndex, relation_index
+from icl_circuits.residual import Head
+from icl_circuits.studies.development.begun import RunBegun
+
+KINDS = (Development, FamilyEffects)
+FAMILIES = ("dependency", "knowledge graph")
+"""The kinds of semantic induction heads."""
+RANDOM_DRAWS = 3
+"""Of random heads beside each family."""
+
+
+@dataclass(frozen=True)
+class RunFindings:
+    """What the study found."""
+
+    runs: tuple[Development, ...]
+    """One for each seed."""
+    without: FamilyEffects
+    """Prompts of demonstrations at the last checkpoint without its semantic induction heads."""
+
+
+def compute(begun: RunBegun) -> RunFindings:
+    """Measure every checkpoint of every seed; then zero semantic induction heads in the model as it is loaded.
+
+    The knock-out is an extension: the paper removes no head.
+    """
+    runs = []
+    for run in range(len(begun.runs)):
+        with begun.timed(f"checkpoints of run {run + 1}"):
+            runs.append(develop(begun.models(run), begun.yardsticks))
+    with begun.timed("knock-out"):
+        families = {
+            name: _salient(relation_index(begun.model, batch, draws=1, tau=1.0), begun.settings.heads)
+            for name, batch in zip(FAMILIES, begun.yardsticks.relations, strict=True)
+        }
+        families = {name: heads for name, heads in families.items() if heads}
+        without = zero_families(
+            begun.model, begun.yardsticks.prompts, families, n_random=RANDOM_DRAWS, seed=begun.settings.seed
+        )
+    return RunFindings(tuple(runs), without)
+
+
+def _salient(found: RelationIndex, n: int) -> tuple[Head, ...]:
+    """The `n` heads of the highest index of any relation, with the argmax gate."""
+    highest = np.nanmax(np.where(np.isfinite(found.index), found.index, -np.inf), axis=0)
+    known = int(np.isfinite(highest).sum())
+    return top_heads(highest, min(n, known)) if known else ()
