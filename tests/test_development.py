@@ -36,7 +36,8 @@ def run(steps: list[int], rises: dict[Head, int]) -> Development:
     shares = np.repeat(top1[:, None, None], 2, axis=2)
     return Development(
         np.array(steps), ("eats",), ("task",), (0, 10), of_heads[:, None], of_heads, nothing, of_heads,
-        0.5 + of_heads / 2, nothing, top1, -of_heads[:, 0, :1] * np.ones(5), np.full((n, 5), np.nan), shares, shares,
+        0.5 + of_heads / 2, nothing, top1, top1, -of_heads[:, 0, :1] * np.ones(5), np.full((n, 5), np.nan), shares,
+        shares,
     )  # fmt: skip
 
 
@@ -150,7 +151,7 @@ def test_each_checkpoint_is_measured_as_by_itself(yardsticks: Yardsticks) -> Non
     assert (found.format[1] == levels.format_unaided).all()
     assert (found.accuracy[1] == levels.accuracy).all()
     assert np.allclose(found.loss_reduction[1], loss_reduction(model, yardsticks.texts).by_100, equal_nan=True)
-    with intervene(model, ZeroHeads([Head(3, 1)])):  # the plain computation of one head's effect
+    with intervene(model, ZeroHeads((Head(3, 1),))):  # the plain computation of one head's effect
         logits = model(yardsticks.prompts.tokens)
     rows = torch.arange(len(yardsticks.prompts))
     zeroed = logits[rows, yardsticks.prompts.last].log_softmax(-1)[rows, yardsticks.prompts.target]
@@ -206,7 +207,9 @@ def test_the_command_writes_the_whole_story(tmp_path: Path, monkeypatch: pytest.
         "--prompts", "8", "--texts", "12", "--task-prompts", "2", "--level-prompts", "4", "--out", str(out),
     ]  # fmt: skip
     monkeypatch.setattr(sys, "argv", arguments)
-    cli.main()
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert not stopped.value.code
     found = json.loads((out / "results.json").read_text())
     assert [row["step"] for row in found["checkpoints"]] == [0, steps[4], steps[-1]]
     assert found["checkpoints"][0]["top1"] < 0.3 < found["checkpoints"][-1]["top1"]

@@ -135,7 +135,7 @@ def test_repeats_come_round(language: Language) -> None:
 
 
 def test_a_checkpoint_is_the_same_model_in_hugging_face(language: Language, tmp_path: Path) -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
     model = SmallModel(len(language.vocabulary), seed=3)
     with torch.no_grad():
@@ -147,7 +147,7 @@ def test_a_checkpoint_is_the_same_model_in_hugging_face(language: Language, tmp_
     with torch.no_grad():
         assert torch.allclose(model(tokens), hf_model(tokens).logits, atol=1e-4)
     assert load_file(tmp_path / "model.safetensors")["model.norm.weight"].dtype == torch.bfloat16
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(tmp_path)
     text = "dog : foo\ncat : bar\nunheard : 7\n"
     assert [language.vocabulary[i] for i in tokenizer(text).input_ids] == (
         ["dog", ":", "foo", "\n", "cat", ":", "bar", "\n", "<unk>", ":", "7", "\n"]
@@ -236,6 +236,6 @@ def test_texts_of_the_package_fit_its_model() -> None:
     ):
         batch = relation_batch(model, corpus, n_texts=50)
         assert len(batch) >= 50
-        assert not batch.left_out
+        assert {reason for reason, _ in batch.left_out} <= {"a text that was not drawn"}
     assert len(load_tasks(own_texts(SMALL, "tasks"))) == 6
     assert len(load_rows(own_texts(SMALL, "words")).by_class()) == 40

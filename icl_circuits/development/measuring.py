@@ -66,13 +66,15 @@ class Development:
     """Average indirect effect, a probability."""
     top1: Bool[np.ndarray, "checkpoint prompt"]
     """Whether the right label is the likeliest token behind each prompt of demonstrations."""
+    between_labels: Bool[np.ndarray, "checkpoint prompt"]
+    """Whether it is the likelier of the labels; half of the prompts are right by chance with two."""
     loss_reduction: Float[np.ndarray, "checkpoint text"]
     """Loss of tokens 50-100 less that of tokens 0-50, nats; NaN where a text is too short."""
     late_loss_reduction: Float[np.ndarray, "checkpoint text"]
     """Loss of tokens 450-500 less that of tokens 0-50."""
-    format: Bool[np.ndarray, "checkpoint task shots prompt"]
+    format: Bool[np.ndarray, "checkpoint task shots item"]
     """Format compliance, unaided: the model itself gives what labels begin with, if anything."""
-    accuracy: Bool[np.ndarray, "checkpoint task shots prompt"]
+    accuracy: Bool[np.ndarray, "checkpoint task shots item"]
     """Pattern discovery."""
 
 
@@ -87,10 +89,11 @@ class _Snapshot:
     class_auc: Float[np.ndarray, "layer head"]
     function_vector: Float[np.ndarray, "layer head"]
     top1: Bool[np.ndarray, " prompt"]
+    between_labels: Bool[np.ndarray, " prompt"]
     loss_reduction: Float[np.ndarray, " text"]
     late_loss_reduction: Float[np.ndarray, " text"]
-    format: Bool[np.ndarray, "task shots prompt"]
-    accuracy: Bool[np.ndarray, "task shots prompt"]
+    format: Bool[np.ndarray, "task shots item"]
+    accuracy: Bool[np.ndarray, "task shots item"]
 
 
 def develop(checkpoints: Iterable[tuple[int, LensModel]], yardsticks: Yardsticks) -> Development:
@@ -149,7 +152,8 @@ def _measure(model: LensModel, on: Yardsticks) -> _Snapshot:
         effects.log_prob_drop.mean(axis=1).reshape(shape),
         mean_of_finite(class_auc(towers.score, towers.same_class)).reshape(shape),
         functions.average,
-        effects.base.top1.astype(bool),
+        effects.base.top1,
+        effects.base.between_labels,
         loss.by_100,
         loss.by_500,
         levels.format_unaided,

@@ -46,6 +46,7 @@ def curves(run: Development) -> tuple[Curve, ...]:
         "format compliance": run.format[:, :, -1].mean(axis=(1, 2)),
         "pattern discovery": run.accuracy[:, :, -1].mean(axis=(1, 2)),
         "labels in context": run.top1.mean(axis=1),
+        "between labels": run.between_labels.mean(axis=1),
     }
     return (
         *(Curve(name, values, None) for name, values in levels.items()),

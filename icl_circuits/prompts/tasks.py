@@ -104,8 +104,8 @@ def task_prompts(
         separator: behind each demonstration.
 
     Raises:
-        InputError: a question without `{}`, no tasks, two of one name, too few pairs, or no whole numbers of prompts and shots; and what
-            `token_batch` raises.
+        InputError: a question without `{}`, no tasks, two of one name, too few pairs, or no whole numbers of prompts
+            and shots; and what `token_batch` raises.
     """
     require_whole(n, 1, f"cannot sample {n} prompts: ask for at least 1")
     require_whole(shots, 2, f"shots is {shots}: ask for at least 2, so that their answers can be shuffled")

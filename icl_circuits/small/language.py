@@ -56,7 +56,7 @@ VERBS_OF_CLASS = 4
 class Choice:
     """Which words, labels and pairs of classes prompts are made of."""
 
-    classes: Int[np.ndarray, " class"]
+    classes: Int[np.ndarray, " kept"]
     words: Bool[np.ndarray, "class word"]
     """Which words of each class."""
     labels: Int[np.ndarray, " label"]

@@ -15,6 +15,8 @@ from icl_circuits.small.training import STEPS, Progress, train
 
 CHECKPOINTS = (0, 100, 200, 300, 400, 500, 600, 700, 900, 1200)
 """The steps after which the model is kept, besides the last: most of them where it begins to learn in context."""
+SEED = 1
+"""Of the model that comes with the package."""
 CHECKED = 500
 """Prompts of each kind at each checkpoint."""
 CURVE, CARD = "training.csv", "README.md"
@@ -22,7 +24,7 @@ THREADS = 2
 """The same number everywhere, since sums depend on it."""
 
 
-def train_small(folder: Path, *, steps: int = STEPS, seed: int = 0) -> None:
+def train_small(folder: Path, *, steps: int = STEPS, seed: int = SEED) -> None:
     """Train the small model from scratch, and write everything into an empty folder.
 
     On one machine and version of PyTorch the same seed gives the same bytes. With 2 cores it takes some six minutes.
@@ -31,14 +33,14 @@ def train_small(folder: Path, *, steps: int = STEPS, seed: int = 0) -> None:
         folder: gets `step-000000` and so on, Hugging Face folders; `training.csv`, the losses and the accuracy on what
             was held out; texts for analyses; a model card.
         steps: how many batches.
-        seed: of weights and texts. The language is the same for all.
+        seed: of weights and texts; 1 is that of the package. The language is the same for all.
 
     Raises:
         InputError: too few steps, or a negative seed.
     """
     require_whole(steps, 1, f"steps is {steps}: ask for at least 1")
     require_whole(seed, 0, f"seed is {seed}: give a whole number, 0 or more")
-    language, rows = Language(), list[dict[str, float]]()
+    language, rows = Language(), list[dict[str, int | float]]()
     at = sorted({steps, *(step for step in CHECKPOINTS if step < steps)})
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(THREADS)
@@ -62,7 +64,7 @@ def train_small(folder: Path, *, steps: int = STEPS, seed: int = 0) -> None:
     (folder / CARD).write_text(_card(rows, steps, seed), encoding="utf-8")
 
 
-def _card(rows: list[dict[str, float]], steps: int, seed: int) -> str:
+def _card(rows: list[dict[str, int | float]], steps: int, seed: int) -> str:
     """The model card."""
     held_out = "".join(f"| {name} | {value:.1%} |\n" for name, value in rows[-1].items() if name in KINDS)
     return f"""# icl-small
@@ -82,5 +84,8 @@ How often the likeliest next token is the right label, after 4 demonstrations of
 {held_out}<!-- --8<-- [end:held_out] -->
 
 `{CURVE}` holds the losses (nats) and these shares at every checkpoint. Each `step-` folder is a Hugging Face model.
+The tokenizer is what its `tokenizer.json` says. `load_model` of icl_circuits reads it so. transformers' `AutoTokenizer`
+takes that of Qwen 2 for it, so use `PreTrainedTokenizerFast`.
+
 The weights may be used under the licence of icl_circuits. The model knows nothing of the world.
 """

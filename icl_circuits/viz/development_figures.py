@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from icl_circuits.stats import bootstrap_means
 from icl_circuits.viz.look import COLOURS, curve, legend_above, new_figure, style
@@ -18,6 +18,8 @@ RISING, FALLING = "#0072B2", "#D55E00"
 """Curves of heads that end higher than they begin, and of those that end lower."""
 COLUMNS = 4
 """Panels side by side."""
+FIRST = 100
+"""The step from which on axes are logarithmic."""
 
 
 def shot_panels(
@@ -28,14 +30,14 @@ def shot_panels(
 ) -> "matplotlib.figure.Figure":
     """A panel each: shares over training, a line for each number of shots, lighter for fewer."""
     with style():
-        figure, grid = _grid(len(panels), 1.5)
+        figure, grid = _grid(len(panels), 1.6)
         for axes, (title, values) in zip(grid, panels.items(), strict=True):
             for place, number in enumerate(shots):
                 shade = 0.25 + 0.75 * (place + 1) / len(shots)
                 axes.plot(steps, values[:, place], color=COLOURS[0], alpha=shade, marker=".", label=f"{number} shots")
-            axes.set_title(title, loc="left")
+            axes.set_title(title.replace(" ", "\n", 1), loc="left")  # long names
             axes.set_ylim(-0.03, 1.03)
-            _training(axes, label)
+            _training(axes, steps, label)
         legend_above(figure, grid[0])
     return figure
 
@@ -43,7 +45,7 @@ def shot_panels(
 def level_panels(
     steps: Int[np.ndarray, " checkpoint"],
     loss: Mapping[str, Float[np.ndarray, "checkpoint text"]],
-    shares: Mapping[str, Float[np.ndarray, "checkpoint prompt"]],
+    shares: Mapping[str, Bool[np.ndarray, "checkpoint _"]],
 ) -> "matplotlib.figure.Figure":
     """The levels of in-context learning over training: loss reduction on the left, shares of prompts on the right."""
     with style():
@@ -54,12 +56,12 @@ def level_panels(
             if measured.size:
                 curve(left, steps, bootstrap_means(measured), place, name)
         left.axhline(0, color="0.3", lw=0.5)
-        _training(left, "loss late less early (nats)")
+        _training(left, steps, "loss late less early (nats)")
         left.legend()
         for place, (name, values) in enumerate(shares.items()):
             curve(right, steps, bootstrap_means(values.astype(float)), place, name)
         right.set_ylim(-0.03, 1.03)
-        _training(right, "share of prompts")
+        _training(right, steps, "share of prompts")
         right.legend()
     return figure
 
@@ -67,9 +69,8 @@ def level_panels(
 def head_curves(
     steps: Int[np.ndarray, " checkpoint"],
     panels: Mapping[str, Float[np.ndarray, "checkpoint layer head"]],
-    n_named: int = 2,
 ) -> "matplotlib.figure.Figure":
-    """A panel each: a line for every head, blue if it ends higher than it begins, else red; the highest are named."""
+    """A panel each: a line for every head, blue if it ends higher than it begins, else red; the highest is named."""
     with style():
         figure, grid = _grid(len(panels), 1.6)
         for axes, (title, values) in zip(grid, panels.items(), strict=True):
@@ -80,14 +81,14 @@ def head_curves(
                 rises = len(known) and known[-1] >= known[0]
                 axes.plot(steps, line, color=RISING if rises else FALLING, lw=0.7, alpha=0.6)
             last = np.nan_to_num(of_head[:, -1], nan=-np.inf)
-            for place in np.argsort(-last, kind="stable")[:n_named]:
-                if np.isfinite(of_head[place, -1]):
-                    layer, head = divmod(int(place), n_heads)
-                    axes.plot(steps, of_head[place], color=RISING, lw=1.3)
-                    axes.annotate(f"L{layer}H{head}", (steps[-1], of_head[place, -1]), ha="right", va="bottom")
+            place = int(last.argmax())
+            if np.isfinite(of_head[place, -1]):
+                axes.plot(steps, of_head[place], color=RISING, lw=1.3)
+                name = f"L{place // n_heads}H{place % n_heads}"
+                axes.annotate(name, (steps[-1], of_head[place, -1]), ha="right", va="bottom")
             axes.set_title(title, loc="left")
             axes.margins(y=0.15)
-            _training(axes, "")
+            _training(axes, steps, "")
     return figure
 
 
@@ -103,7 +104,7 @@ def emergence_dots(frame: pd.DataFrame, steps: Int[np.ndarray, " checkpoint"]) -
         axes.errorbar(step, at, xerr=[step - low, high - step], fmt="o", color=COLOURS[0], lw=0.8)
         axes.set_yticks(at, frame["curve"])
         axes.grid(axis="x", lw=0.3)
-        _scale(axes)
+        _scale(axes, int(steps[-1]))
         axes.set_xlim(0, steps[-1])
         axes.set_xlabel("training step at which half is reached")
     return figure
@@ -141,13 +142,15 @@ def _grid(n: int, height: float) -> tuple["matplotlib.figure.Figure", list[Any]]
     return figure, every[:n]
 
 
-def _training(axes: "matplotlib.axes.Axes", label: str) -> None:
-    _scale(axes)
+def _training(axes: "matplotlib.axes.Axes", steps: Int[np.ndarray, " checkpoint"], label: str) -> None:
+    _scale(axes, int(steps[-1]))
     axes.set_xlabel("training step")
     axes.set_ylabel(label)
 
 
-def _scale(axes: "matplotlib.axes.Axes") -> None:
-    """Steps by their logarithm, but for those below 100."""
-    axes.set_xscale("symlog", linthresh=100, linscale=0.5)
+def _scale(axes: "matplotlib.axes.Axes", last: int) -> None:
+    """Steps by their logarithm, but for those below 100, up to the last one."""
+    axes.set_xscale("symlog", linthresh=FIRST, linscale=0.5)
+    ticks = [0, *(FIRST * 10**i for i in range(12) if FIRST * 10**i <= last)]
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
     axes.minorticks_off()

@@ -20,6 +20,7 @@ def _levels(values: Values) -> "matplotlib.figure.Figure":
     run: Development = values["development"]
     shares = {
         "labels in context": run.top1,
+        "between labels": run.between_labels,
         "format": run.format[:, :, -1].reshape(len(run.steps), -1),
         "pattern": run.accuracy[:, :, -1].reshape(len(run.steps), -1),
     }
@@ -51,7 +52,7 @@ def _heads(values: Values) -> "matplotlib.figure.Figure":
     return head_curves(run.steps, panels)
 
 
-ALL_HEADS = "A line a head: blue if it ends higher than it begins, red if lower; the highest in the end are named."
+ALL_HEADS = "A line a head: blue if it ends higher than it begins, red if lower; the highest in the end is named."
 FIGURES: Mapping[str, PaperFigure] = {
     "levels": PaperFigure(
         ("development",),

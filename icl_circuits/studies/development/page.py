@@ -50,9 +50,10 @@ def _sections(findings: RunFindings, figures: Path) -> tuple[Section, ...]:
     return (
         Section(
             "Levels of in-context learning",
-            "Labels in context: the right label is the likeliest token behind demonstrations. Loss reduction: loss of "
-            "tokens 50-100 less that of tokens 0-50. Format: the next token is a number, or true or false. Pattern: it "
-            "is the right label. In brackets: 95 % intervals.",
+            "Labels in context: the right label is the likeliest token behind demonstrations. Between labels: it is "
+            "the likelier of the two; chance is 0.5. Loss reduction: loss of tokens 50-100 less that of tokens 0-50. "
+            "Format: the next token is a number, or true or false. Pattern: it is the right label. In brackets: 95 % "
+            "intervals.",
             checkpoints_table(findings.runs[0]),
             figures / "levels.svg",
         ),

@@ -31,6 +31,7 @@ def checkpoints(run: Development) -> pd.DataFrame:
     for i, step in enumerate(run.steps.tolist()):
         row: dict[str, object] = {"step": step}
         row |= wilson(run.top1[i]).columns("top1")
+        row |= wilson(run.between_labels[i]).columns("between_labels")
         row |= wilson(run.format[i, :, -1].ravel()).columns("format")
         row |= wilson(run.accuracy[i, :, -1].ravel()).columns("accuracy")
         for name in ("loss_reduction", "late_loss_reduction"):
@@ -53,10 +54,12 @@ def checkpoints_table(run: Development) -> Table:
     """The levels at each checkpoint, as text."""
     cells = [
         (str(int(row["step"])), *(f"{Interval.in_row(row, name):.2f}" for name in
-         ("top1", "loss_reduction", "format", "accuracy")))
+         ("top1", "between_labels", "loss_reduction", "format", "accuracy")))
         for _, row in checkpoints(run).iterrows()
     ]  # fmt: skip
-    return Table(("step", "labels in context", "loss reduction (nats)", "format", "pattern"), tuple(cells))
+    return Table(
+        ("step", "labels in context", "between labels", "loss reduction (nats)", "format", "pattern"), tuple(cells)
+    )
 
 
 def emergence_table(findings: RunFindings) -> Table:
