@@ -81,7 +81,9 @@ How often the likeliest next token is the right label, after 4 demonstrations of
 
 | what prompts of training never had | right |
 | --- | --- |
-{held_out}<!-- --8<-- [end:held_out] -->
+{held_out}
+Unseen pairs were never the two classes of a prompt; in prompts of four and of eight classes they met.
+<!-- --8<-- [end:held_out] -->
 
 `{CURVE}` holds the losses (nats) and these shares at every checkpoint. Each `step-` folder is a Hugging Face model.
 The tokenizer is what its `tokenizer.json` says. `load_model` of icl_circuits reads it so. transformers' `AutoTokenizer`
