@@ -210,7 +210,7 @@ def prompts(
 
 def train_small(
     *,
-    out: Out = Path("icl-small"),
+    out: Out = Path("icl-trained"),
     steps: Annotated[int, Parameter(help="Batches to train on.", show_default="2000")] | None = None,
     seed: Annotated[int, Parameter(help="Of the weights and the texts; 1 is that of the package.")] = 1,
     force: Force = False,

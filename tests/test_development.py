@@ -1,6 +1,7 @@
 """Training runs: what is measured at each checkpoint, when it emerges, what rises together, and the study."""
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,13 +12,14 @@ import pytest
 import torch
 
 from icl_circuits import cli
-from icl_circuits.development import Development, Yardsticks, co_timing, curves, develop, emergence, half_rise
+from icl_circuits.development import Development, Yardsticks, alike, co_timing, curves, develop, emergence, half_rise
 from icl_circuits.errors import InputError
 from icl_circuits.heads import induction_scores, zero_each_head
 from icl_circuits.interventions import ZeroHeads, intervene
 from icl_circuits.jobs import DevelopmentJob, DevelopmentSettings, DevelopmentSpec, Series
 from icl_circuits.levels import icl_levels, loss_reduction
 from icl_circuits.models import SMALL, LensModel, checkpoints, load_model
+from icl_circuits.models.series import BUILT_IN
 from icl_circuits.relations import relation_index
 from icl_circuits.residual import Head
 from icl_circuits.studies.development.begun import begin, prepare
@@ -76,22 +78,28 @@ def test_curves_are_of_the_head_that_is_best_in_the_end() -> None:
     assert found["labels in context"].head is None
 
 
+def sigmoid(at: int) -> np.ndarray:
+    return 1 / (1 + np.exp(-(np.arange(13) - at) / 0.7))
+
+
 def test_what_rises_at_the_same_checkpoints_is_told_from_what_merely_rises() -> None:
-    steps = list(range(0, 1300, 100))
-    base = run(steps, {Head(0, 0): 600, Head(1, 1): 600})
-    gradual = np.linspace(0, 1, len(steps))
-    runs = [replace(base, prefix_matching=np.tile(gradual[:, None, None], (1, 2, 2)))]
-    found = co_timing(runs, draws=500).set_index(["one", "other"])
-    same = found.loc[("loss reduction", "labels in context")]
-    assert same["spearman"] == pytest.approx(1)
-    assert same["p"] <= 0.12
+    base, heads = run(list(range(0, 1300, 100)), {}), np.zeros((13, 2, 2))
+    early, late, even = (np.where(heads == 0, curve[:, None, None], 0) for curve in (
+        sigmoid(4), sigmoid(9), np.linspace(0, 1, 13)))  # fmt: skip
+    runs = [replace(base, copying=early, log_prob_drop=early, class_auc=late, prefix_matching=even)]
+    found = co_timing(runs, draws=1000).set_index(["one", "other"])
+    same, other = found.loc[("copying", "in-context head")], found.loc[("copying", "class AUC")]
+    assert same["together"] == pytest.approx(1)
+    assert same["p"] < 0.01
     assert same["lag"] == pytest.approx(0)
-    merely = found.loc[("labels in context", "prefix matching")]
-    assert merely["spearman"] > 0.8
-    assert merely["p"] == pytest.approx(1)
-    # one rise among 12 places comes to the same place once in 12 orders
-    assert same["p"] == pytest.approx(1 / 12, abs=0.04)
+    assert other["spearman"] == pytest.approx(1)  # both rise, at other times
+    assert other["p"] > 0.3
+    assert other["lag"] > 0.5
+    assert found.loc[("prefix matching", "class AUC")]["spearman"] == pytest.approx(1)
+    assert np.isnan(found.loc[("prefix matching", "class AUC")]["together"])  # an even rise has no time
     assert (found["p_fdr"].dropna() >= found["p"].dropna()).all()
+    turned = co_timing([replace(runs[0], copying=late, class_auc=early)], draws=1000).set_index(["one", "other"])
+    assert turned.loc[("copying", "class AUC")]["together"] == pytest.approx(other["together"])
 
 
 def test_runs_of_different_kinds_are_refused() -> None:
@@ -100,8 +108,9 @@ def test_runs_of_different_kinds_are_refused() -> None:
         emergence([])
     with pytest.raises(InputError, match="other relations or tasks"):
         emergence([one, replace(one, relations=("drinks",))])
-    with pytest.raises(InputError, match="different numbers of checkpoints"):
-        co_timing([one, run([0, 1, 2], {})])
+    with pytest.raises(InputError, match="different checkpoints"):
+        co_timing([one, run([0, 2], {})])
+    assert len(alike([one, run([0, 2], {}), run([0, 1], {})])) == 2
 
 
 @pytest.fixture(scope="module")
@@ -135,8 +144,14 @@ def test_the_development_of_heads_switched_on_at_known_steps_is_recovered(yardst
     other = found.log_prob_drop[:, others[0].layer, others[0].head]
     assert np.allclose(other[:2], 0, atol=1e-5)
     assert abs(other[2]) > 1e-5
-    copying = found.copying[:, best.layer, best.head]
-    assert half_rise(found.steps, np.nan_to_num(copying)) > 200
+    for head, at in on.items():  # each score is nothing before its step, and what it is in the end from then on
+        for scores in (found.log_prob_drop, np.nan_to_num(found.copying)):
+            curve = scores[:, head.layer, head.head]
+            assert np.allclose(curve[found.steps < at], 0, atol=1e-5)
+    curve = found.log_prob_drop[:, best.layer, best.head]
+    assert half_rise(found.steps, curve) == pytest.approx(np.expm1((np.log1p(200) + np.log1p(300)) / 2), rel=1e-3)
+    table = emergence([found]).set_index("curve")
+    assert table.loc["in-context head"]["step"] == pytest.approx(half_rise(found.steps, curve))
     assert found.top1[3:].mean() > found.top1[:3].mean()
 
 
@@ -181,6 +196,7 @@ def test_checkpoints_are_named_by_steps_or_revisions() -> None:
         (512, None, 512), (1000, "stage1-step1000-tokens5B", None),
     ]  # fmt: skip
     assert [point.step for point in prepare(job()).runs[0]] == list(checkpoints(SMALL))
+    assert prepare(job(checkpoints=("step-000400",))).runs[0][0].spec.checkpoint == 400
 
 
 def test_bad_runs_are_refused(tmp_path: Path) -> None:
@@ -190,6 +206,12 @@ def test_bad_runs_are_refused(tmp_path: Path) -> None:
         prepare(job(checkpoints=("0", "step0")))
     with pytest.raises(InputError, match="no series of checkpoints"):
         prepare(job(seeds=(str(tmp_path),)))
+    with pytest.raises(InputError, match="name each once"):
+        prepare(job(seeds=(SMALL,)))
+    with pytest.raises(InputError, match="has no checkpoint 7: it has 0, 100"):
+        prepare(job(checkpoints=("0", "7")))
+    with pytest.raises(InputError, match="ask for at most 5 with --heads"):
+        begin(load_model(SMALL), prepare(DevelopmentJob(settings=replace(SMALL_SETTINGS, heads=6))))
     with pytest.raises(InputError, match="ask for 1 or more"):
         prepare(DevelopmentJob(settings=DevelopmentSettings(texts=0)))
     (tmp_path / "long.jsonl").write_text('{"txt": "a"}\n')
@@ -201,9 +223,11 @@ def test_bad_runs_are_refused(tmp_path: Path) -> None:
 def test_the_command_writes_the_whole_story(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = checkpoints(SMALL)
     out = tmp_path / "run"
+    for step in (0, steps[4], steps[-1]):
+        shutil.copytree(BUILT_IN[SMALL] / f"step-{step:06d}", tmp_path / "again" / f"step-{step:06d}")
     monkeypatch.setattr(cli, "obey_signals", lambda: None)  # this process is pytest's
     arguments = [
-        "icl-circuits", "development", "--checkpoints", f"0,{steps[4]},{steps[-1]}", "--seeds", SMALL,
+        "icl-circuits", "development", "--checkpoints", f"0,{steps[4]},{steps[-1]}", "--seeds", str(tmp_path / "again"),
         "--prompts", "8", "--texts", "12", "--task-prompts", "2", "--level-prompts", "4", "--out", str(out),
     ]  # fmt: skip
     monkeypatch.setattr(sys, "argv", arguments)

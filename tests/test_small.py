@@ -51,7 +51,7 @@ def test_every_word_is_one_token_of_one_class(language: Language) -> None:
     assert language.classes[language.class_of[language.ids["dog"]]] == "animal"
 
 
-def test_no_prompt_of_training_has_what_is_held_out(language: Language) -> None:
+def test_no_demonstration_of_training_has_what_is_held_out(language: Language) -> None:
     rng, n = np.random.default_rng(0), BATCH - SENTENCES - REPEATS - TASKS
     held_words = set(language.word[language.held_out_words].tolist())
     held_labels = set(language.held_out_labels.tolist())
@@ -59,15 +59,16 @@ def test_no_prompt_of_training_has_what_is_held_out(language: Language) -> None:
     pairs = {tuple(sorted(pair)) for pair in language.held_out_pairs.tolist()}
     two = 0
     for step in range(64):
-        tokens = batch(language, rng, step).tokens[:n]
+        early = {"share": 0.4, "late": 0.0} if step % 32 >= 16 else {}
+        tokens = batch(language, rng, step, **early).tokens[:n]
         used = set(tokens.flatten().tolist())
         assert not used & (held_words | held_labels | of_held_classes)
-        if step // 4 % 4 == 0 and step % 2 == 0:  # two classes, with a colon behind each word
+        if not early and step // 4 % 4 == 0 and step % 2 == 0:  # two classes, with a colon behind each word
             for row in tokens:
                 asked = {int(language.class_of[row[i - 1]]) for i in range(1, LENGTH) if row[i] == language.ids[":"]}
                 two += len(asked) == 2
                 assert len(asked) < 2 or tuple(sorted(asked)) not in pairs
-    assert two > 100
+    assert two > 50
     assert len(held_labels) > 15
     assert len(pairs) > 100
 
@@ -109,6 +110,17 @@ def test_questions_can_be_answered_from_their_demonstrations_alone(language: Lan
         assert labels[int(language.class_of[asked])] == answer
         assert asked not in lines[:, 0]
         assert len(set(lines[:, 0].tolist())) == 8
+        new = {
+            "unseen words": ({*lines[:, 0].tolist(), int(asked)}, set(language.word[language.held_out_words].tolist())),
+            "unseen labels": (set(lines[:, 2].tolist()), set(language.held_out_labels.tolist())),
+            "unseen classes": (set(labels), set(language.held_out_classes.tolist())),
+            "unseen pairs of classes": (
+                {tuple(sorted(labels))},
+                {tuple(sorted(p)) for p in language.held_out_pairs.tolist()},
+            ),
+        }
+        for name, (used, held) in new.items():
+            assert used <= held if name == kind else not used & held
 
 
 def test_sentences_say_what_the_language_knows(language: Language) -> None:
@@ -187,6 +199,8 @@ def test_a_series_says_what_it_lacks(tmp_path: Path) -> None:
         checkpoints(str(tmp_path))
     with pytest.raises(InputError, match="steps is 0: ask for at least"):
         train_small(tmp_path, steps=0)
+    with pytest.raises(InputError, match="20 shots and a question need 21 words of a class, but one has 8"):
+        questions(Language(), np.random.default_rng(0), Language().choices["unseen words"], 5, 20)
     with pytest.raises(InputError, match="seed is -1"):
         train_small(tmp_path, steps=20, seed=-1)
     assert not list(tmp_path.iterdir())
@@ -206,7 +220,7 @@ def test_the_model_of_the_package_learns_in_context(trained: SmallModel, languag
     found = {kind: float(answers.mean()) for kind, answers in right(trained, language, seed=11).items()}
     assert found["unseen pairs of classes"] >= 0.95
     assert found["unseen labels"] >= 0.95
-    assert found["unseen words"] >= 0.95
+    assert found["unseen words"] >= 0.9
     untrained = right(SmallModel(len(language.vocabulary)), language, n=100)
     assert max(answers.mean() for answers in untrained.values()) < 0.1
 

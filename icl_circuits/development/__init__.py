@@ -7,6 +7,7 @@ from icl_circuits.development.measuring import (
 )
 from icl_circuits.development.timing import (
     Curve as Curve,
+    alike as alike,
     co_timing as co_timing,
     curves as curves,
     emergence as emergence,

@@ -126,6 +126,7 @@ def develop(checkpoints: Iterable[tuple[int, LensModel]], yardsticks: Yardsticks
             raise InputError(f"checkpoint {step} comes behind {steps[-1]}: give steps that rise")
         steps.append(step)
         found.append(_measure(model, yardsticks))
+        del model  # before the next one is loaded
     if not found:
         raise InputError("there is no checkpoint to measure: give one or more")
     stacked: dict[str, Any] = {

@@ -15,6 +15,8 @@ from icl_circuits.stats import false_discovery, generator, mean_of_finite
 
 HALF = 0.5
 """How far a curve has risen when we say that it has emerged."""
+ROUNDING = 1e-12
+"""How far two correlations of the same numbers may be apart, summed in another order."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,10 @@ def curves(run: Development) -> tuple[Curve, ...]:
     """What rises in a run: the three levels, top-1 accuracy, and the head that is best in each way in the end.
 
     A head is chosen by its value at the last checkpoint, so its curve there is high by choice; when it rose is not.
-    Loss reduction is turned round, so that more is better.
+    Loss reduction is turned round, so that more is better. A relation index is 0 where no position passes.
     """
-    of_heads = {f"relation index: {name}": run.index[:, i] for i, name in enumerate(run.relations)}
+    index = np.nan_to_num(run.index)
+    of_heads = {f"relation index: {name}": index[:, i] for i, name in enumerate(run.relations)}
     of_heads |= {
         "prefix matching": run.prefix_matching,
         "copying": run.copying,
@@ -102,45 +105,52 @@ def emergence(runs: Sequence[Development]) -> pd.DataFrame:
 def co_timing(runs: Sequence[Development], *, draws: int = 2000, seed: int = 0) -> pd.DataFrame:
     """Which curves rise together: one row a pair, the strongest first.
 
-    Any two curves that rise have a high rank correlation. So the test asks for more: how often is it as high when the
-    steps by which the second curve rises come in a random order? The permutations are the same in all seeds.
+    Any two curves that rise have a high rank correlation, whatever they measure. So the test is on their rises, from
+    each checkpoint to the next: how often are they as correlated when those of one come in a random order? The
+    permutations are the same in all seeds.
 
-    Columns: one, other; `spearman`, the rank correlation over checkpoints, a mean over seeds; `p` of the permutation
-    test, one-sided; `p_fdr`, corrected for all pairs; `lag`, how many doublings of training the second rises later.
+    Columns: one, other; `spearman`, the rank correlation of the curves, a mean over seeds; `together`, the correlation
+    of their rises, likewise; `p` of the permutation test, one-sided; `p_fdr`, corrected for all pairs; `lag`, how many
+    doublings of training the second rises later.
 
     Args:
-        runs: of one or more seeds, with as many checkpoints each.
+        runs: of one or more seeds, measured at the same checkpoints.
         draws: permutations. p is no less than 1 / (draws + 1).
         seed: of the permutations.
 
     Raises:
-        InputError: no runs, runs of other relations or other numbers of checkpoints, or no draws.
+        InputError: no runs, runs of other relations or other checkpoints, or no draws.
     """
+    from scipy.stats import rankdata
+
     _require_alike(runs)
     require_whole(draws, 1, f"draws is {draws}: ask for 1 or more")
-    if len({len(run.steps) for run in runs}) > 1:
-        raise InputError("runs have different numbers of checkpoints: measure the same ones of each seed")
+    if any(run.steps.tolist() != runs[0].steps.tolist() for run in runs):
+        raise InputError("runs have different checkpoints: measure the same ones of each seed")
     every = [curves(run) for run in runs]
     rng, n = generator(seed), len(runs[0].steps) - 1
-    orders = np.stack([rng.permutation(n) for _ in range(draws)]) if n > 0 else np.zeros((draws, 0), int)
+    orders = np.stack([np.arange(n), *(rng.permutation(n) for _ in range(draws))])
     rows = []
     for i, j in combinations(range(len(every[0])), 2):
         pairs = [(of_run[i].values, of_run[j].values) for of_run in every]
         if not all(np.isfinite(values).all() for pair in pairs for values in pair):
             continue
-        found = np.mean([_spearman(one, other[None])[0] for one, other in pairs])
-        null = np.mean([_spearman(one, _reordered(other, orders)) for one, other in pairs], axis=0)
-        lag = np.mean(
-            [
-                np.log2(1 + half_rise(run.steps, other)) - np.log2(1 + half_rise(run.steps, one))
-                for run, (one, other) in zip(runs, pairs, strict=True)
-            ]
-        )
-        p = (1 + int((null >= found - 1e-12).sum())) / (draws + 1) if np.isfinite(found) else np.nan
-        rows.append({"one": every[0][i].name, "other": every[0][j].name, "spearman": found, "p": p, "lag": lag})
-    frame = pd.DataFrame(rows, columns=["one", "other", "spearman", "p", "lag"])
-    frame.insert(4, "p_fdr", false_discovery(frame["p"].to_numpy(dtype=float)))
-    return frame.sort_values(["p", "spearman"], ascending=[True, False], kind="stable", ignore_index=True)
+        found, *null = np.mean([_correlation(np.diff(one), np.diff(other)[orders]) for one, other in pairs], axis=0)
+        starts = [[half_rise(run.steps, values) for values in pair] for run, pair in zip(runs, pairs, strict=True)]
+        later = np.diff(np.log2(1 + np.array(starts)), axis=1)
+        row: dict[str, object] = {"one": every[0][i].name, "other": every[0][j].name}
+        row["spearman"] = np.mean([_correlation(rankdata(one), rankdata(other)[None])[0] for one, other in pairs])
+        row |= {"together": found, "lag": later.mean()}
+        row["p"] = (1 + int((np.array(null) >= found - ROUNDING).sum())) / (draws + 1) if np.isfinite(found) else np.nan
+        rows.append(row)
+    frame = pd.DataFrame(rows, columns=["one", "other", "spearman", "together", "p", "lag"])
+    frame.insert(5, "p_fdr", false_discovery(frame["p"].to_numpy(dtype=float)))
+    return frame.sort_values(["p", "together"], ascending=[True, False], kind="stable", ignore_index=True)
+
+
+def alike(runs: Sequence[Development]) -> Sequence[Development]:
+    """The runs that were measured at the checkpoints of the first one."""
+    return [run for run in runs if run.steps.tolist() == runs[0].steps.tolist()]
 
 
 def _best(name: str, values: Float[np.ndarray, "checkpoint layer head"]) -> Curve:
@@ -149,21 +159,9 @@ def _best(name: str, values: Float[np.ndarray, "checkpoint layer head"]) -> Curv
     return Curve(name, values[:, layer, head], Head(int(layer), int(head)))
 
 
-def _reordered(
-    values: Float[np.ndarray, " checkpoint"], orders: Int[np.ndarray, "draw rise"]
-) -> Float[np.ndarray, "draw checkpoint"]:
-    """The curve with its rises in other orders."""
-    rises = np.diff(values)[orders]
-    return np.concatenate([np.full((len(orders), 1), values[0]), values[0] + rises.cumsum(axis=1)], axis=1)
-
-
-def _spearman(
-    one: Float[np.ndarray, " checkpoint"], others: Float[np.ndarray, "draw checkpoint"]
-) -> Float[np.ndarray, " draw"]:
-    from scipy.stats import rankdata
-
-    a, b = rankdata(one), rankdata(others, axis=1)
-    a, b = a - a.mean(), b - b.mean(axis=1, keepdims=True)
+def _correlation(one: Float[np.ndarray, " value"], others: Float[np.ndarray, "row value"]) -> Float[np.ndarray, " row"]:
+    """Pearson's, with each row; NaN where one does not vary."""
+    a, b = one - one.mean(), others - others.mean(axis=1, keepdims=True)
     scale = np.sqrt((a**2).sum() * (b**2).sum(axis=1))
     return np.divide(b @ a, scale, out=np.full(len(b), np.nan), where=scale > 0)
 

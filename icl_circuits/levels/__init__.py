@@ -1,6 +1,7 @@
 """Three levels of in-context learning: loss reduction, format compliance, pattern discovery."""
 
 from icl_circuits.levels.built_in import (
+    CATEGORIES as CATEGORIES,
     level_tasks as level_tasks,
 )
 from icl_circuits.levels.encoding import (

@@ -71,8 +71,10 @@ from icl_circuits.models.series import (
     OWN_QUESTION as OWN_QUESTION,
     SMALL as SMALL,
     OwnTexts as OwnTexts,
+    checkpoint_folder as checkpoint_folder,
     checkpoints as checkpoints,
     own_texts as own_texts,
+    series_folder as series_folder,
 )
 from icl_circuits.models.sites import (
     ATTENTION_SITES as ATTENTION_SITES,

@@ -1,4 +1,4 @@
-"""Whether the small model learns in context: prompts with something that no prompt of its training had."""
+"""Whether the small model learns in context: prompts with something that those of its training had not."""
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ KINDS = (
     "unseen labels",
     "unseen classes",
 )
-"""What a prompt may have that no prompt of training had."""
+"""What is new in a prompt, beside those of training."""
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """A small language to learn: words in classes, sentences, facts, and prompts that must be learned from in context.
 
-What is held out of every prompt of demonstrations tells learning in context from memory: some words of each class,
-some classes, some labels, and some pairs of classes. All of them occur in sentences, as words of a language do.
+What is held out of prompts of demonstrations tells learning in context from memory: some words of each class, some
+classes, some labels, and some pairs of classes where there are two. All occur in sentences, as words of a language do.
 """
 
 from dataclasses import dataclass, replace
@@ -45,8 +45,8 @@ RELATIONS = {
 }
 """Verbs of facts, each with the classes of its subject and its object. A subject has one object."""
 HELD_OUT_CLASSES = ("vegetable", "emotion", "gem", "science", "bird", "landscape")
-HELD_OUT_WORDS = 1 / 5
-"""Of each class."""
+HELD_OUT_WORDS, FEWEST_HELD_OUT = 1 / 5, 8
+"""The share of each class's words, and how many of them a class must have to be asked about with no others."""
 HELD_OUT_LABELS = 1 / 4
 HELD_OUT_PAIRS = 1 / 5
 VERBS_OF_CLASS = 4
@@ -120,14 +120,19 @@ class Language:
 
     @cached_property
     def choices(self) -> dict[str, Choice]:
-        """What prompts may be made of: as in training, or with one thing that no prompt of training has."""
+        """What prompts may be made of: as in training, or with one thing that its prompts of demonstrations have not.
+
+        Pairs are held out as the two classes of a prompt only: prompts of more classes hold both.
+        """
         words, held = ~self.held_out_words, self.held_out_words
         kept, classes = self.kept_classes, self.held_out_classes
         of_held = np.array(list(combinations(classes, 2)))
+        many = np.array([of for of in kept if held[of].sum() >= FEWEST_HELD_OUT])
+        of_many = self.pairs[np.isin(self.pairs, many).all(axis=1)]
         return {
             "as in training": Choice(kept, words, self.labels, self.pairs),
             "unseen pairs of classes": Choice(kept, words, self.labels, self.held_out_pairs),
-            "unseen words": Choice(kept, held, self.labels, self.pairs),
+            "unseen words": Choice(many, held, self.labels, of_many),
             "unseen labels": Choice(kept, words, self.held_out_labels, self.pairs),
             "unseen classes": Choice(classes, words, self.labels, of_held),
         }

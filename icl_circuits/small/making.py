@@ -79,10 +79,11 @@ words in classes: sentences, lists, facts, and prompts such as `dog : foo` and `
 How often the likeliest next token is the right label, after 4 demonstrations of each of two labels
 ({CHECKED} prompts a row; half of them would be right by guessing one of the two):
 
-| what prompts of training never had | right |
+| what is new in the prompt | right |
 | --- | --- |
 {held_out}
-Unseen pairs were never the two classes of a prompt; in prompts of four and of eight classes they met.
+Unseen labels and classes were in no prompt of training. Unseen pairs were never the two classes of a prompt; in prompts
+of four and of eight classes they met. Unseen words were in no demonstration; some were in word pairs of facts.
 <!-- --8<-- [end:held_out] -->
 
 `{CURVE}` holds the losses (nats) and these shares at every checkpoint. Each `step-` folder is a Hugging Face model.

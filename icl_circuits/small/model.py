@@ -1,6 +1,5 @@
 """The small model in plain PyTorch: a decoder of the shape of Qwen 2, and its files as Hugging Face has them."""
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -198,4 +197,3 @@ def write_tokenizer(language: Language, folder: Path) -> None:
     )
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token=UNKNOWN, model_max_length=N_CTX)
     fast.save_pretrained(folder)
-    json.loads((folder / "tokenizer.json").read_text())  # what was written can be read

@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int
 
+from icl_circuits.errors import InputError, require_whole
 from icl_circuits.small.language import LABEL, LABELS, MODIFIERS, NEW_LINE, RELATIONS, Choice, Language
 
 SENTENCE = 6
@@ -72,10 +73,18 @@ class Questions(NamedTuple):
 def questions(
     language: Language, rng: np.random.Generator, choice: Choice, n: int, shots: int, form: Form = "line"
 ) -> Questions:
-    """Prompts of two classes, `shots` demonstrations of each in random order, about a word that none of them has."""
+    """Prompts of two classes, `shots` demonstrations of each in random order, about a word that none of them has.
+
+    Raises:
+        InputError: a class with too few words.
+    """
+    require_whole(shots, 1, f"shots is {shots}: ask for at least 1")
     classes = rng.permuted(choice.pairs[rng.integers(len(choice.pairs), size=n)], axis=1)
     labels = _drawn(rng, choice.labels, n, 2)
     of_class = choice.words & (np.arange(language.word.shape[1]) < language.size[:, None])
+    fewest = int(of_class[choice.pairs].sum(axis=2).min())
+    if fewest <= shots:
+        raise InputError(f"{shots} shots and a question need {shots + 1} words of a class, but one has {fewest}")
     order = np.where(of_class[classes], rng.random((n, 2, of_class.shape[1])), np.inf).argsort(axis=2)
     words = language.word[classes[..., None], order[..., : shots + 1]]
     which = rng.permuted(np.repeat([[0, 1]], n, axis=0).repeat(shots, axis=1), axis=1)

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from icl_circuits.development import Yardsticks
 from icl_circuits.errors import InputError
 from icl_circuits.jobs import DevelopmentJob, DevelopmentSettings, RelationSpec, Series, Settings
-from icl_circuits.levels import LevelTask, level_tasks
-from icl_circuits.models import LensModel, checkpoints, own_texts, provenance
+from icl_circuits.levels import CATEGORIES, LevelTask, level_tasks
+from icl_circuits.models import LensModel, checkpoint_folder, checkpoints, own_texts, provenance, series_folder
 from icl_circuits.prompts import (
     TASKS,
     WORD_CATEGORIES,
@@ -25,13 +25,11 @@ from icl_circuits.relations import SENTENCES, Corpus, load_conllu, relation_batc
 from icl_circuits.report import RunRecord
 from icl_circuits.stats import generator
 from icl_circuits.studies.begun import EVALUATION_SEED, JobPrompts, Timed, sample_job
-from icl_circuits.studies.relations.begun import asking, knowledge
+from icl_circuits.studies.relations.begun import TASK_SHOTS, asking, knowledge
 from icl_circuits.studies.running import load_spec
 
 SHOTS = (0, 1, 2, 5, 10)
 """Of the three levels."""
-TASK_SHOTS = 8
-"""Demonstrations of a task in a prompt."""
 WORDS_OF_TEXT = 600
 """How long joined texts are."""
 JOINED = 30
@@ -70,16 +68,19 @@ def prepare(job: DevelopmentJob) -> JobRuns:
         InputError: a file that cannot be read, a folder without checkpoints, a revision that names no training step.
     """
     settings, data, name = job.settings, job.data, job.model.model
+    runs = (name, *job.model.seeds)
+    if len(set(runs)) < len(runs):
+        raise InputError(f"runs are {', '.join(runs)}: name each once")
     if min(settings.texts, settings.task_prompts, settings.level_prompts, settings.heads) < 1:
         raise InputError("texts, task-prompts, level-prompts and heads: ask for 1 or more of each")
     words = data.data or own_texts(name, "words")
     rows = load_rows(words or WORD_CATEGORIES)
     tasks = load_tasks(data.tasks or own_texts(name, "tasks") or TASKS)
-    own = words is not None and {"furniture", "month"} <= {row.label for row in rows.rows}
+    own = words is not None and set(CATEGORIES) <= {row.label for row in rows.rows}
     dependencies = load_conllu(data.dependencies or own_texts(name, "dependencies") or SENTENCES)
     asked = Settings(settings.labels, settings.shots, settings.prompts, settings.heads, settings.seed, "\n")
     return JobRuns(
-        tuple(_checkpoints(replace(job.model, model=run)) for run in (name, *job.model.seeds)),
+        tuple(_checkpoints(replace(job.model, model=run)) for run in runs),
         sample_job(rows, asked),
         dependencies,
         knowledge(name, RelationSpec(triplets=data.triplets)),
@@ -101,12 +102,16 @@ def _checkpoints(series: Series) -> tuple[Checkpoint, ...]:
 
 
 def _checkpoint(series: Series, name: str) -> Checkpoint:
-    if name.isdecimal():
-        return Checkpoint(int(name), replace(series, checkpoint=int(name)))
-    step = re.search(r"step-?(\d+)", name)
-    if step is None:
+    """A checkpoint by its step, or by a revision that names it. Those of a folder are there."""
+    found = re.search(r"step-?(\d+)", name)
+    if not name.isdecimal() and found is None:
         raise InputError(f"checkpoint {name!r} names no training step: give a number, or a revision such as step1000")
-    return Checkpoint(int(step[1]), replace(series, revision=name))
+    step, folder = int(found[1] if found else name), series_folder(series.model)
+    if folder is not None:
+        checkpoint_folder(series.model, folder, step)
+    if folder is not None or name.isdecimal():
+        return Checkpoint(step, replace(series, checkpoint=step))
+    return Checkpoint(step, replace(series, revision=name))
 
 
 def _long_texts(path: str | None, corpus: Corpus, settings: DevelopmentSettings) -> tuple[str, ...]:
@@ -139,9 +144,19 @@ class RunBegun(Timed):
     provenance: dict[str, Any]
 
     def models(self, run: int) -> Iterator[tuple[int, LensModel]]:
-        """The checkpoints of one seed, one after the other."""
+        """The checkpoints of one seed, one after the other.
+
+        Raises:
+            InputError: one with other words than the model has, for which the prompts would be other texts.
+        """
         for checkpoint in self.runs[run]:
-            yield checkpoint.step, load_spec(checkpoint.spec)
+            found = load_spec(checkpoint.spec)
+            if found.tokenizer.get_vocab() != self.model.tokenizer.get_vocab():
+                raise InputError(
+                    f"model {checkpoint.spec.model!r} has another vocabulary than {self.model.cfg.model_name!r}: give "
+                    "runs of one model"
+                )
+            yield checkpoint.step, found
 
     @property
     def described(self) -> str:
@@ -171,6 +186,12 @@ def begin(model: LensModel, prepared: JobRuns) -> RunBegun:
         Unfit: no triplet is left for the model.
     """
     settings, n = prepared.settings, prepared.settings.task_prompts
+    n_heads = model.cfg.n_layers * model.cfg.n_heads
+    if 3 * settings.heads > n_heads:
+        raise InputError(
+            f"two kinds of {settings.heads} heads leave too few of the {n_heads} heads of {model.cfg.model_name!r} for "
+            f"random ones: ask for at most {n_heads // 3} with --heads"
+        )
     drawn: dict[str, Any] = {"n_texts": settings.texts, "seed": settings.seed}
     tasks, mean_tasks = (
         task_prompts(model, prepared.tasks, n, shots=TASK_SHOTS, seed=settings.seed + other, **prepared.asking)
@@ -189,4 +210,6 @@ def begin(model: LensModel, prepared: JobRuns) -> RunBegun:
     )
     steps = [checkpoint.step for checkpoint in prepared.runs[0]]
     where = provenance(model) | {"data": prepared.prompts.data, "checkpoints": steps, "seed": settings.seed}
+    where["runs"] = [run[0].spec.model for run in prepared.runs]
+    where["texts"] = [prepared.dependencies.name, prepared.knowledge.name]
     return RunBegun(model, prepared.runs, yardsticks, settings, where, seconds={})

@@ -69,7 +69,7 @@ def _sections(findings: RunFindings, figures: Path) -> tuple[Section, ...]:
         Section(
             "What rises together",
             "Curves that rise have high rank correlations, whatever they measure. The test therefore asks whether "
-            "their rises come at the same checkpoints.",
+            "their rises from checkpoint to checkpoint are correlated.",
             figure=figures / "co_timing.svg",
         ),
         Section(

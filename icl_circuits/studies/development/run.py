@@ -28,7 +28,7 @@ class RunFindings:
 
 
 def compute(begun: RunBegun) -> RunFindings:
-    """Measure every checkpoint of every seed; then zero semantic induction heads in the model as it is loaded.
+    """Measure every checkpoint of every seed; then zero semantic induction heads at the last one of the first.
 
     The knock-out is an extension: the paper removes no head.
     """
@@ -37,13 +37,14 @@ def compute(begun: RunBegun) -> RunFindings:
         with begun.timed(f"checkpoints of run {run + 1}"):
             runs.append(develop(begun.models(run), begun.yardsticks))
     with begun.timed("knock-out"):
+        *_, (_, model) = begun.models(0)
         families = {
-            name: _salient(relation_index(begun.model, batch, draws=1, tau=1.0), begun.settings.heads)
+            name: _salient(relation_index(model, batch, draws=1, tau=1.0), begun.settings.heads)
             for name, batch in zip(FAMILIES, begun.yardsticks.relations, strict=True)
         }
         families = {name: heads for name, heads in families.items() if heads}
         without = zero_families(
-            begun.model, begun.yardsticks.prompts, families, n_random=RANDOM_DRAWS, seed=begun.settings.seed
+            model, begun.yardsticks.prompts, families, n_random=RANDOM_DRAWS, seed=begun.settings.seed
         )
     return RunFindings(tuple(runs), without)
 

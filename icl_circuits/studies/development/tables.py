@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from icl_circuits.development import Development, co_timing, curves, emergence
+from icl_circuits.development import Development, alike, co_timing, curves, emergence
 from icl_circuits.heads import FamilyEffects
 from icl_circuits.stats import Interval, bootstrap_mean, wilson
 from icl_circuits.studies.development.run import RunFindings
@@ -14,13 +14,12 @@ from icl_circuits.viz import Table
 
 def all_tables(findings: RunFindings) -> dict[str, pd.DataFrame]:
     """All tables, by file name."""
-    together = co_timing(findings.runs) if _same_grid(findings) else co_timing(findings.runs[:1])
     return {
         "checkpoints": pd.concat([checkpoints(run).assign(run=i + 1) for i, run in enumerate(findings.runs)]),
         "curves": pd.concat([_curves(run).assign(run=i + 1) for i, run in enumerate(findings.runs)]),
         "levels": pd.concat([_levels(run).assign(run=i + 1) for i, run in enumerate(findings.runs)]),
         "emergence": emergence(findings.runs),
-        "co_timing": together,
+        "co_timing": co_timing(alike(findings.runs)),
         "knock_out": findings.without.to_frame(),
     }
 
@@ -103,7 +102,3 @@ def _levels(run: Development) -> pd.DataFrame:
         row |= wilson(run.format[i, j, k]).columns("format")
         rows.append(row | wilson(run.accuracy[i, j, k]).columns("accuracy"))
     return pd.DataFrame(rows)
-
-
-def _same_grid(findings: RunFindings) -> bool:
-    return len({len(run.steps) for run in findings.runs}) == 1
