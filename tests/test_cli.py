@@ -355,9 +355,11 @@ def test_help_and_version(run: Any) -> None:
         "circuit",
         "subvalues",
         "relations",
+        "development",
         "figures",
         "heads",
         "prompts",
+        "train-small",
     )
     assert [line.split()[1] for line in out.splitlines() if re.match(r"│ [a-z]", line)] == list(commands)
     assert run()[1] == out  # no arguments
@@ -366,9 +368,9 @@ def test_help_and_version(run: Any) -> None:
         options = re.findall(r"│ +(--[a-z-]+)", shown)
         assert len(options) == len(set(options))
         assert not {"--no-force", "--empty-labels"} & set(options)
-        if command != "figures":
+        if command not in ("figures", "train-small"):
             assert "--model" in options
-        if command not in ("figures", "subvalues", "relations"):
+        if command not in ("figures", "subvalues", "relations", "development", "train-small"):
             assert {"--shots", "--separator"} <= set(options)
 
 

@@ -29,12 +29,12 @@ from icl_circuits.levels import (
     level_tasks,
     loss_reduction,
     row_task,
-    wilson,
 )
 from icl_circuits.levels.encoding import format_tokens, label_tokens, vocabulary
 from icl_circuits.models import LensModel, device_of, load_model
 from icl_circuits.prompts import Prompt, Row, Rows, Task, WordPair, bos_of, load_rows
 from icl_circuits.residual import Head, answer_logits
+from icl_circuits.stats import wilson
 
 WORDS = Path(icl_circuits.levels.__file__).parent / "words.csv"
 MODELS = pytest.mark.parametrize("model", ["gpt2-hooked", "gpt2-bridge", "llama-hooked", "llama-bridge"], indirect=True)

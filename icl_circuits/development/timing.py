@@ -16,7 +16,7 @@ from icl_circuits.stats import false_discovery, generator, mean_of_finite
 HALF = 0.5
 """How far a curve has risen when we say that it has emerged."""
 ROUNDING = 1e-12
-"""How far two correlations of the same numbers may be apart, summed in another order."""
+"""How far two sums of the same numbers may be apart, relative to them, in another order."""
 
 
 @dataclass(frozen=True)
@@ -162,8 +162,9 @@ def _best(name: str, values: Float[np.ndarray, "checkpoint layer head"]) -> Curv
 def _correlation(one: Float[np.ndarray, " value"], others: Float[np.ndarray, "row value"]) -> Float[np.ndarray, " row"]:
     """Pearson's, with each row; NaN where one does not vary."""
     a, b = one - one.mean(), others - others.mean(axis=1, keepdims=True)
+    varies = (abs(a).max() > ROUNDING * abs(one).max()) & (abs(b).max(axis=1) > ROUNDING * abs(others).max(axis=1))
     scale = np.sqrt((a**2).sum() * (b**2).sum(axis=1))
-    return np.divide(b @ a, scale, out=np.full(len(b), np.nan), where=scale > 0)
+    return np.divide(b @ a, scale, out=np.full(len(b), np.nan), where=varies)
 
 
 def _require_alike(runs: Sequence[Development]) -> None:

@@ -58,9 +58,9 @@ def load_facts(
     if len(set(columns.values())) < 3:
         raise InputError(f"{' and '.join(columns)} are {list(columns.values())}: name three columns")
     name, frame = read_table(data, {FACTS: "facts.csv"}, encoding, delimiter)
-    readers = {text_column: _beginning, answer_column: stripped}
+    readers = [(text_column, _beginning), (answer_column, stripped)]
     if type_column != "type" or type_column in frame:
-        readers[type_column] = class_of
+        readers.append((type_column, class_of))
     facts: dict[str, Fact] = {}
     for where, (text, answer, *kind) in cells_of(name, frame, readers):
         fact = Fact(text, answer, kind[0] if kind else "fact")

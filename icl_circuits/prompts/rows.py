@@ -76,7 +76,7 @@ def load_rows(
     if text_column == label_column:
         raise InputError(f"text_column and label_column are both {text_column!r}: name the column of each")
     name, frame = read_table(data, {WORD_CATEGORIES: "word_categories.csv"}, encoding, delimiter)
-    rows = [Row(*cells) for _, cells in cells_of(name, frame, {text_column: stripped, label_column: class_of})]
+    rows = [Row(*cells) for _, cells in cells_of(name, frame, [(text_column, stripped), (label_column, class_of)])]
     classes = sorted({row.label for row in rows})
     if len(classes) < 2:
         raise InputError(f"data {name!r} has one class only ({classes[0]!r}): learning in context needs at least two")

@@ -45,7 +45,7 @@ def require_column(name: str, frame: pd.DataFrame, column: str) -> None:
 
 
 def cells_of(
-    name: str, frame: pd.DataFrame, columns: Mapping[str, Callable[[object, str], str]]
+    name: str, frame: pd.DataFrame, columns: Sequence[tuple[str, Callable[[object, str], str]]]
 ) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Row by row, where it is (rows are counted from 0) and its cells as text, none of them empty.
 
@@ -57,14 +57,12 @@ def cells_of(
     Raises:
         InputError: no such column, one that stands there twice, or an empty or unreadable cell.
     """
-    for column in columns:
+    for column, _ in columns:
         require_column(name, frame, column)
-    for number, row in enumerate(zip(*(frame[column] for column in columns), strict=True)):
+    for number, row in enumerate(zip(*(frame[column] for column, _ in columns), strict=True)):
         where = f"data {name!r}, row {number} (from 0)"
-        cells = tuple(
-            read(cell, f"{where}, {column}") for cell, (column, read) in zip(row, columns.items(), strict=True)
-        )
-        for column, cell in zip(columns, cells, strict=True):
+        cells = tuple(read(cell, f"{where}, {column}") for cell, (column, read) in zip(row, columns, strict=True))
+        for (column, _), cell in zip(columns, cells, strict=True):
             if not cell:
                 raise InputError(f"{where}: empty {column}: fill it in, or leave the row out")
         yield where, cells

@@ -68,7 +68,7 @@ def load_tasks(
     if len(set(columns)) < 3:
         raise InputError(f"text_column, answer_column and task_column are {list(columns)}: name three columns")
     name, frame = read_table(data, {TASKS: "tasks.csv"}, encoding, delimiter)
-    readers = {text_column: stripped, answer_column: stripped, task_column: class_of}
+    readers = [(text_column, stripped), (answer_column, stripped), (task_column, class_of)]
     tasks: dict[str, dict[str, WordPair]] = {}
     for _, (text, answer, task) in cells_of(name, frame, readers):
         tasks.setdefault(task, {}).setdefault(text, WordPair(text, answer))
