@@ -553,3 +553,8 @@ def test_labels_are_the_same_tokens_everywhere(long: LensModel) -> None:
 def test_a_label_that_the_tokenizer_does_not_know(planted: LensModel) -> None:
     with pytest.raises(InputError, match="label 'xyz' has no tokens of its own for this tokenizer in 'x: xyz"):
         level_batch(planted, level_prompts(replace(WORDS_TASK, labels=("foo", "xyz")), 1, shots=0))
+
+
+def test_words_that_a_tokenizer_does_not_know_are_named() -> None:
+    with pytest.raises(InputError, match="the tokenizer has no token for '[a-zA-Z]+': give tasks of other words"):
+        icl_levels(load_model("icl-small"), shots=(2,), n_prompts=4)

@@ -52,7 +52,8 @@ def level_batch(model: LensModel, prompts: Sequence[Prompt], *, separator: str =
 
     Raises:
         InputError: no prompts, or prompts of other labels; labels that no token tells apart; a label that is other
-            tokens in a prompt than elsewhere; a prompt longer than the model's context.
+            tokens in a prompt than elsewhere; a word that the tokenizer has no token for; a prompt longer than the model's
+            context.
     """
     kinds = {prompt.labels for prompt in prompts}
     if len(kinds) != 1:
@@ -149,6 +150,10 @@ def _written(model: LensModel, prompt: Prompt, told: LabelTokens, separator: str
     text += f"{prompt.query}:"
     require_characters(text, prompt.origin)
     tokens, offsets = tokenized(model.tokenizer, text)
+    if model.tokenizer.unk_token_id in tokens:
+        begin, end = offsets[tokens.index(model.tokenizer.unk_token_id)]
+        unknown = text[begin:end]
+        raise InputError(f"{prompt.origin}: the tokenizer has no token for {unknown!r}: give tasks of other words")
     for demo, start in zip(prompt.demos, starts, strict=True):
         label = prompt.labels[demo.label]
         found = tuple(tokens[i] for i in _label_places(offsets, start, start + len(label)))
