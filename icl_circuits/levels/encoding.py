@@ -52,8 +52,8 @@ def level_batch(model: LensModel, prompts: Sequence[Prompt], *, separator: str =
 
     Raises:
         InputError: no prompts, or prompts of other labels; labels that no token tells apart; a label that is other
-            tokens in a prompt than elsewhere; a word that the tokenizer has no token for; a prompt longer than the model's
-            context.
+            tokens in a prompt than elsewhere; a word that the tokenizer has no token for; a prompt longer than the
+            model's context.
     """
     kinds = {prompt.labels for prompt in prompts}
     if len(kinds) != 1:
