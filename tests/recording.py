@@ -44,7 +44,7 @@ def differences(recorded: Any, found: Any, rounding: float, where: str = "") -> 
             for d in differences(a, b, rounding, f"{where}.{i}")
         ]
     if isinstance(recorded, float) and isinstance(found, float | int):
-        same = math.isclose(recorded, found, rel_tol=rounding, abs_tol=rounding / 100)
+        same = math.isclose(recorded, found, rel_tol=rounding, abs_tol=rounding / 10)  # small ones are differences
     else:
         same = recorded == found
     return [] if same else [f"{where}: {recorded} was recorded, {found} found"]
