@@ -4,7 +4,7 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -48,8 +48,11 @@ def rotary(vocabulary: int) -> dict[str, int]:
     }
 
 
-def save_tokenizer(folder: Path) -> int:
-    """A byte-level tokenizer for which ` foo`, ` bar` and ` :` are single tokens; returns its size."""
+WORDS = (" foo bar baz : cat dog apple red",)
+
+
+def save_tokenizer(folder: Path, texts: Sequence[str] = WORDS) -> int:
+    """A byte-level tokenizer of the words of some texts, where ` foo` and ` :` are single tokens; returns its size."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -59,7 +62,7 @@ def save_tokenizer(folder: Path) -> int:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator([" foo bar baz : cat dog apple red"] * 50, trainer)
+    tokenizer.train_from_iterator([*texts] * 50, trainer)
     fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<|end|>", eos_token="<|end|>")
     fast.pad_token = "<|end|>"
     fast.save_pretrained(folder)

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import save_model
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from conftest import save_model, save_tokenizer
 
 import icl_circuits.levels
 from icl_circuits.errors import InputError, Unfit
@@ -49,20 +48,8 @@ WORDS_TASK = LevelTask("words", ("foo", "bar"), (("cat", "dog", "apple"), ("red"
 def long(tmp_path_factory: pytest.TempPathFactory) -> LensModel:
     """A model that reads 600 tokens, for whose tokenizer ` 0`, ` 12`, `23` and ` true` are single tokens."""
     folder = tmp_path_factory.mktemp("long")
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=400,
-        special_tokens=["<|end|>"],
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(["a23" * 9, *[" 0 1 2 3 4 5 6 7 8 12 true false cat dog red foo"] * 3] * 50, trainer)
-    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<|end|>", eos_token="<|end|>")
-    fast.pad_token = "<|end|>"
-    fast.save_pretrained(folder)
-    save_model(folder, transformers.GPT2Config(vocab_size=len(fast), n_embd=16, n_head=2, n_layer=2, n_positions=600))
+    size = save_tokenizer(folder, ["a23" * 9, *[" 0 1 2 3 4 5 6 7 8 12 true false cat dog red foo"] * 3])
+    save_model(folder, transformers.GPT2Config(vocab_size=size, n_embd=16, n_head=2, n_layer=2, n_positions=600))
     return load_model(str(folder), device="cpu")
 
 

@@ -144,19 +144,23 @@ class RunBegun(Timed):
     provenance: dict[str, Any]
 
     def models(self, run: int) -> Iterator[tuple[int, LensModel]]:
-        """The checkpoints of one seed, one after the other.
+        """The checkpoints of one seed, one after the other. Raises what `load` does."""
+        for checkpoint in self.runs[run]:
+            yield checkpoint.step, self.load(checkpoint)
+
+    def load(self, checkpoint: Checkpoint) -> LensModel:
+        """One checkpoint.
 
         Raises:
             InputError: one with other words than the model has, for which the prompts would be other texts.
         """
-        for checkpoint in self.runs[run]:
-            found = load_spec(checkpoint.spec)
-            if found.tokenizer.get_vocab() != self.model.tokenizer.get_vocab():
-                raise InputError(
-                    f"model {checkpoint.spec.model!r} has another vocabulary than {self.model.cfg.model_name!r}: give "
-                    "runs of one model"
-                )
-            yield checkpoint.step, found
+        found = load_spec(checkpoint.spec)
+        if found.tokenizer.get_vocab() != self.model.tokenizer.get_vocab():
+            raise InputError(
+                f"model {checkpoint.spec.model!r} has another vocabulary than {self.model.cfg.model_name!r}: give "
+                "runs of one model"
+            )
+        return found
 
     @property
     def described(self) -> str:

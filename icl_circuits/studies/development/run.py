@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float
 
 from icl_circuits.development import Development, develop
 from icl_circuits.heads import FamilyEffects, top_heads, zero_families
-from icl_circuits.relations import RelationIndex, relation_index
 from icl_circuits.residual import Head
 from icl_circuits.studies.development.begun import RunBegun
 
@@ -37,11 +37,10 @@ def compute(begun: RunBegun) -> RunFindings:
         with begun.timed(f"checkpoints of run {run + 1}"):
             runs.append(develop(begun.models(run), begun.yardsticks))
     with begun.timed("knock-out"):
-        *_, (_, model) = begun.models(0)
-        families = {
-            name: _salient(relation_index(model, batch, draws=1, tau=1.0), begun.settings.heads)
-            for name, batch in zip(FAMILIES, begun.yardsticks.relations, strict=True)
-        }
+        model = begun.load(begun.runs[0][-1])
+        kinds = np.cumsum([len(batch.relations) for batch in begun.yardsticks.relations])
+        indices = np.split(runs[0].index[-1], kinds[:-1])
+        families = {name: _salient(index, begun.settings.heads) for name, index in zip(FAMILIES, indices, strict=True)}
         families = {name: heads for name, heads in families.items() if heads}
         without = zero_families(
             model, begun.yardsticks.prompts, families, n_random=RANDOM_DRAWS, seed=begun.settings.seed
@@ -49,8 +48,8 @@ def compute(begun: RunBegun) -> RunFindings:
     return RunFindings(tuple(runs), without)
 
 
-def _salient(found: RelationIndex, n: int) -> tuple[Head, ...]:
+def _salient(index: Float[np.ndarray, "relation layer head"], n: int) -> tuple[Head, ...]:
     """The `n` heads of the highest index of any relation, with the argmax gate."""
-    highest = np.nanmax(np.where(np.isfinite(found.index), found.index, -np.inf), axis=0)
+    highest = np.where(np.isfinite(index), index, -np.inf).max(axis=0)
     known = int(np.isfinite(highest).sum())
     return top_heads(highest, min(n, known)) if known else ()
