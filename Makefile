@@ -12,7 +12,7 @@ MODEL_TESTS = tests/test_load.py tests/test_lens.py tests/test_interventions.py 
 # A process a core (a gigabyte each, so 8 at most), each with its share of the threads (tests/conftest.py).
 IN_PARALLEL = --numprocesses auto --maxprocesses 8 --dist worksteal
 
-.PHONY: demo demo-small test quick thorough test-bridge check docs bench clean
+.PHONY: demo demo-small test quick thorough torture test-bridge check docs bench clean
 
 demo: .venv/ready
 	.venv/bin/icl-circuits report --out icl-report --force
@@ -25,18 +25,22 @@ demo-small: .venv/ready
 	@echo "Open icl-small-report/report.html and icl-small-development/report.html in a browser."
 
 test: .venv/ready-to-test chromium
-	.venv/bin/python -m pytest $(IN_PARALLEL) -m "not thorough"
+	.venv/bin/python -m pytest $(IN_PARALLEL) -m "not thorough and not torture"
 
 # What takes too long for every change.
 thorough: .venv/ready-to-test chromium
 	.venv/bin/python -m pytest $(IN_PARALLEL) -m thorough
 
+# A thousand broken inputs for every loader; not in continuous integration.
+torture: .venv/ready-to-test
+	.venv/bin/python -m pytest -m torture
+
 # The same in under three minutes, without what is slow: the real model, the notebooks, every architecture but two.
 quick: .venv/ready-to-test
-	.venv/bin/python -m pytest $(IN_PARALLEL) -m "not slow and not thorough"
+	.venv/bin/python -m pytest $(IN_PARALLEL) -m "not slow and not thorough and not torture"
 
 test-bridge: .venv-bridge/ready-to-test chromium
-	.venv-bridge/bin/python -m pytest $(IN_PARALLEL) -m "not thorough" $(MODEL_TESTS)
+	.venv-bridge/bin/python -m pytest $(IN_PARALLEL) -m "not thorough and not torture" $(MODEL_TESTS)
 
 check: .venv/ready-to-test
 	.venv/bin/ruff check .

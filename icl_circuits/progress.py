@@ -15,3 +15,8 @@ def tracked(items: Sequence[T], description: str) -> Iterable[T]:
         return tqdm(items, desc=description, leave=False)
     print(f"{description} ...", file=sys.stderr, flush=True)
     return items
+
+
+def say(line: str) -> None:
+    """One line of progress."""
+    print(line, file=sys.stderr, flush=True)

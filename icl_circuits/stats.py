@@ -1,11 +1,11 @@
 """Seeded random numbers, and statistics over prompts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped, UInt8
 
 from icl_circuits.errors import require_whole
 
@@ -74,13 +74,32 @@ DRAWS = 2000
 """Bootstrap resamples that an interval is taken over; always the same ones, of seed 0."""
 
 
-@lru_cache(maxsize=16)
-def resamples(n_prompts: int) -> Float[np.ndarray, "draw prompt"]:
-    """Bootstrap resamples of the prompts: how often each draw takes each prompt, whole numbers."""
-    chosen = generator(0).integers(n_prompts, size=(DRAWS, n_prompts))
-    counts = np.stack([np.bincount(row, minlength=n_prompts) for row in chosen]).astype(float)
+AT_ONCE = 1 << 20
+"""How many numbers of resamples, or of what is taken over them, are held at once: their memory stays the same."""
+
+
+def resamples(n_prompts: int) -> Iterator[Float[np.ndarray, "draw prompt"]]:
+    """Bootstrap resamples of the prompts in parts: how often each draw takes each prompt, whole numbers."""
+    for counts in _parts_of(_counted(n_prompts)):
+        yield counts.astype(float)
+
+
+@lru_cache(maxsize=4)
+def _counted(n_prompts: int) -> UInt8[np.ndarray, "draw prompt"]:
+    """All resamples, narrow enough to be kept; no draw of more than 255 prompts takes one 256 times."""
+    rng, counts = generator(0), np.empty((DRAWS, n_prompts), np.uint8)
+    for part in _parts_of(counts):
+        chosen = rng.integers(n_prompts, size=part.shape)
+        part[:] = np.stack([np.bincount(row, minlength=n_prompts) for row in chosen])
     counts.setflags(write=False)  # shared by all who ask
     return counts
+
+
+def _parts_of(rows: Shaped[np.ndarray, "row prompt"], most: int | None = None) -> list[np.ndarray]:
+    """The rows in parts of `AT_ONCE` numbers, or of `most` rows where these are fewer."""
+    size = max(1, AT_ONCE // max(1, rows.shape[1]))
+    size = size if most is None else min(size, most)
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
 def bootstrap_means(values: Float[np.ndarray, "row prompt"]) -> Intervals:
@@ -89,15 +108,19 @@ def bootstrap_means(values: Float[np.ndarray, "row prompt"]) -> Intervals:
     if not n_prompts or not n_rows:
         nothing = np.full(n_rows, np.nan)
         return Intervals(nothing, nothing, nothing)
-    counts = resamples(n_prompts)
-    parts = [values[start : start + 1024] @ counts.T / n_prompts for start in range(0, n_rows, 1024)]
-    low, high = np.concatenate([np.quantile(part, [0.025, 0.975], axis=1) for part in parts], axis=1)
+    ends = [np.quantile(_means_of_draws(part), [0.025, 0.975], axis=1) for part in _parts_of(values, 1024)]
+    low, high = np.concatenate(ends, axis=1)
     mean = values.mean(axis=1)
     return Intervals(mean, np.minimum(low, mean), np.maximum(high, mean))  # sums in other orders round apart
 
 
+def _means_of_draws(values: Float[np.ndarray, "row prompt"]) -> Float[np.ndarray, "row draw"]:
+    n_prompts = values.shape[1]
+    return np.concatenate([values @ counts.T / n_prompts for counts in resamples(n_prompts)], axis=1)
+
+
 Statistic = Callable[[Float[np.ndarray, "draw prompt"]], Float[np.ndarray, " draw"]]
-"""Of how often each draw takes each prompt: a number a draw, NaN where it has none."""
+"""Of how often each of some draws takes each prompt: a number a draw, NaN where it has none."""
 
 
 def bootstrap(statistic: Statistic, n_prompts: int) -> Interval:
@@ -105,7 +128,7 @@ def bootstrap(statistic: Statistic, n_prompts: int) -> Interval:
 
     Resamples for which it is not finite are left out.
     """
-    found = statistic(resamples(n_prompts))
+    found = np.concatenate([statistic(counts) for counts in resamples(n_prompts)])
     found = found[np.isfinite(found)]
     low, high = np.quantile(found, [0.025, 0.975]) if len(found) else (np.nan, np.nan)
     return Interval(float(statistic(each_once(n_prompts))[0]), float(low), float(high))

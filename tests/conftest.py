@@ -4,6 +4,7 @@ import importlib.util
 import os
 import shutil
 import sys
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -35,6 +36,12 @@ ARCHITECTURES = {
     "qwen2": lambda v: transformers.Qwen2Config(**rotary(v), num_key_value_heads=2),
 }
 BACKENDS = ("hooked", "bridge")
+
+
+@pytest.fixture(autouse=True)
+def _own_store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store of its own for each test, so that none reads what another computed."""
+    monkeypatch.setenv("ICL_CIRCUITS_STORE", str(tmp_path_factory.getbasetemp() / f"store-{uuid.uuid4().hex[:12]}"))
 
 
 def rotary(vocabulary: int) -> dict[str, int]:
@@ -174,7 +181,7 @@ def files_of(folder: Path) -> dict[str, bytes | str]:
 def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., str]:
     """Run the command line here and give the one line that it says; nothing of the folder may have changed."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "obey_signals", lambda: None)  # this process is pytest's
+    monkeypatch.setattr(cli.app, "obey_signals", lambda: None)  # this process is pytest's
     monkeypatch.setattr(transformers.utils.logging, "_tqdm_active", False)  # bars of progress are no lines
 
     def run(*arguments: str) -> str:

@@ -21,6 +21,7 @@ from icl_circuits.circuits import (
     evaluate_circuit,
     find_circuit,
     minimality,
+    node_of,
     score_edges,
     to_json,
     to_mib,
@@ -291,6 +292,21 @@ def test_the_json_format() -> None:
     assert found["edges"][5]["receiver"] == {"kind": "logits", "layer": None, "index": None}
     with pytest.raises(InputError, match="not finite"):
         to_json(replace(CHAIN, scores=np.full_like(CHAIN.scores, np.nan)))
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    "plain",
+    [
+        None, 3, [], "head", {}, {"kind": "head"}, {"kind": ["head"], "layer": 0, "index": 1},
+        {"kind": "none", "layer": None, "index": 1}, {"kind": "head", "layer": 0, "index": None},
+        {"kind": "head", "layer": 0, "index": -1}, {"kind": "head", "layer": 0, "index": True},
+        {"kind": "text", "layer": 3, "index": None}, {"kind": "mlp", "layer": 10**30, "index": None},
+    ],
+)  # fmt: skip
+def test_what_is_no_node(plain: Any) -> None:
+    with pytest.raises(InputError, match="is no node of a circuit: give its kind, layer and index"):
+        node_of(plain)
 
 
 def test_the_mib_format() -> None:

@@ -43,7 +43,7 @@ SMALL = ["--prompts", "6", "--heads", "2", "--shots", "2", "--device", "cpu"]
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """Run the command line in this process, in an empty folder; gives (exit code, output, errors)."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "obey_signals", lambda: None)  # this process is pytest's
+    monkeypatch.setattr(cli.app, "obey_signals", lambda: None)  # this process is pytest's
 
     def run(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["icl-circuits", *arguments])
@@ -390,7 +390,7 @@ def test_the_program_is_a_module_too() -> None:
 def test_the_command_line_imports_nothing_heavy() -> None:
     heavy = "{'torch', 'transformers', 'matplotlib', 'pandas'}"
     shown = run_python(
-        "import sys, icl_circuits.cli as c\n"
+        "import sys, icl_circuits.cli.app as c\n"
         "app = c.make_app()\n"
         "app(['report', '--help'], result_action='return_value')\n"
         f"print({heavy} & set(sys.modules))"

@@ -225,7 +225,7 @@ def test_the_command_writes_the_whole_story(tmp_path: Path, monkeypatch: pytest.
     out = tmp_path / "run"
     for step in (0, steps[4], steps[-1]):
         shutil.copytree(BUILT_IN[SMALL] / f"step-{step:06d}", tmp_path / "again" / f"step-{step:06d}")
-    monkeypatch.setattr(cli, "obey_signals", lambda: None)  # this process is pytest's
+    monkeypatch.setattr(cli.app, "obey_signals", lambda: None)  # this process is pytest's
     arguments = [
         "icl-circuits", "development", "--checkpoints", f"0,{steps[4]},{steps[-1]}", "--seeds", str(tmp_path / "again"),
         "--prompts", "8", "--texts", "12", "--task-prompts", "2", "--level-prompts", "4", "--out", str(out),

@@ -85,6 +85,7 @@ BAD: list[tuple[Any, dict[str, str], str]] = [
     (DICTS, {"text_column": "query"}, "has no column 'query': its columns are text, answer, type"),
     (DICTS, {"answer_column": "word"}, "has no column 'word'"),
     (DICTS, {"answer_column": "text"}, "text_column and answer_column and type_column are .*: name three columns"),
+    (DICTS, {"type_column": ["type"]}, r"has no column \['type'\]: its columns are text, answer, type"),
     (pd.DataFrame([["a", "b", "c"]], columns=["text", "answer", "answer"]), {}, "has 2 columns 'answer'"),
     ([*DICTS, {"text": "", "answer": "b", "type": "c"}], {}, "row 2 .from 0.: empty text: fill it in"),
     ([*DICTS, {"text": "  ", "answer": "b", "type": "c"}], {}, "row 2 .from 0.: empty text"),

@@ -23,6 +23,7 @@ from icl_circuits.report.replacing import NEW, replace, restore
 
 OLD = {"results.json": "old numbers", "figures/a.png": "old a", "figures/b.png": "old b"}
 NEWER = {"results.json": "new numbers", "figures/a.png": "new a", "tables/t.csv": "new t"}
+ODD_KIND = '{"written_by": "icl-circuits", "what": "pages\\nand more", "files": {}}'
 OTHERS = {"notes.txt": "mine", "thesis/chapter.tex": "years of work", "figures/mine.png": "mine too"}
 
 
@@ -78,7 +79,7 @@ def test_a_report_that_was_changed_is_not_replaced(out: Path, name: str) -> None
 
 def test_what_has_no_manifest_of_its_kind_is_not_replaced(out: Path) -> None:
     put(out, {"results.json": "{}", "thesis.tex": "years of work"})
-    for manifest in (None, "", "[]", "{}", '{"files": {"thesis.tex": 1}}', "[" * 100_000, '{"files": []}'):
+    for manifest in (None, "", "[]", "{}", '{"files": {"thesis.tex": 1}}', "[" * 100_000, '{"files": []}', ODD_KIND):
         if manifest is not None:
             (out / "manifest.json").write_text(manifest)
         with pytest.raises(InputError, match="was not written by this command"):

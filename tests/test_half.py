@@ -12,6 +12,7 @@ from test_paths import Plain, difference
 from torch import Tensor
 
 from icl_circuits.circuits import find_circuit
+from icl_circuits.heads import rounding
 from icl_circuits.interventions import Interchange, Mean, Patch, mean_z, values_at
 from icl_circuits.models import HEAD_SITES, LAYER_SITES, LensModel, load_model
 from icl_circuits.patching import attribute, attribute_paths, path_patch, run_each, sweep
@@ -146,3 +147,15 @@ def test_attribution_and_circuits(folders: dict[str, Path], words: Rows, name: s
     ):
         ours, theirs = analyse(half), analyse(exact)
         assert np.abs(ours - theirs).max() <= 0.15 * np.abs(theirs).max()
+
+
+def test_the_difference_from_float32_in_words(folders: dict[str, Path], words: Rows) -> None:
+    half, exact = both(str(folders["llama"]), "hooked", torch.bfloat16)
+    batch = encode(half, sample_prompts(words, 4, shots=2))
+    found = rounding(half, exact, batch)
+    apart = np.abs(found.half.log_prob - found.exact.log_prob)
+    assert 0 < apart.max() < 0.1
+    assert found.half.log_prob.dtype == np.float32
+    assert str(found).startswith("Weights and matrix products are bfloat16; softmaxes")
+    assert f"{apart.max():.2g} at most" in str(found)
+    assert (rounding(exact, exact, batch).half.log_prob == found.exact.log_prob).all()

@@ -338,6 +338,7 @@ def bad_inputs() -> list[tuple[str, Callable[[LensModel], Any], str]]:
         ("one shot", lambda m: task_prompts(m, few, 1, shots=1), "shots is 1: ask for at least 2"),
         ("none asked", lambda m: task_prompts(m, few, 0), "cannot sample 0 prompts: ask for at least 1"),
         ("columns", lambda m: load_tasks(text_column="task"), "are \\['task', 'label', 'task'\\]: name three columns"),
+        ("a list", lambda m: load_tasks(task_column=["task"]), "has no column \\['task'\\]"),  # type: ignore[arg-type]
         ("no column", lambda m: load_tasks([{"text": "a", "label": "b"}]), "has no column 'task': its columns are"),
         (
             "empty cell",

@@ -489,6 +489,9 @@ def bad_inputs() -> list[tuple[str, Callable[[LensModel], Any], str]]:
         ("nothing", lambda m: level_batch(m, []), "prompts have 0 sets of labels: give one or more prompts"),
         ("no class", lambda m: row_task(rows, {"plant": "foo"}), "has no class 'plant': its classes are \\['animal'"),
         ("one class", lambda m: row_task(rows, {"animal": "foo"}), "task 'own' has labels \\['foo'\\]: give at least"),
+        ("labels", lambda m: row_task(rows, ["animal"]), "labels are \\['animal'\\]: give the label word"),  # type: ignore[arg-type]
+        ("no word", lambda m: row_task(rows, {"animal": 0, "colour": []}), "has labels \\[0, \\[\\]\\]: give words"),  # type: ignore[dict-item]
+        ("half", lambda m: task("1", "\ud800"), "task 't', label: .* half of a character"),
         ("no words of", lambda m: level_tasks(rows), "there are no words of category 'fruit': give some of each of fr"),
         ("level", lambda m: planted().fewest_shots("loss"), "level 'loss' is unknown: use one of "),  # type: ignore[arg-type]
         ("share", lambda m: planted().fewest_shots(share=80), "share is 80: give a share of the prompts, above 0"),
@@ -543,5 +546,5 @@ def test_a_label_that_the_tokenizer_does_not_know(planted: LensModel) -> None:
 
 
 def test_words_that_a_tokenizer_does_not_know_are_named() -> None:
-    with pytest.raises(InputError, match="the tokenizer has no token for '[a-zA-Z]+': give tasks of other words"):
+    with pytest.raises(InputError, match="the tokenizer has no token for '[a-zA-Z]+': use words that it knows"):
         icl_levels(load_model("icl-small"), shots=(2,), n_prompts=4)

@@ -33,7 +33,7 @@ def test_the_whole_study(
     folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "obey_signals", lambda: None)  # this process is pytest's
+    monkeypatch.setattr(cli.app, "obey_signals", lambda: None)  # this process is pytest's
     monkeypatch.setattr(sys, "argv", ["icl-circuits", "relations", "--model", str(folders["llama"]), *SMALL])
     with pytest.raises(SystemExit) as stopped:
         cli.main()

@@ -183,6 +183,8 @@ BAD_TREEBANKS: list[tuple[list[str], dict[str, Any], str]] = [
     (changed(1, row(1, "sold", "X", 0)), {}, "line 2: a second word 1: number the words"),
     (changed(1, row("_", "sold", "X", 0)), {}, "line 2 has no id or no word"),
     (changed(1, row("x", "sold", "X", 0)), {}, "line 2 is no CoNLL-U .*'x' is not a valid ID"),
+    (changed(1, row("9" * 5000, "sold", "X", 0)), {}, "line 2 is no CoNLL-U .ValueError: .* digits"),
+    (changed(1, row("\ufeff2", "sold", "X", 0)), {}, r"line 2 is no CoNLL-U .*'\\ufeff2' is not a valid ID"),
     (["Kim sold red apples.", ""], {}, "line 1 is no CoNLL-U .*: write ten columns with tabs between"),
     ([row(1, "Go", "VERB", 0, "root")], {}, "has no subj or obj or mod to use: give parsed sentences"),
     ([], {}, "has no subj or obj or mod to use"),
@@ -407,6 +409,7 @@ def simple(**fields: Any) -> dict[str, Any]:
 
 BAD_ROWS: list[tuple[Any, str]] = [
     ({"title": "x"}, "line 2 has the fields 'title', no known form: give 'text' and 'triplets'"),
+    ({"a" * 9000: "x"}, r"line 2 has the fields 'a+\.\.\.a+', no known form"),
     ({}, "line 2 has the fields none, no known form"),
     (simple(head="events"), "line 2, triplet 0 .from 0., head: the text has 'events' 2 times: give words"),
     (simple(head="event"), "the text has 'event' 0 times"),
@@ -416,6 +419,7 @@ BAD_ROWS: list[tuple[Any, str]] = [
     (simple(head=7), "head: 7 are no characters"),
     (simple(relation=""), "triplet 0 .from 0.: '' is no relation: give its name"),
     (simple(relation=3), "triplet 0 .from 0.: 3 is no relation"),
+    (simple(relation="a\ud83d"), "triplet 0 .from 0.: .* half of a character"),
     ({"text": TEXT, "triplets": [{"head": "HMM"}]}, "triplet 0 .from 0. has no 'tail': give it one"),
     ({"text": TEXT, "triplets": ["x"]}, "triplet 0 .from 0. has no 'head'"),
     ({"text": TEXT, "triplets": "x"}, "triplets: 'x' is a str: give a list"),
@@ -432,11 +436,16 @@ BAD_ROWS: list[tuple[Any, str]] = [
     (AGENDA | {"relations": [{"head": 9, "tail": 0, "relation": "COMPARE"}]}, "entity 9 does not exist: .* 0 to 2"),
     (AGENDA | {"relations": [{"head": -1, "tail": 0, "relation": "COMPARE"}]}, "entity -1 does not exist"),
     (AGENDA | {"mentions": [[0, 1]]}, "line 2, mention .0, 1.: give .entity, from, to."),
+    (AGENDA | {"mentions": [[-1, 0, 1]]}, "line 2, mention .-1, 0, 1.: give .entity, from, to."),
+    ({"text": TEXT, "mentions": [[10**12, 0, 1]], "relations": [{"head": -1}]}, "entity -1 does not exist: .* 0 to 1"),
+    (AGENDA | {"mentions": [[7, 0, 1]], "entities": ["x"]}, "line 2, mention: entity 7 does not exist: .* 0 to 0"),
     (AGENDA | {"mentions": [[0, 0, 99]]}, "line 2, mention: .0, 99. are no characters"),
     ([*ROW[:3], "1 9 0", TAGGED], "line 2: relation 9 does not exist: give a number from 0 to 6"),
     ([*ROW[:3], "1 0 5", TAGGED], "line 2: entity 5 does not exist: give a number from 0 to 2"),
     ([*ROW[:3], "1 0", TAGGED], "line 2: relation '1 0': give three numbers"),
     ([*ROW[:4], "a <method_8>"], "line 2: entity 8 does not exist"),
+    ([*ROW[:4], f"a <method_{'9' * 5000}>"], "line 2: entity '9+...9+' does not exist"),
+    ([*ROW[:3], "1 0 " + "9" * 5000, TAGGED], "line 2: entity '9+...9+' does not exist"),
     (ROW[:3], "line 2 has 3 cells with tabs between: give title, entities"),
 ]  # fmt: skip
 

@@ -99,7 +99,7 @@ def run(
     studies: tuple[Study, ...], capsys: pytest.CaptureFixture[str], patch: pytest.MonkeyPatch, *arguments: str
 ) -> tuple[int, str, str]:
     patch.setattr(sys, "argv", ["icl-circuits", *arguments])
-    patch.setattr(cli, "obey_signals", lambda: None)  # this process is pytest's
+    patch.setattr(cli.app, "obey_signals", lambda: None)  # this process is pytest's
     with pytest.raises(SystemExit) as stopped:
         cli.main(studies)
     captured = capsys.readouterr()
@@ -163,7 +163,9 @@ def test_only_what_does_not_suit_is_left_out(gpt2: LensModel) -> None:
 
 # --- what is written --------------------------------------------------------------------------------------------------
 
-RECORD = RunRecord("Title", "A run.", {"name": "m"}, {}, {"heads": [{"layer": 0}, {"layer": 1}]}, {"x": np.zeros(1)})
+RECORD = RunRecord(
+    "Title", "A run.", {"name": "m"}, {}, {"heads": [{"layer": 0}, {"layer": 1}]}, {"x": np.zeros(1)}, {}
+)
 
 
 def part(**given: Any) -> Part:

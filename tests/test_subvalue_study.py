@@ -36,7 +36,7 @@ def run(
     capsys: pytest.CaptureFixture[str], patch: pytest.MonkeyPatch, folder: Path, *arguments: str
 ) -> tuple[int, str, str]:
     patch.chdir(folder)
-    patch.setattr(cli, "obey_signals", lambda: None)  # this process is pytest's
+    patch.setattr(cli.app, "obey_signals", lambda: None)  # this process is pytest's
     patch.setattr(sys, "argv", ["icl-circuits", *arguments])
     with pytest.raises(SystemExit) as stopped:
         cli.main()

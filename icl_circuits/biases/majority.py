@@ -17,9 +17,10 @@ from torch import Tensor
 from icl_circuits.errors import InputError, Unfit
 from icl_circuits.heads import Answers, as_answers, score_answers
 from icl_circuits.models import HookPair, LensModel, hook_name, readout, require_identities, require_identities_of_model
+from icl_circuits.patching import run_hooked
 from icl_circuits.progress import tracked
 from icl_circuits.prompts import DEFAULT_SEPARATOR, Prompt, PromptBatch, encode, imbalance, require_labels
-from icl_circuits.residual import Capture, Head, Moves, answer_logits, final_state, require_heads, require_some_heads
+from icl_circuits.residual import Capture, Head, Moves, final_state, require_heads, require_some_heads
 from icl_circuits.stats import Counts, bootstrap_mean, each_once, weighted_mean
 
 COEFFICIENTS = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
@@ -212,7 +213,7 @@ def majority_bias(
         parts = []
         for chunk in batch.chunks():
             moves, final = Moves(every, chunk.last), Capture([final_state(model)], chunk.last)
-            answer_logits(model, chunk, moves, final)
+            run_hooked(model, chunk, moves, final)
             weights, resid = minority_weights(chunk), final.at(*final_state(model))
             added = [weighted_sum(model, chosen, moves, weights) for chosen in head_sets]
             states = [resid + c * vector for vector in added for c in coefficients]

@@ -13,14 +13,16 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float
+from torch import Tensor
 
 from icl_circuits.errors import InputError, Unfit
 from icl_circuits.heads import Answers, as_answers, score_answers
 from icl_circuits.interventions import WithoutPosition
 from icl_circuits.models import LensModel
+from icl_circuits.patching import keeping_runs, run_hooked
 from icl_circuits.progress import tracked
-from icl_circuits.prompts import DEFAULT_SEPARATOR, Prompt, encode, reorder
-from icl_circuits.residual import Capture, Head, answer_logits, require_some_heads
+from icl_circuits.prompts import DEFAULT_SEPARATOR, Prompt, PromptBatch, encode, reorder
+from icl_circuits.residual import Capture, Head, require_some_heads
 from icl_circuits.stats import Counts, bootstrap_mean, generator, weighted_mean
 
 STRENGTHS = (0.0, 0.5, 1.0)
@@ -145,7 +147,8 @@ def recency_bias(
     """Answer `prompts` with their demonstrations in several orders, taking position out of `heads` to several degrees.
 
     An order says where the demonstrations of the query's class stand, the same for every prompt: in the accuracy of an
-    order, recency shows as what depends on that. One forward pass an order and strength.
+    order, recency shows as what depends on that. One forward pass an order, and the layers from
+    the lowest of `heads` on for each strength above 0.
 
     Args:
         model: the model.
@@ -174,23 +177,32 @@ def recency_bias(
     n_demos, n_same = kinds.pop()
     orders = arrangements(n_demos, n_same, n_orders, seed=seed)
     rows, attention = [], []
-    for order, strength in tracked([(o, s) for o in orders for s in strengths], "recency bias"):
+    for order in tracked(orders, "recency bias"):
         batch = encode(model, [arrange(prompt, order) for prompt in prompts], separator=separator)
-        scores, found = [], []
-        for chunk in batch.chunks():
-            capture = Capture([("pattern", head.layer) for head in heads], chunk.last)
-            changes = (WithoutPosition(heads, strength),) if strength else ()
-            scores.append(score_answers(answer_logits(model, chunk, *changes, capture), chunk))
-            patterns = torch.stack([capture.of(model, "pattern", head) for head in heads], 1)
-            at_labels = chunk.label_positions[:, None].expand(-1, len(heads), -1)
-            found.append(patterns.gather(2, at_labels))
-        rows.append(torch.cat(scores))
-        attention.append(torch.cat(found))
-    shape = (len(orders), len(strengths))
+        parts = [_at_each_strength(model, chunk, heads, strengths) for chunk in batch.chunks()]
+        scores, found = zip(*parts, strict=True)
+        rows.append(torch.cat(scores, 1))
+        attention.append(torch.cat(found, 1))
     return RecencyBias(
         orders,
         tuple(strengths),
-        as_answers(torch.stack(rows).unflatten(0, shape)),
+        as_answers(torch.stack(rows)),
         heads,
-        torch.stack(attention).unflatten(0, shape).cpu().numpy(),
+        torch.stack(attention).cpu().numpy(),
     )
+
+
+def _at_each_strength(
+    model: LensModel, batch: PromptBatch, heads: tuple[Head, ...], strengths: Sequence[float]
+) -> tuple[Float[Tensor, "strength batch 4"], Float[Tensor, "strength batch selected place"]]:
+    """The scored answers at each strength, and the attention of `heads` to the label at each place."""
+    at_labels = batch.label_positions[:, None].expand(-1, len(heads), -1)
+    scores, attention = [], []
+    with keeping_runs(model):
+        for strength in strengths:
+            capture = Capture([("pattern", head.layer) for head in heads], batch.last)
+            changes = (WithoutPosition(heads, strength),) if strength else ()
+            scores.append(score_answers(run_hooked(model, batch, *changes, capture), batch))
+            patterns = torch.stack([capture.of(model, "pattern", head) for head in heads], 1)
+            attention.append(patterns.gather(2, at_labels))
+    return torch.stack(scores), torch.stack(attention)

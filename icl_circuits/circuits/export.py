@@ -7,6 +7,7 @@ import numpy as np
 
 from icl_circuits.circuits.circuit import Circuit
 from icl_circuits.errors import InputError
+from icl_circuits.prompts import shown
 from icl_circuits.residual import Embedding, Head, Label, Mlp, Node, Text
 
 FORMAT = "icl_circuits.circuit/1"
@@ -67,12 +68,15 @@ def plain_node(node: Node) -> dict[str, Any]:
 
 
 def node_of(plain: Mapping[str, Any]) -> Node:
-    """The inverse of `plain_node`. Raises `KeyError` or `TypeError` for what is none of its values."""
-    numbers = [plain[name] for name in ("layer", "index") if plain[name] is not None]
-    if not all(type(number) is int and number >= 0 for number in numbers):
-        raise TypeError(f"{plain!r} is no node")
-    node: Node = KINDS[plain["kind"]](*numbers)
-    return node
+    """The inverse of `plain_node`. Raises `InputError` for what is none of its values."""
+    try:
+        numbers = [plain[name] for name in ("layer", "index") if plain[name] is not None]
+        node: Node = KINDS[plain["kind"]](*numbers)
+        if all(type(number) is int and 0 <= number < 2**31 for number in numbers) and plain_node(node) == plain:
+            return node
+    except (LookupError, TypeError):
+        pass
+    raise InputError(f"{shown(plain)} is no node of a circuit: give its kind, layer and index")
 
 
 def _kind(node: type) -> str:

@@ -2,8 +2,11 @@
 
 from icl_circuits.development.measuring import (
     Development as Development,
+    Snapshot as Snapshot,
     Yardsticks as Yardsticks,
     develop as develop,
+    development_of as development_of,
+    measure as measure,
 )
 from icl_circuits.development.timing import (
     Curve as Curve,

@@ -1,6 +1,6 @@
 """What one checkpoint of a model can do, and which of its heads do what, measured alike for every checkpoint."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -17,6 +17,8 @@ from icl_circuits.residual import all_heads
 from icl_circuits.stats import mean_of_finite
 from icl_circuits.towers import class_auc, two_towers
 
+Shape = tuple[int, int, int, int]
+"""Layers, heads, d_model and d_vocab."""
 ARGMAX = 1.0
 """The gate of the relation index through training: a relation's head need only be attended to most."""
 
@@ -79,9 +81,10 @@ class Development:
 
 
 @dataclass(frozen=True)
-class _Snapshot:
+class Snapshot:
     """What `Development` has of one checkpoint."""
 
+    shape: Shape
     index: Float[np.ndarray, "relation layer head"]
     prefix_matching: Float[np.ndarray, "layer head"]
     copying: Float[np.ndarray, "layer head"]
@@ -110,34 +113,58 @@ def develop(checkpoints: Iterable[tuple[int, LensModel]], yardsticks: Yardsticks
         InputError: no checkpoint, steps that do not rise, or a checkpoint of another shape than the first, named.
         Unfit: a model that an analysis cannot be done on.
     """
+
+    def measured() -> Iterator[tuple[int, Snapshot]]:
+        first: Shape | None = None
+        for step, model in checkpoints:
+            first = first or _shape(model)
+            _require_shape(step, _shape(model), first)
+            yield step, measure(model, yardsticks)
+            del model  # before the next one is loaded
+
+    return development_of(measured(), yardsticks)
+
+
+def development_of(snapshots: Iterable[tuple[int, Snapshot]], yardsticks: Yardsticks) -> Development:
+    """A training run from what `measure` found at each of its steps, in order.
+
+    Raises:
+        InputError: no checkpoint, steps that do not rise, or a checkpoint of another shape than the first, named.
+    """
     steps: list[int] = []
-    found: list[_Snapshot] = []
-    shape: tuple[int, ...] = ()
-    for step, model in checkpoints:
-        cfg = model.cfg
-        own = (cfg.n_layers, cfg.n_heads, cfg.d_model, cfg.d_vocab)
-        shape = shape or own
-        if own != shape:
-            raise InputError(
-                f"checkpoint {step} of {cfg.model_name!r} has layers, heads, d_model and d_vocab {own}, the first one "
-                f"{shape}: give checkpoints of one training run"
-            )
+    found: list[Snapshot] = []
+    for step, one in snapshots:
+        _require_shape(step, one.shape, found[0].shape if found else one.shape)
         if steps and step <= steps[-1]:
             raise InputError(f"checkpoint {step} comes behind {steps[-1]}: give steps that rise")
         steps.append(step)
-        found.append(_measure(model, yardsticks))
-        del model  # before the next one is loaded
+        found.append(one)
     if not found:
         raise InputError("there is no checkpoint to measure: give one or more")
     stacked: dict[str, Any] = {
-        field.name: np.stack([getattr(one, field.name) for one in found]) for field in fields(_Snapshot)
+        field.name: np.stack([getattr(one, field.name) for one in found])
+        for field in fields(Snapshot)
+        if field.name != "shape"
     }
     names = [name for batch in yardsticks.relations for name in batch.relations]
     tasks = tuple(task.name for task in yardsticks.level_tasks)
     return Development(np.array(steps), tuple(names), tasks, yardsticks.shots, **stacked)
 
 
-def _measure(model: LensModel, on: Yardsticks) -> _Snapshot:
+def _shape(model: LensModel) -> Shape:
+    return model.cfg.n_layers, model.cfg.n_heads, model.cfg.d_model, model.cfg.d_vocab
+
+
+def _require_shape(step: int, shape: Shape, first: Shape) -> None:
+    if shape != first:
+        raise InputError(
+            f"checkpoint {step} has layers, heads, d_model and d_vocab {shape}, the first one {first}: "
+            "give checkpoints of one training run"
+        )
+
+
+def measure(model: LensModel, on: Yardsticks) -> Snapshot:
+    """Measure one checkpoint. Raises what the analyses raise."""
     shape = (model.cfg.n_layers, model.cfg.n_heads)
     index = [relation_index(model, batch, tau=ARGMAX, draws=1, seed=on.seed).index for batch in on.relations]
     induction = induction_scores(model, seed=on.seed)
@@ -146,7 +173,8 @@ def _measure(model: LensModel, on: Yardsticks) -> _Snapshot:
     functions = function_vector_heads(model, on.tasks.clean, on.tasks.shuffled, means=on.mean_tasks.clean)
     levels = icl_levels(model, on.level_tasks, shots=on.shots, n_prompts=on.n_prompts, seed=on.seed)
     loss = loss_reduction(model, on.texts)
-    return _Snapshot(
+    return Snapshot(
+        _shape(model),
         np.concatenate(index),
         induction.prefix_matching.mean(axis=0),
         mean_of_finite(induction.copying),

@@ -35,13 +35,20 @@ from icl_circuits.heads.groups import (
     group_intervention as group_intervention,
     random_heads as random_heads,
 )
+from icl_circuits.heads.half import (
+    Rounding as Rounding,
+    rounding as rounding,
+)
 from icl_circuits.heads.induction import (
     InductionScores as InductionScores,
     induction_scores as induction_scores,
 )
 from icl_circuits.heads.scores import (
     Scores as Scores,
+    require_selectable as require_selectable,
+    score_every_head as score_every_head,
     score_heads as score_heads,
+    select as select,
 )
 from icl_circuits.heads.selection import (
     InContextHead as InContextHead,

@@ -12,10 +12,9 @@ from torch import Tensor
 from icl_circuits.errors import Unfit
 from icl_circuits.interventions import Intervention, MetricName, from_logits
 from icl_circuits.models import LensModel
-from icl_circuits.patching import Variant, run_each
+from icl_circuits.patching import Variant, run_each, run_hooked
 from icl_circuits.progress import tracked
 from icl_circuits.prompts import PromptBatch, TokenBatch
-from icl_circuits.residual import answer_logits
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def answer(model: LensModel, batch: TokenBatch, *interventions: Intervention) ->
     """The model's answers to `batch`, under interventions that hold for any prompt (no positions of their own)."""
     parts = []
     for chunk in batch.chunks():
-        logits = answer_logits(model, chunk, *interventions)
+        logits = run_hooked(model, chunk, *interventions)
         if _is_whole(chunk):
             parts.append(_score_whole(model, chunk, logits, interventions))
         else:
@@ -118,7 +117,7 @@ def _score_whole(
         for place, token in enumerate(word):
             after = batch.followed_by(word[:place])
             at_place = replace(after, target=torch.full_like(batch.target, token))
-            found = answer_logits(model, after, *interventions) if place else logits
+            found = run_hooked(model, after, *interventions) if place else logits
             log_prob = log_prob + from_logits("log_prob", found, at_place)
             top1 = top1 * from_logits("top1", found, at_place)
         sums.append(log_prob)

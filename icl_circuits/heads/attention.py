@@ -7,9 +7,27 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from icl_circuits.models import LensModel, require_identities
+from icl_circuits.models import Hook, HookPair, LensModel, at_least_float32, hook_name, require_identities
 from icl_circuits.prompts import TokenBatch
 from icl_circuits.residual import Capture, Head, answer_logits, require_some_heads
+
+
+class _Patterns:
+    """Reads the attention of some heads alone while the model runs, onto the CPU."""
+
+    def __init__(self, heads: Sequence[Head]) -> None:
+        self.heads = heads
+        self.found: dict[Head, Float[Tensor, "batch pos src_pos"]] = {}
+
+    def hooks(self, model: LensModel) -> list[HookPair]:
+        """The hooks on `model` that do this."""
+        return [(hook_name("pattern", head.layer), self._reader(head)) for head in self.heads]
+
+    def _reader(self, head: Head) -> Hook:
+        def read(pattern: Float[Tensor, "batch head pos src_pos"], hook: object) -> None:
+            self.found[head] = at_least_float32(pattern[:, head.head].detach()).to("cpu", copy=True)
+
+        return read
 
 
 @torch.no_grad()
@@ -22,9 +40,9 @@ def attention_patterns(
         InputError: a head that does not exist.
     """
     heads = require_some_heads(model, heads)
-    capture = Capture([("pattern", head.layer) for head in heads])
-    answer_logits(model, batch, capture)
-    return torch.stack([capture.of(model, "pattern", head) for head in heads], 1).cpu().numpy()
+    patterns = _Patterns(heads)
+    answer_logits(model, batch, patterns)
+    return torch.stack([patterns.found[head] for head in heads], 1).numpy()
 
 
 @torch.no_grad()

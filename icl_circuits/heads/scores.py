@@ -38,6 +38,12 @@ def score_heads(model: LensModel, batch: PromptBatch, *, n_heads: int = 12) -> S
             scoring and selecting raise.
         Unfit: what `log_prob_increase` raises.
     """
+    require_selectable(model, batch, n_heads)
+    return select(batch, *score_every_head(model, batch), n_heads=n_heads)
+
+
+def require_selectable(model: LensModel, batch: PromptBatch, n_heads: int) -> None:
+    """Raise `InputError` where `score_heads` cannot select so many heads on such prompts."""
     require_labels(batch, "to select heads for")
     in_model = model.cfg.n_layers * model.cfg.n_heads
     if n_heads > in_model // 2:
@@ -45,7 +51,14 @@ def score_heads(model: LensModel, batch: PromptBatch, *, n_heads: int = 12) -> S
             f"cannot select {n_heads} heads: {model.cfg.model_name!r} has {in_model}, and as many others are "
             f"needed for the random control, so select at most {in_model // 2}"
         )
-    increase = log_prob_increase(model, batch)
-    effects = zero_each_head(model, batch)
+
+
+def score_every_head(model: LensModel, batch: PromptBatch) -> tuple[LogProbIncrease, HeadEffects]:
+    """Both scores of every head. Raises what `score_heads` raises."""
+    return log_prob_increase(model, batch), zero_each_head(model, batch)
+
+
+def select(batch: PromptBatch, increase: LogProbIncrease, effects: HeadEffects, *, n_heads: int) -> Scores:
+    """The heads that both scores select on the prompts they were measured on. Raises what `select_heads` raises."""
     selected = select_heads(increase, effects, batch.gold.cpu().numpy(), batch.labels, n_heads=n_heads)
     return Scores(batch, increase, effects, selected)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from icl_circuits.errors import InputError
 from icl_circuits.interventions.positions import Positions, PositionsName, positions_of
-from icl_circuits.models import HEAD_SITES, LensModel, Place, Site, at_least_float32
+from icl_circuits.models import HEAD_SITES, LensModel, Place, Site
 from icl_circuits.prompts import TokenBatch, label_positions_of
 from icl_circuits.residual import Capture, Head, answer_logits
 from icl_circuits.stats import generator
@@ -119,9 +119,7 @@ def values_at(
         reference = replacement.reference
         if isinstance(positions, Tensor):
             raise InputError("a mean is over 'last', 'labels' or 'all' positions of the reference prompts: name one")
-        found = _captured(model, reference, sites, positions_of(reference, positions))
-        counted = positions_of(reference, positions) <= reference.last[:, None]
-        return _by_head({name: at_least_float32(value[counted]).mean(0) for name, value in found.items()})
+        return _by_head(_means(model, reference, sites, positions_of(reference, positions)))
     by_count = any(site == "pattern" for site, _ in sites)  # a pattern's columns are positions, too
     source = source_of(batch, replacement, "all" if by_count else positions)
     return _by_head(_captured(model, source, sites, positions_of(source, positions)), batch.tokens.shape[1])
@@ -130,9 +128,24 @@ def values_at(
 @torch.no_grad()
 def mean_z(model: LensModel, batch: TokenBatch, heads: Sequence[Head]) -> dict[Head, Float[Tensor, " d_head"]]:
     """The mean of each head's z over all positions of all prompts: mean ablation is `ReplaceHeads(mean_z(...))`."""
-    capture = Capture([("z", head.layer) for head in heads])
-    answer_logits(model, batch, capture)
-    return {head: capture.of(model, "z", head)[batch.is_text].mean(0) for head in heads}
+    means = _means(model, batch, [("z", head.layer) for head in heads], positions_of(batch, "all"))
+    return {head: means["z", head.layer][head.head] for head in heads}
+
+
+def _means(
+    model: LensModel, batch: TokenBatch, sites: Sequence[tuple[Site, int]], positions: Positions
+) -> dict[Place, Float[Tensor, "*rest"]]:
+    """The mean of each place over the positions of all prompts, none counted behind its prompt's last."""
+    sums: dict[Place, Tensor] = {}
+    for start, stop in batch.parts():
+        part, at = batch.select(range(start, stop)), positions[start:stop]
+        counted = at <= part.last[:, None]
+        capture = Capture(sites, at)
+        answer_logits(model, part, capture)
+        for place in capture.found:
+            sums[place] = sums.get(place, 0) + capture.at(*place)[counted].sum(0)
+    n_counted = int((positions <= batch.last[:, None]).sum())
+    return {place: total / n_counted for place, total in sums.items()}
 
 
 def _require_replacement(replacement: object) -> None:

@@ -1,7 +1,7 @@
 """Interventions on attention scores, before the softmax: scaled, replaced, or cut along edges."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -91,14 +91,20 @@ class KnockOut:
 
         return [(hook_name("attn_scores", layer), self._cut) for layer in self.layers]
 
+    def of_prompts(self, start: int, stop: int) -> "KnockOut":
+        """The same for the prompts `start` to `stop` of the batch alone."""
+        return replace(self, edges=self.edges[start:stop])
+
+    def require_fit(self, tokens: Sequence[int]) -> None:
+        """Raise `InputError` unless the edges fit prompts of shape `tokens` (batch and positions)."""
+        scores = [*tokens, tokens[1]]
+        if list(self.edges.shape) != scores:
+            raise InputError(f"the knock-out's edges have shape {list(self.edges.shape)}, the model's scores {scores}")
+
     def _cut(
         self, scores: Float[Tensor, "batch head pos src_pos"], hook: object
     ) -> Float[Tensor, "batch head pos src_pos"]:
-        if scores[:, 0].shape != self.edges.shape:
-            raise InputError(
-                f"the knock-out's edges have shape {list(self.edges.shape)}, the model's scores "
-                f"{list(scores[:, 0].shape)}"
-            )
+        self.require_fit(scores[:, 0].shape[:2])
         return scores.masked_fill(self.edges[:, None].to(scores.device), float("-inf"))
 
 

@@ -99,7 +99,7 @@ class WithoutPosition:
         seen = Capture(places)
 
         def changed(head: Head, scores: Float[Tensor, "batch pos src_pos"]) -> Float[Tensor, "batch pos src_pos"]:
-            block, found = blocks[head.layer], seen.found
+            block, found = blocks[head.layer], {place: seen.raw(*place) for place in seen.found}
             if scores.shape[-1] != found["k", head.layer].shape[1]:
                 raise InputError(
                     "WithoutPosition compares a query with the keys of all positions, but a key-value cache shows the "

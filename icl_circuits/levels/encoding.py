@@ -16,6 +16,7 @@ from icl_circuits.prompts import (
     TokenBatch,
     bos_of,
     require_characters,
+    require_known,
     require_offsets,
     shown,
     tell_apart,
@@ -150,10 +151,7 @@ def _written(model: LensModel, prompt: Prompt, told: LabelTokens, separator: str
     text += f"{prompt.query}:"
     require_characters(text, prompt.origin)
     tokens, offsets = tokenized(model.tokenizer, text)
-    if model.tokenizer.unk_token_id in tokens:
-        begin, end = offsets[tokens.index(model.tokenizer.unk_token_id)]
-        unknown = text[begin:end]
-        raise InputError(f"{prompt.origin}: the tokenizer has no token for {unknown!r}: give tasks of other words")
+    require_known(model.tokenizer, text, tokens, offsets, prompt.origin)
     for demo, start in zip(prompt.demos, starts, strict=True):
         label = prompt.labels[demo.label]
         found = tuple(tokens[i] for i in _label_places(offsets, start, start + len(label)))

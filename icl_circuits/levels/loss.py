@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from icl_circuits.costs import count_forwards
 from icl_circuits.errors import InputError, Unfit
 from icl_circuits.models import (
     LOGITS_AT_ONCE,
@@ -17,7 +18,7 @@ from icl_circuits.models import (
     require_causal,
 )
 from icl_circuits.progress import tracked
-from icl_circuits.prompts import Texts, TokenBatch, bos_of, ids_of, prompts_of, token_batch
+from icl_circuits.prompts import Texts, TokenBatch, bos_of, ids_of, prompts_of, require_known_words, token_batch
 from icl_circuits.stats import bootstrap_mean
 
 LEAST, MOST = 100, 501
@@ -78,6 +79,9 @@ def loss_reduction(model: LensModel, texts: Texts, *, prepend_bos: bool | None =
     """
     given = prompts_of(texts, "text")
     bos = bos_of(model, prepend_bos) if isinstance(given[0], str) else []
+    for number, text in enumerate(given):
+        if isinstance(text, str):
+            require_known_words(model, text, f"text {number}")
     ids = [ids_of(model, text) if isinstance(text, str) else text for text in given]
     n_tokens = np.array([len(row) for row in ids])
     room = min(MOST, model.cfg.n_ctx + 1 - len(bos))  # the last token is predicted, not read
@@ -120,6 +124,7 @@ def _losses(model: LensModel, batch: TokenBatch, numbers: Int[np.ndarray, " batc
         n_texts, width = chunk.tokens.shape
         require_alike(model, chunk.last + 1, width)
         losses = _following_loss(model(chunk.tokens), chunk)
+        count_forwards(len(chunk))
         wrong = (~torch.isfinite(losses) & chunk.is_text).any(1)
         if wrong.any():
             raise InputError(

@@ -20,6 +20,7 @@ from icl_circuits.models.facts import (
     require_causal as require_causal,
     require_layer as require_layer,
     require_live_scores as require_live_scores,
+    require_one_device as require_one_device,
     require_per_head_z as require_per_head_z,
     scores_are_live as scores_are_live,
     unmasked as unmasked,
@@ -48,6 +49,11 @@ from icl_circuits.models.load import (
     load_model as load_model,
     model_card as model_card,
     provenance as provenance,
+)
+from icl_circuits.models.memory import (
+    TOKENS_AT_ONCE as TOKENS_AT_ONCE,
+    ModelShape as ModelShape,
+    prompts_at_once as prompts_at_once,
 )
 from icl_circuits.models.norms import (
     LOGITS_AT_ONCE as LOGITS_AT_ONCE,
@@ -86,6 +92,12 @@ from icl_circuits.models.sites import (
     ReadSite as ReadSite,
     Site as Site,
     hook_name as hook_name,
+)
+from icl_circuits.models.told_apart import (
+    files_of as files_of,
+    identity as identity,
+    note_weights as note_weights,
+    weights_sha256 as weights_sha256,
 )
 from icl_circuits.models.weights import (
     AttentionWeights as AttentionWeights,

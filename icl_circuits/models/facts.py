@@ -128,6 +128,17 @@ def require_alike(model: LensModel, lengths: Int[Tensor, " batch"], width: int) 
             )
 
 
+def require_one_device(model: LensModel) -> None:
+    """Raise `Unfit` where layers lie on several devices: analyses compute with the activations of all of them."""
+    n_devices = int(getattr(model.cfg, "n_devices", None) or 1)
+    if n_devices > 1:
+        raise Unfit(
+            f"{model.cfg.model_name!r} lies on {n_devices} devices (n_devices), and analyses compute with the "
+            "activations of all layers on one: load it on one device, in bfloat16 if need be, and give each process "
+            "a device and a share of the work"
+        )
+
+
 def require_layer(model: LensModel, layer: int) -> None:
     """Raise `InputError` unless `model` has the layer."""
     if not 0 <= layer < model.cfg.n_layers:

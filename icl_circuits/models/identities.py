@@ -24,6 +24,7 @@ from icl_circuits.models.facts import (
     mlp_sites,
     n_kv_heads,
     probe_tokens,
+    require_one_device,
 )
 from icl_circuits.models.hooks import HookPair, attached
 from icl_circuits.models.lens import LensModel
@@ -92,6 +93,7 @@ def require_identities(
     Raises:
         Unfit: one does not hold for this model. The message names it and the layer.
     """
+    require_one_device(model)
     row = int(last.argmax())
     n_pos = int(last[row]) + 1
     if any(point.fwd_hooks for point in hook_points(model).values()):  # hooks, of this batch, make another model of it
@@ -198,12 +200,14 @@ def _layers(model: LensModel, layer: int, seen: Seen) -> None:
 
 
 def _values(model: LensModel, layer: int, seen: Seen) -> None:
-    pattern = seen["pattern"]
-    later = float(pattern.triu(1).abs().max())
+    pattern, mixed = seen["pattern"], torch.empty_like(seen["z"])
+    later = 0.0
+    for head, of in enumerate(kv_heads(model)):  # one after another: all of a long prompt's attention is large
+        later = max(later, float(pattern[head].triu(1).abs().max()))
+        mixed[:, head] = pattern[head] @ seen["v"][:, of]
     if later > 0:
         raise _FailedError(f"a position attends to a later one with probability {later:.2g}")
-    values = seen["v"][:, kv_heads(model)]
-    _require_close(model, "z", torch.einsum("hqs,shd->qhd", pattern, values), seen["z"])
+    _require_close(model, "z", mixed, seen["z"])
 
 
 def _projections(model: LensModel, layer: int, seen: Seen) -> None:
@@ -229,15 +233,15 @@ def _scores(model: LensModel, layer: int, seen: Seen) -> None:
     n_pos = len(q)
     block, positions = read_block(model, layer, n_pos), torch.arange(n_pos, device=q.device)[None]
     q, k = (block.turned(name, x[None], positions)[0] for name, x in (("q", q), ("k", k)))
-    k = k[:, kv_heads(model)]
-    scores = at_least_float32(block.scores(q.transpose(0, 1), k.transpose(0, 1)))
     visible = block.visible(positions, positions)[0]
-    log_probs = scores.masked_fill(~visible, -torch.inf).log_softmax(-1)
     floor = torch.finfo(model.unembed.W_U.dtype).eps  # what is less likely is rounded away
-    likely = (log_probs.exp() > floor) | (pattern > floor)
-    found, expected = (torch.where(likely, x, 0.0).nan_to_num() for x in (log_probs, pattern.log()))
-    rounded = scores.masked_fill(~visible, 0.0).abs().amax(-1, keepdim=True).clamp(min=1.0)  # what the softmax is of
-    _require_close(model, "log-attention", found, expected, rounded)
+    for head, of in enumerate(kv_heads(model)):  # one after another: all of a long prompt's attention is large
+        scores = at_least_float32(block.scores(q[:, head], k[:, of]))
+        log_probs = scores.masked_fill(~visible, -torch.inf).log_softmax(-1)
+        likely = (log_probs.exp() > floor) | (pattern[head] > floor)
+        found, expected = (torch.where(likely, x, 0.0).nan_to_num() for x in (log_probs, pattern[head].log()))
+        size = scores.masked_fill(~visible, 0.0).abs().amax(-1, keepdim=True).clamp(min=1.0)  # of what is rounded
+        _require_close(model, "log-attention", found, expected, size)
 
 
 def _activations(model: LensModel, layer: int, seen: Seen) -> None:

@@ -1,7 +1,6 @@
 """Load any model TransformerLens can hold: from the Hub, a local folder, a GGUF file or an installed wheel."""
 
 import contextlib
-import hashlib
 import importlib.metadata
 from dataclasses import asdict, dataclass
 from typing import Any, cast
@@ -22,6 +21,7 @@ from icl_circuits.models.fidelity import max_positions, reference, require_same
 from icl_circuits.models.lens import Backend, LensModel, Processing, backend_of, hooked_transformer_class
 from icl_circuits.models.series import series_folder
 from icl_circuits.models.source import load_hugging_face, offline, resolve
+from icl_circuits.models.told_apart import weights_sha256
 
 
 @dataclass(frozen=True)
@@ -126,14 +126,9 @@ def model_card(model: LensModel) -> ModelCard:
 
 def provenance(model: LensModel) -> dict[str, Any]:
     """The model's card, a SHA-256 of its weights in memory, and the versions of the packages that computed with it."""
-    digest = hashlib.sha256()
-    for key, value in sorted(cast(torch.nn.Module, model).state_dict().items()):
-        if isinstance(value, torch.Tensor):
-            digest.update(key.encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     packages = ("icl_circuits", "transformer_lens", "torch", "transformers", "numpy")
     return asdict(model_card(model)) | {
-        "weights_sha256": digest.hexdigest(),
+        "weights_sha256": weights_sha256(model),
         "versions": {package: importlib.metadata.version(package) for package in packages},
     }
 

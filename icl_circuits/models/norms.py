@@ -12,8 +12,8 @@ from torch import Tensor
 from icl_circuits.models.lens import LensModel, backend_of, source_config
 from icl_circuits.models.precision import at_least_float32
 
-LOGITS_AT_ONCE = 1 << 24
-"""How many logits are held at once, as rows of a vocabulary: 64 MB in float32."""
+LOGITS_AT_ONCE = 1 << 22
+"""How many logits are held at once, as rows of a vocabulary: 16 MB in float32."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,11 @@ class Readout:
 
         The norm's bias is dropped as in the authors' code; a bias of the unembedding (GPT-J) is kept.
         """
-        return self._cap(self.project(state, scale) + self.b_U).log_softmax(-1)
+        return self.from_projected(self.project(state, scale)).log_softmax(-1)
+
+    def from_projected(self, projected: Float[Tensor, "*batch d_vocab"]) -> Float[Tensor, "*batch d_vocab"]:
+        """The logits of a whole state, given its projection; the norm's bias is dropped."""
+        return self._cap(projected + self.b_U)
 
     def logits(
         self, resid: Float[Tensor, "*batch d_model"], tokens: Int[Tensor, " column"] | None = None

@@ -19,6 +19,12 @@ from icl_circuits.patching.engine import (
     plain_metric as plain_metric,
     run_each as run_each,
 )
+from icl_circuits.patching.hooked import (
+    run_hooked as run_hooked,
+)
+from icl_circuits.patching.kept import (
+    keeping_runs as keeping_runs,
+)
 from icl_circuits.patching.paths import (
     Paths as Paths,
     path_patch as path_patch,

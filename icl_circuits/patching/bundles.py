@@ -8,12 +8,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from icl_circuits.costs import count_forwards
 from icl_circuits.errors import InputError, require_whole
-from icl_circuits.interventions import FROM_ANSWERS, Metric, Patch, from_answer_logits, from_logits
+from icl_circuits.interventions import FROM_ANSWERS, KnockOut, Metric, Patch, from_answer_logits, from_logits
 from icl_circuits.models import LOGITS_AT_ONCE, LensModel, ReadSite, free_bytes
 from icl_circuits.patching.step import BaseRun, Window, advance
 from icl_circuits.prompts import TokenBatch
 
+Changes = tuple[Patch | KnockOut, ...]
+"""What the engine changes in one variant."""
 CPU_POSITIONS = 2048
 """How many rows times positions a CPU takes at once: more only miss its caches."""
 
@@ -28,22 +31,28 @@ class Bundle:
 
 
 def into_bundles(
-    model: LensModel, batch: TokenBatch, variants: Sequence[tuple[Patch, ...]], budget: int | None = None
+    model: LensModel, batch: TokenBatch, variants: Sequence[Changes], budget: int | None = None
 ) -> list[Bundle]:
     """Which variants to run together: of like width, as many as the budget allows. Empty ones are left out."""
     budget = budget_on(batch.tokens.device, budget)
     widths: dict[int, int] = {}  # of each tensor of positions: patches share few
 
-    def width_of(patch: Patch) -> int:
-        if id(patch.positions) not in widths:
-            first = 0 if patch.positions is None else patch.positions.amin(1).to(batch.last.device)
-            widths[id(patch.positions)] = max(int((batch.last - first).max()), 0) + 1
-        return widths[id(patch.positions)]
+    def width_of(change: Patch | KnockOut) -> int:
+        at = change.edges if isinstance(change, KnockOut) else change.positions
+        if id(at) not in widths:
+            first: Tensor | int = 0
+            if isinstance(change, KnockOut):
+                reading = change.edges.any(2).to(batch.last.device)
+                first = torch.where(reading.any(1), reading.int().argmax(1), batch.last)
+            elif change.positions is not None:
+                first = change.positions.amin(1).to(batch.last.device)
+            widths[id(at)] = max(int((batch.last - first).max()), 0) + 1
+        return widths[id(at)]
 
     todo = sorted(
-        (max(width_of(patch) for patch in variant), min(patch.layer for patch in variant), row)
+        (max(width_of(change) for change in variant), min(n for change in variant for n in layers_of(change)), row)
         for row, variant in enumerate(variants)
-        if variant
+        if any(layers_of(change) for change in variant)
     )
     bundles: list[list[tuple[int, int, int]]] = []
     for item in todo:
@@ -56,6 +65,11 @@ def into_bundles(
         else:
             bundles.append([item])
     return [_bundle(items) for items in bundles]
+
+
+def layers_of(change: Patch | KnockOut) -> tuple[int, ...]:
+    """The layers that a patch or a knock-out changes."""
+    return change.layers if isinstance(change, KnockOut) else (change.layer,)
 
 
 def _bundle(items: Sequence[tuple[int, int, int]]) -> Bundle:
@@ -92,10 +106,11 @@ SeeRows = Callable[[int, ReadSite, Tensor, Sequence[int], Window], None]
 
 
 def run_bundle(
-    base: BaseRun, variants: Sequence[tuple[Patch, ...]], bundle: Bundle, metric: Metric, see: SeeRows | None = None
+    base: BaseRun, variants: Sequence[Changes], bundle: Bundle, metric: Metric, see: SeeRows | None = None
 ) -> list[tuple[tuple[int, ...], Float[Tensor, "variant prompt *value"]]]:
     """The metric of the bundle's variants: all of them, or in halves where a GPU runs out of memory."""
     try:
+        count_forwards(len(bundle.rows) * len(base.batch))
         return [(bundle.rows, metric_of(base, base.readout.norm(_final_states(base, variants, bundle, see)), metric))]
     except torch.cuda.OutOfMemoryError as error:
         if len(bundle.rows) == 1:
@@ -112,7 +127,7 @@ def run_bundle(
 
 
 def _final_states(
-    base: BaseRun, variants: Sequence[tuple[Patch, ...]], bundle: Bundle, see: SeeRows | None
+    base: BaseRun, variants: Sequence[Changes], bundle: Bundle, see: SeeRows | None
 ) -> Float[Tensor, "variant prompt d_model"]:
     """The final residual state at the answer position under each variant of the bundle."""
     answer = base.at_answer
@@ -124,11 +139,13 @@ def _final_states(
             entering = window.of(base.resid_pre[layer])
             x = torch.cat([x, entering.expand(joining, *entering.shape)])
         rows = bundle.rows[: len(x)]
-        patches = [(i, patch) for i, row in enumerate(rows) for patch in variants[row] if patch.layer == layer]
+        changes = [(i, change) for i, row in enumerate(rows) for change in variants[row] if layer in layers_of(change)]
+        patches = [(i, change) for i, change in changes if isinstance(change, Patch)]
+        cuts = [(i, change.edges) for i, change in changes if isinstance(change, KnockOut)]
         out = answer if layer == len(base.blocks) - 1 else window
 
         show = None if see is None else partial(_shown, see, layer, rows, out)
-        x = advance(base, layer, x, window, out, patches, show)
+        x = advance(base, layer, x, window, out, patches, show, cuts, in_parts=True)
     return x[:, :, -1]
 
 

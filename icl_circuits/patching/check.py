@@ -25,7 +25,7 @@ from icl_circuits.models import (
     step_tolerance,
     unmasked,
 )
-from icl_circuits.patching.step import BaseRun, Window, advance
+from icl_circuits.patching.step import BaseRun, advance
 from icl_circuits.residual import Capture, answer_logits, final_state
 
 
@@ -58,6 +58,8 @@ class _Compared:
         """The activations of the layer that the model is in."""
         self.left: list[Tensor] = []
         """The state that it has left the layer before with."""
+        self.rows: dict[ReadSite, int] = {}
+        """How many query positions of the layer's attention were compared."""
         self.comparing = False
         """While equations are tried, which calls the model's own norms and MLPs, hooks and all."""
 
@@ -81,10 +83,11 @@ class _Compared:
 
     def _compare(self, layer: int) -> None:
         """Make the layer's step, each part of it from the model's own activations."""
-        batch = self.base.batch
-        everywhere = Window(torch.zeros_like(batch.last), batch.tokens.shape[1])
+        everywhere = self.base.everywhere
+        self.rows.clear()
         entering = at_least_float32((*self.left, self.seen["resid_pre"])[0])[None]
-        advance(self.base, layer, entering, everywhere, everywhere, see=partial(self._follow, layer))
+        follow = partial(self._follow, layer)
+        advance(self.base, layer, entering, everywhere, everywhere, see=follow, in_parts=True)
 
     def _follow(self, layer: int, site: ReadSite, found: Tensor) -> Tensor | None:
         """Compare what an equation gives with the model's own, and go on with that."""
@@ -94,6 +97,9 @@ class _Compared:
         if site not in ATTENTION_SITES:
             _require_equal(found.flatten(3), own[None].flatten(3), self.tolerance, name)
             return own[None].to(found)
+        start = self.rows.get(site, 0)  # long prompts' attention comes some query positions after others
+        self.rows[site] = start + found.shape[-2]
+        own = own[:, :, start : self.rows[site]]
         own = own.unflatten(1, (found.shape[1], -1))[:, :, None]  # the engine keeps heads by key-value head
         if site == "pattern":
             _require_equal(found, own, self.tolerance, name)

@@ -17,6 +17,7 @@ from torch import Tensor
 from icl_circuits.errors import InputError
 from icl_circuits.interventions import (
     Intervention,
+    KnockOut,
     Metric,
     Patch,
     ReplaceHeads,
@@ -24,9 +25,9 @@ from icl_circuits.interventions import (
     from_logits,
     require_metric,
 )
-from icl_circuits.models import LensModel, NotAlgebraError, engine_tolerance
+from icl_circuits.models import TOKENS_AT_ONCE, LensModel, ModelShape, NotAlgebraError, engine_tolerance
 from icl_circuits.patching.base_run import run_base
-from icl_circuits.patching.bundles import Bundle, into_bundles, run_bundle
+from icl_circuits.patching.bundles import Bundle, Changes, budget_on, into_bundles, run_bundle
 from icl_circuits.progress import tracked
 from icl_circuits.prompts import TokenBatch
 from icl_circuits.residual import answer_logits
@@ -36,9 +37,9 @@ Variant = Sequence[Intervention]
 """Interventions that apply together: what one row of a sweep does to the model."""
 
 PATCHES = (Patch, ZeroHeads, ReplaceHeads)
-"""What the engine can carry out."""
-PROMPT_TOKENS = 4096
-"""Prompts are run in parts of at most this many tokens."""
+"""What the engine can carry out as patches; knock-outs of attention it carries out, too."""
+PROMPT_TOKENS = TOKENS_AT_ONCE
+"""Prompts are run in parts of at most this many tokens, and no more than the budget holds the base run of."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,9 @@ def run_each(
 ) -> Variants:
     """Measure `metric` under each variant, exactly as `with intervene(model, *variant)` would, only faster.
 
-    Variants made of `Patch`, `ZeroHeads` and `ReplaceHeads` run in the engine. Where one holds anything else, the model
-    has hooks on it, or the engine's equations do not give the model's own activations, each variant takes a forward
-    pass of its own, and a warning says why.
+    Variants made of `Patch`, `ZeroHeads`, `ReplaceHeads` and `KnockOut` run in the engine. Where one holds anything
+    else, the model has hooks on it, or the engine's equations do not give the model's own activations, each variant
+    takes a forward pass of its own, and a warning says why.
 
     Args:
         model: the model.
@@ -118,13 +119,13 @@ def run_each(
 def _run_each_in_engine(
     model: LensModel,
     batch: TokenBatch,
-    variants: Sequence[tuple[Patch, ...]],
+    variants: Sequence[Changes],
     metric: Metric,
     budget: int | None,
     description: str,
 ) -> Variants:
-    work: list[tuple[TokenBatch, Sequence[tuple[Patch, ...]], Bundle | None]] = []
-    for start, stop in batch.parts(PROMPT_TOKENS):
+    work: list[tuple[TokenBatch, Sequence[Changes], Bundle | None]] = []
+    for start, stop in batch.parts(tokens_at_once(model, batch, budget)):
         prompts = batch.select(range(start, stop))
         cut = _of_prompts(variants, start, stop) if len(prompts) < len(batch) else variants
         work += [(prompts, cut, bundle) for bundle in (None, *into_bundles(model, prompts, cut, budget))]
@@ -141,27 +142,41 @@ def _run_each_in_engine(
     return Variants(torch.cat(bases), torch.cat(values, 1), scale)
 
 
-def _of_prompts(variants: Sequence[tuple[Patch, ...]], start: int, stop: int) -> list[tuple[Patch, ...]]:
+def tokens_at_once(model: LensModel, batch: TokenBatch, budget: int | None) -> int:
+    """How many tokens' base run the budget holds, twice: the next is made while the last is there."""
+    n_pos = batch.tokens.shape[1]
+    each = 2 * ModelShape.of(model.cfg).base_run(1, n_pos, model.unembed.W_U.element_size())
+    return max(1, min(PROMPT_TOKENS, n_pos * (budget_on(batch.tokens.device, budget) // each)))
+
+
+def _of_prompts(variants: Sequence[Changes], start: int, stop: int) -> list[Changes]:
     """The variants for some of the prompts. Patches that share a tensor of positions go on sharing one."""
     cut: dict[int, Tensor | None] = {}
-    for variant in variants:
-        for patch in variant:
-            if id(patch.positions) not in cut:
-                cut[id(patch.positions)] = None if patch.positions is None else patch.positions[start:stop]
-    return [
-        tuple(replace(patch.of_prompts(start, stop), positions=cut[id(patch.positions)]) for patch in variant)
-        for variant in variants
-    ]
+
+    def of_prompts(change: Patch | KnockOut) -> Patch | KnockOut:
+        if isinstance(change, KnockOut):
+            return change.of_prompts(start, stop)
+        shared = id(change.positions)
+        if shared not in cut:
+            cut[shared] = None if change.positions is None else change.positions[start:stop]
+        return replace(change.of_prompts(start, stop), positions=cut[shared])
+
+    return [tuple(of_prompts(change) for change in variant) for variant in variants]
 
 
 def _run_each_plainly(
     model: LensModel, batch: TokenBatch, variants: Sequence[Variant], metric: Metric, why: str, description: str
 ) -> Variants:
-    logits = torch.cat([answer_logits(model, batch.select(range(*part))) for part in batch.parts(PROMPT_TOKENS)])
-    base = from_logits(metric, logits, batch).cpu()
+    bases, scale = [], 0.0
+    for start, stop in batch.parts(PROMPT_TOKENS):
+        prompts = batch.select(range(start, stop))
+        logits = answer_logits(model, prompts)
+        bases.append(from_logits(metric, logits, prompts).cpu())
+        scale = max(scale, float(logits.abs().max()))
+    base = torch.cat(bases)
     values = [plain_metric(model, batch, variant, metric) for variant in tracked(variants, description)]
     stacked = torch.stack(values) if values else base[None][:0]
-    return Variants(base, stacked, float(logits.abs().max()), fallback=why)
+    return Variants(base, stacked, scale, fallback=why)
 
 
 def plain_metric(
@@ -180,7 +195,7 @@ def plain_metric(
 
 
 def _checked(
-    model: LensModel, batch: TokenBatch, variants: Sequence[tuple[Patch, ...]], scale: float, n: int, seed: int
+    model: LensModel, batch: TokenBatch, variants: Sequence[Changes], scale: float, n: int, seed: int
 ) -> float:
     """The largest difference from `run_with_hooks` in the answer-position logits of `n` of the variants."""
     chosen = generator(seed).choice(len(variants), size=n, replace=False).tolist()
@@ -202,14 +217,17 @@ def _logits(logits: Tensor, batch: TokenBatch) -> Tensor:
     return logits
 
 
-def _as_patches(
-    model: LensModel, batch: TokenBatch, variants: Sequence[Variant]
-) -> tuple[list[tuple[Patch, ...]], str | None]:
-    """The variants as patches, each place set by its last one; or why some cannot be."""
+def _as_patches(model: LensModel, batch: TokenBatch, variants: Sequence[Variant]) -> tuple[list[Changes], str | None]:
+    """The variants as patches and knock-outs, each place set by its last patch; or why some cannot be."""
     found = []
     for variant in variants:
-        places: dict[tuple[object, ...], Patch] = {}
+        places: dict[tuple[object, ...], Patch | KnockOut] = {}
         for part in variant:
+            if isinstance(part, KnockOut):
+                part.hooks(model)  # raises what is wrong with it
+                part.require_fit(batch.tokens.shape)
+                places[KnockOut, id(part)] = part
+                continue
             if not isinstance(part, PATCHES):
                 return [], f"{type(part).__name__} is no patch"
             for patch in part.patches(model):

@@ -17,8 +17,12 @@ from icl_circuits.interventions import Patch
 from icl_circuits.models import Block, Norm, Readout, ReadSite, Site
 from icl_circuits.prompts import TokenBatch
 
+ATTENTION_AT_ONCE = 1 << 24
+"""How many attention scores are made at once: 64 MB in float32."""
 RowPatch = tuple[int, Patch]
 """A patch, and the variant it belongs to."""
+RowCut = tuple[int, Bool[Tensor, "batch all_pos src_pos"]]
+"""Edges along which no head attends, and the variant they are cut in."""
 
 SeeSite = Callable[[ReadSite, Tensor], Tensor | None]
 """Is shown each activation as its hook point would carry it, with a leading variant axis; what it gives takes its
@@ -69,6 +73,11 @@ class BaseRun:
         """The answer position alone."""
         return Window(self.batch.last, 1)
 
+    @property
+    def everywhere(self) -> Window:
+        """All positions."""
+        return Window(torch.zeros_like(self.batch.last), self.batch.tokens.shape[1])
+
 
 def advance(
     base: BaseRun,
@@ -78,6 +87,9 @@ def advance(
     out: Window,
     patches: Sequence[RowPatch] = (),
     see: SeeSite | None = None,
+    cuts: Sequence[RowCut] = (),
+    *,
+    in_parts: bool = False,
 ) -> Float[Tensor, "variant batch out_pos d_model"]:
     """The states after `layer`, from the states `x` before it, under the patches of this layer.
 
@@ -89,6 +101,8 @@ def advance(
         out: the positions to go on with: `window`, or, in the last layer, the answer position alone.
         patches: what to change, in order.
         see: is shown every activation after its patches.
+        cuts: attention edges to cut.
+        in_parts: make the attention of some query positions after others where it is large, and show `see` these.
     """
     block = base.blocks[layer]
 
@@ -112,12 +126,20 @@ def advance(
         rows, place = torch.arange(x.shape[1], device=x.device)[:, None], out.positions - window.start[:, None]
         x, normed = x[:, rows, place], normed[:, rows, place]
     q = block.turned("q", hooked("q", block.project("q", normed), out), out.positions)
-    scores = seen("attn_scores", _scores(base, layer, q, k, window, out))
-    pattern = seen("pattern", _pattern(base, layer, scores, window))
     on_pattern = [(row, patch) for row, patch in patches if patch.site == "pattern"]
-    if on_pattern:
-        pattern = _patched_pattern(pattern, on_pattern, window, out)
-    z = hooked("z", _mix(base, layer, v, pattern), out)
+
+    def attended(q: Tensor, out: Window) -> Tensor:
+        scores = _scores(base, layer, q, k, window, out)
+        for row, edges in cuts:
+            _cut(scores[:, :, row], edges, window, out)
+        pattern = seen("pattern", _pattern(base, layer, seen("attn_scores", scores), window))
+        if on_pattern:
+            pattern = _patched_pattern(pattern, on_pattern, window, out)
+        return _mix(base, layer, v, pattern)
+
+    parts = _query_parts(q, int(window.start.max()) + window.width) if in_parts else [(0, out.width)]
+    found = [attended(q[:, :, a:b], Window(out.start + a, b - a)) for a, b in parts]
+    z = hooked("z", found[0] if len(found) == 1 else torch.cat(found, 2), out)
     attn_out = added("attn_out", block.output(z), block.attn_outlet)
     if block.mlp is None or block.ln2 is None:
         return hooked("resid_post", x + attn_out, out)
@@ -125,6 +147,13 @@ def advance(
     mlp_out = block.mlp(block.ln2(mlp_in).flatten(0, 1)).unflatten(0, x.shape[:2])
     mlp_out = added("mlp_out", mlp_out, block.mlp_outlet)
     return hooked("resid_post", mlp_in + mlp_out + (attn_out if block.parallel else 0), out)
+
+
+def _query_parts(q: Float[Tensor, "variant batch out_pos head d_head"], n_src: int) -> list[tuple[int, int]]:
+    """Bounds of the query positions whose attention is made together: about `ATTENTION_AT_ONCE` numbers."""
+    n_variants, n_prompts, n_out, n_heads, _ = q.shape
+    size = max(1, ATTENTION_AT_ONCE // (n_variants * n_prompts * n_heads * n_src))
+    return [(start, min(start + size, n_out)) for start in range(0, n_out, size)]
 
 
 def _scores(
@@ -152,6 +181,19 @@ def _scores(
     columns, exists = _columns(window, cached)
     visible = exists[:, None, :] & block.visible(out.positions, columns)
     return scores if visible.all() else scores.masked_fill(~visible[:, None, None, None], float("-inf"))
+
+
+def _cut(
+    scores: Float[Tensor, "batch kv_head group out_pos src"],
+    edges: Bool[Tensor, "batch all_pos src_pos"],
+    window: Window,
+    out: Window,
+) -> None:
+    """Hide the edges of one variant's scores, in place."""
+    columns, _ = _columns(window, scores.shape[-1] - window.width)
+    prompts = torch.arange(len(columns), device=columns.device)[:, None, None]
+    hidden = edges.to(columns.device)[prompts, out.positions[:, :, None], columns[:, None]]
+    scores.masked_fill_(hidden[:, None, None], float("-inf"))
 
 
 def _pattern(

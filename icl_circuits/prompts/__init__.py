@@ -12,6 +12,7 @@ from icl_circuits.prompts.batch import (
     ids_of as ids_of,
     label_positions_of as label_positions_of,
     require_demonstrations as require_demonstrations,
+    require_known_words as require_known_words,
     require_labels as require_labels,
 )
 from icl_circuits.prompts.cells import (
@@ -69,6 +70,7 @@ from icl_circuits.prompts.tasks import (
     task_prompts as task_prompts,
 )
 from icl_circuits.prompts.template import (
+    require_known as require_known,
     require_offsets as require_offsets,
     tokenized as tokenized,
 )

@@ -13,7 +13,7 @@ from icl_circuits.models import LensModel, device_of, model_card
 from icl_circuits.prompts.apart import tell_apart
 from icl_circuits.prompts.cells import shown
 from icl_circuits.prompts.prompt import Prompt
-from icl_circuits.prompts.template import reading, template_of, written
+from icl_circuits.prompts.template import reading, require_known, template_of, tokenized, written
 from icl_circuits.prompts.tokens import TokenBatch, padded
 
 DEFAULT_SEPARATOR = " "
@@ -226,6 +226,12 @@ def ids_of(model: LensModel, text: str) -> list[int]:
     with reading(text):
         found: list[int] = model.tokenizer(text, add_special_tokens=False).input_ids
     return found
+
+
+def require_known_words(model: LensModel, text: str, where: str) -> None:
+    """Raise `InputError` for a word that the tokenizer reads as an unknown one, as far as it says where words stand."""
+    if model.tokenizer is not None and getattr(model.tokenizer, "is_fast", False):
+        require_known(model.tokenizer, text, *tokenized(model.tokenizer, text), where)
 
 
 def require_vocabulary(model: LensModel, ids: Sequence[int], where: str) -> None:

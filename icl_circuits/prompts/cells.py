@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from reprlib import Repr
 from typing import Any, TypeGuard
 
@@ -23,9 +23,19 @@ def shown(value: object) -> str:
 
 
 def named(columns: Iterable[object]) -> str:
-    """Names of columns as a message lists them: 20 at most, odd ones in quotes."""
-    names = [name if name and name.isprintable() else repr(name) for name in map(str, columns)]
+    """Names of columns as a message lists them: 20 at most, odd ones in quotes, long ones cut."""
+    names = [
+        name if name and name.isprintable() and len(name) <= _SHORT.maxstring else shown(name)
+        for name in map(str, columns)
+    ]
     return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+
+
+def frame_of(rows: Sequence[Mapping[Any, Any]]) -> pd.DataFrame:
+    """Rows as a table, whatever their values and names are; what a row lacks is missing."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    names = pd.Index(columns, dtype=object, tupleize_cols=False)  # pandas' own texts hold no half of a character
+    return pd.DataFrame([[row.get(name) for name in columns] for row in rows], columns=names, dtype=object)
 
 
 def is_missing(value: Any) -> bool:

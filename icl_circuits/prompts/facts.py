@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from icl_circuits.errors import InputError
-from icl_circuits.prompts.cells import class_of, stripped, text_of
-from icl_circuits.prompts.tables import Data, cells_of, read_table
+from icl_circuits.prompts.cells import class_of, shown, stripped, text_of
+from icl_circuits.prompts.tables import Data, cells_of, read_table, require_three
 
 FACTS = "facts"
 
@@ -55,17 +55,16 @@ def load_facts(
             that comes with two answers, or an empty or unreadable cell. Rows are counted from 0.
     """
     columns = {"text_column": text_column, "answer_column": answer_column, "type_column": type_column}
-    if len(set(columns.values())) < 3:
-        raise InputError(f"{' and '.join(columns)} are {list(columns.values())}: name three columns")
+    require_three(columns)
     name, frame = read_table(data, {FACTS: "facts.csv"}, encoding, delimiter)
     readers = [(text_column, _beginning), (answer_column, stripped)]
-    if type_column != "type" or type_column in frame:
+    if type_column != "type" or type_column in list(frame.columns):
         readers.append((type_column, class_of))
     facts: dict[str, Fact] = {}
     for where, (text, answer, *kind) in cells_of(name, frame, readers):
         fact = Fact(text, answer, kind[0] if kind else "fact")
         if facts.setdefault(fact.text, fact).answer != fact.answer:
-            raise InputError(f"{where}: {fact.text!r} has two answers: give one row a text")
+            raise InputError(f"{where}: {shown(fact.text)} has two answers: give one row a text")
     return Facts(name, tuple(facts.values()))
 
 

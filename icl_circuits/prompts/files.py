@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import stat
+import warnings
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import Any
 
 import pandas as pd
 
+from icl_circuits.characters import visible
 from icl_circuits.errors import InputError
-from icl_circuits.prompts.cells import kind, named
+from icl_circuits.prompts.cells import frame_of, kind, named
 
 MARKS = {  # UTF-32's begins with UTF-16's
     b"\xff\xfe\x00\x00": "utf-32", b"\x00\x00\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16",
@@ -67,7 +69,7 @@ def read_csv(path: Path, encoding: str | None, delimiter: str | None) -> pd.Data
                 f"({named(header)}): put texts that hold the delimiter in double quotes"
             )
         found.append(row)
-    return pd.DataFrame(found, columns=pd.Index(header), dtype=object)
+    return pd.DataFrame(found, columns=pd.Index(header, dtype=object), dtype=object)
 
 
 def read_jsonl(path: Path, encoding: str | None) -> pd.DataFrame:
@@ -76,7 +78,7 @@ def read_jsonl(path: Path, encoding: str | None) -> pd.DataFrame:
     Raises:
         InputError: a file that cannot be read, or a line that holds no object, naming it.
     """
-    return pd.DataFrame([row for _, row in json_objects(path, encoding)], dtype=object)
+    return frame_of([row for _, row in json_objects(path, encoding)])
 
 
 def json_objects(path: Path, encoding: str | None = None) -> list[tuple[int, dict[str, Any]]]:
@@ -121,7 +123,9 @@ def read_text(path: Path, encoding: str | None = None) -> str:
         raise InputError(f"file {str(path)!r} cannot be read: {_reason(error)}") from None
     found = next((name for mark, name in MARKS.items() if data.startswith(mark)), "utf-8")
     try:
-        text = data.decode(found if encoding is None else encoding)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes that `unicode_escape` does not know
+            text = data.decode(found if encoding is None else encoding)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise InputError(
@@ -159,8 +163,8 @@ def _csv_rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list
         yield from ((reader.line_num, row) for row in reader if row)
     except csv.Error as error:
         raise InputError(
-            f"file {str(path)!r}, line {reader.line_num}: cannot be read as CSV ({error}): put texts with quotes in "
-            'double quotes, and write each quote in them twice ("")'
+            f"file {str(path)!r}, line {reader.line_num}: cannot be read as CSV ({visible(str(error))}): put texts "
+            'with quotes in double quotes, and write each quote in them twice ("")'
         ) from None
 
 

@@ -10,7 +10,7 @@ import torch
 from icl_circuits.errors import InputError
 from icl_circuits.models import LensModel, device_of
 from icl_circuits.prompts.apart import Apart, tell_apart
-from icl_circuits.prompts.batch import bos_of, ids_of, require_context, require_vocabulary
+from icl_circuits.prompts.batch import bos_of, ids_of, require_context, require_known_words, require_vocabulary
 from icl_circuits.prompts.cells import is_missing, is_whole, kind, named, plain, shown
 from icl_circuits.prompts.files import path_of, read_csv
 from icl_circuits.prompts.given import AnswerWords, Prompts, Texts, answers_of, listed, prompts_of
@@ -142,6 +142,7 @@ def _answer_tokens(model: LensModel, texts: Prompts, answers: object, what: str)
             together = ids_of(model, text + answer) if isinstance(text, str) else []
             apart = together[: len(before)] == before and len(together) > len(before)
             tokens = together[len(before) :] if apart else ids_of(model, answer)
+            require_known_words(model, answer, f"{what} {row}")
         _require_tokens(model, tokens, f"{what} {row}")
         found.append((f"{what} {row} ({shown(answer)})", tokens))
     return found
@@ -151,7 +152,9 @@ def _batch(model: LensModel, texts: Prompts, apart: list[Apart], what: str, prep
     """Prompts as a batch, each with what its answers share behind it."""
     bos = bos_of(model, prepend_bos) if isinstance(texts[0], str) else []
     alone = [bos + (ids_of(model, text) if isinstance(text, str) else text) for text in texts]
-    for row, ids in enumerate(alone):
+    for row, (text, ids) in enumerate(zip(texts, alone, strict=True)):
+        if isinstance(text, str):
+            require_known_words(model, text, f"{what} {row}")
         _require_tokens(model, ids, f"{what} {row}")
     rows = [ids + told.shared for ids, told in zip(alone, apart, strict=True)]
     require_context(model, rows, what)

@@ -7,6 +7,7 @@ from zlib import crc32
 import numpy as np
 
 from icl_circuits.errors import InputError, require_whole
+from icl_circuits.prompts.cells import shown
 from icl_circuits.prompts.rows import Rows
 from icl_circuits.stats import generator
 
@@ -78,8 +79,8 @@ def sample_prompts(
     if short:
         name, count = next(iter(short.items()))
         raise InputError(
-            f"data {rows.name!r}: class {name!r} has {count} different texts here, but {shots} shots and a query need "
-            f"{shots + 1}: lower the shots or add rows"
+            f"data {rows.name!r}: class {shown(name)} has {count} different texts here, but {shots} shots and a query "
+            f"need {shots + 1}: lower the shots or add rows"
         )
     rng = generator(seed)
     golds = rng.permutation(np.arange(n) % len(labels))
@@ -103,9 +104,11 @@ def sample_prompts(
 def _label_words(labels: object) -> tuple[str, ...]:
     """Label words as given, or `InputError`."""
     if not isinstance(labels, Sequence) or isinstance(labels, str) or not all(isinstance(w, str) for w in labels):
-        raise InputError(f"labels {labels!r}: give a list of words")
+        raise InputError(f"labels {shown(labels)}: give a list of words")
     if len(labels) < 2 or len(set(labels)) < len(labels) or not all(word and word == word.strip() for word in labels):
-        raise InputError(f"labels {', '.join(labels)!r}: give at least two different words, without spaces around them")
+        raise InputError(
+            f"labels {shown(', '.join(labels))}: give at least two different words, without spaces around them"
+        )
     return tuple(labels)
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from icl_circuits.errors import InputError
-from icl_circuits.prompts.cells import class_of, stripped
+from icl_circuits.prompts.cells import class_of, shown, stripped
 from icl_circuits.prompts.tables import Data, cells_of, read_table
 from icl_circuits.stats import generator
 
@@ -74,10 +74,12 @@ def load_rows(
             are counted from 0, lines of files from 1.
     """
     if text_column == label_column:
-        raise InputError(f"text_column and label_column are both {text_column!r}: name the column of each")
+        raise InputError(f"text_column and label_column are both {shown(text_column)}: name the column of each")
     name, frame = read_table(data, {WORD_CATEGORIES: "word_categories.csv"}, encoding, delimiter)
     rows = [Row(*cells) for _, cells in cells_of(name, frame, [(text_column, stripped), (label_column, class_of)])]
     classes = sorted({row.label for row in rows})
     if len(classes) < 2:
-        raise InputError(f"data {name!r} has one class only ({classes[0]!r}): learning in context needs at least two")
+        raise InputError(
+            f"data {name!r} has one class only ({shown(classes[0])}): learning in context needs at least two"
+        )
     return Rows(name, tuple(rows))

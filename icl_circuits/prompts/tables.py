@@ -2,13 +2,14 @@
 
 import importlib.resources
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from icl_circuits.errors import InputError
-from icl_circuits.prompts.cells import kind, named
+from icl_circuits.prompts.cells import frame_of, kind, named, shown
 from icl_circuits.prompts.files import kind_of, path_of, read_csv, read_jsonl
 from icl_circuits.prompts.hub import HUB_PREFIX, HubDataset, named_classes, read_hub
 
@@ -36,12 +37,19 @@ def read_table(
     return name, frame
 
 
+def require_three(columns: Mapping[str, object]) -> None:
+    """Raise `InputError` where two of three arguments, by their names, name one column."""
+    if any(one == other for one, other in combinations(columns.values(), 2)):
+        given = shown(list(columns.values()))
+        raise InputError(f"{' and '.join(columns)} are {given}: name three columns")
+
+
 def require_column(name: str, frame: pd.DataFrame, column: str) -> None:
     """Raise `InputError` unless the data set has a column of that name, once."""
     found = list(frame.columns).count(column)
     if found != 1:
         problem = f"{found} columns" if found else "no column"
-        raise InputError(f"data {name!r} has {problem} {column!r}: its columns are {named(frame)}")
+        raise InputError(f"data {name!r} has {problem} {shown(column)}: its columns are {named(frame)}")
 
 
 def cells_of(
@@ -59,10 +67,11 @@ def cells_of(
     """
     for column, _ in columns:
         require_column(name, frame, column)
+    named_columns = [(named([column]), read) for column, read in columns]
     for number, row in enumerate(zip(*(frame[column] for column, _ in columns), strict=True)):
         where = f"data {name!r}, row {number} (from 0)"
-        cells = tuple(read(cell, f"{where}, {column}") for cell, (column, read) in zip(row, columns, strict=True))
-        for (column, _), cell in zip(columns, cells, strict=True):
+        cells = tuple(read(cell, f"{where}, {column}") for cell, (column, read) in zip(row, named_columns, strict=True))
+        for (column, _), cell in zip(named_columns, cells, strict=True):
             if not cell:
                 raise InputError(f"{where}: empty {column}: fill it in, or leave the row out")
         yield where, cells
@@ -107,7 +116,7 @@ def _in_memory(data: Any) -> tuple[str, pd.DataFrame]:
     elif isinstance(data, HubDataset):
         frame = named_classes(data)
     elif isinstance(data, Sequence) and all(isinstance(row, Mapping) for row in data):
-        frame = pd.DataFrame(list(data), dtype=object)
+        frame = frame_of(data)
     else:
         raise InputError(
             f"data is {kind(data)}: give a name or path, a data frame, a list of dicts, or a datasets.Dataset"

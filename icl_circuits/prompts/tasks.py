@@ -8,7 +8,7 @@ from icl_circuits.errors import InputError, require_whole
 from icl_circuits.models import LensModel
 from icl_circuits.prompts.cells import class_of, stripped
 from icl_circuits.prompts.paired import token_batch
-from icl_circuits.prompts.tables import Data, cells_of, read_table
+from icl_circuits.prompts.tables import Data, cells_of, read_table, require_three
 from icl_circuits.prompts.tokens import TokenBatch
 from icl_circuits.stats import generator
 
@@ -64,9 +64,7 @@ def load_tasks(
         InputError: no such data set or column, a file that cannot be read, a column that stands there twice, or an
             empty or unreadable cell. Rows are counted from 0.
     """
-    columns = (text_column, answer_column, task_column)
-    if len(set(columns)) < 3:
-        raise InputError(f"text_column, answer_column and task_column are {list(columns)}: name three columns")
+    require_three({"text_column": text_column, "answer_column": answer_column, "task_column": task_column})
     name, frame = read_table(data, {TASKS: "tasks.csv"}, encoding, delimiter)
     readers = [(text_column, stripped), (answer_column, stripped), (task_column, class_of)]
     tasks: dict[str, dict[str, WordPair]] = {}

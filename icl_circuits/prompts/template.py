@@ -64,13 +64,15 @@ def written(template: Template, prompt: Prompt, number: int) -> Written:
     """One prompt in the template.
 
     Raises:
-        InputError: a label that is not the tokens it is elsewhere, or text that the tokenizer drops, naming the prompt.
+        InputError: a label that is not the tokens it is elsewhere, or text that the tokenizer drops or does not know,
+            naming the prompt.
     """
     text, spans = _text(template, prompt)
     require_characters(text, f"prompt {number}")
     tokens, offsets = tokenized(template.tokenizer, text)
     if not offsets or offsets[-1][1] != len(text):
         raise InputError(f"prompt {number}: the tokenizer drops the end of {text[-20:]!r}: choose other texts")
+    require_known(template.tokenizer, text, tokens, offsets, f"prompt {number}")
     starts = []
     for demo, (start, end) in zip(prompt.demos, spans, strict=True):
         places = _label_places(offsets, start, end)
@@ -125,6 +127,15 @@ def tokenized(tokenizer: Any, text: str) -> tuple[list[int], list[tuple[int, int
     with reading(text):
         encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     return list(encoded.input_ids), list(encoded.offset_mapping)
+
+
+def require_known(
+    tokenizer: Any, text: str, tokens: Sequence[int], offsets: Sequence[tuple[int, int]], where: str
+) -> None:
+    """Raise `InputError` for a word that the tokenizer reads as an unknown one, all of which are one token to it."""
+    for token, (begin, end) in zip(tokens, offsets, strict=True):
+        if token == tokenizer.unk_token_id and text[begin:end].strip() != tokenizer.unk_token:
+            raise InputError(f"{where}: the tokenizer has no token for {text[begin:end]!r}: use words that it knows")
 
 
 def _label_places(offsets: Sequence[tuple[int, int]], start: int, end: int) -> list[int]:

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from icl_circuits.errors import InputError
+from icl_circuits.models import TOKENS_AT_ONCE
 from icl_circuits.prompts.cells import is_whole, plain, shown
 
 Batch = TypeVar("Batch", bound="TokenBatch")
@@ -61,7 +62,7 @@ class TokenBatch:
         )
         return (logits.gather(-1, right) - logits.gather(-1, wrong))[..., 0]
 
-    def chunks(self: Batch, max_tokens: int = 4096) -> Iterator[Batch]:
+    def chunks(self: Batch, max_tokens: int = TOKENS_AT_ONCE) -> Iterator[Batch]:
         """The batch in parts of at most `max_tokens` tokens (never less than one prompt), each padded no further than
         its own longest prompt.
         """
@@ -69,7 +70,7 @@ class TokenBatch:
             part = self.select(range(start, stop))
             yield replace(part, tokens=part.tokens[:, : int(part.last.max()) + 1])
 
-    def parts(self, max_tokens: int = 4096) -> Iterator[tuple[int, int]]:
+    def parts(self, max_tokens: int = TOKENS_AT_ONCE) -> Iterator[tuple[int, int]]:
         """The bounds of consecutive parts of at most `max_tokens` tokens, never less than one prompt."""
         rows = max(1, max_tokens // self.tokens.shape[1])
         for start in range(0, len(self), rows):

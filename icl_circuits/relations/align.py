@@ -89,7 +89,9 @@ def relation_batch(model: LensModel, corpus: Corpus, *, n_texts: int | None = No
     for text in (corpus.texts[number] for number in drawn):
         left_out[NOT_DRAWN] -= len(text.triplets)
         ids, offsets = tokens_and_places(model, text.text)
-        here = _positions(text, offsets, room, left_out)
+        unknown = model.tokenizer.unk_token_id
+        known = [(0, 0) if token == unknown else span for token, span in zip(ids, offsets, strict=True)]
+        here = _positions(text, known, room, left_out)
         found += [(len(rows), relations.index(name), len(bos) + head, len(bos) + tail) for name, head, tail in here]
         if here:
             rows.append(bos + ids[:room])

@@ -77,19 +77,21 @@ def of_agenda(row: Row, where: str, left_out: Counter[str]) -> RelationText:
     text = _text(row["text"], f"{where}, text")
     mentions: dict[int, list[Span]] = {}
     for mention in _listed(row["mentions"], f"{where}, mentions", list):
-        if len(mention) != 3 or not is_whole(mention[0]):
+        if len(mention) != 3 or not is_whole(mention[0]) or mention[0] < 0:
             raise InputError(f"{where}, mention {shown(mention)}: give [entity, from, to]")
         mentions.setdefault(mention[0], []).append(require_span(text, mention[1:], f"{where}, mention"))
     n_entities = (
         len(_listed(row["entities"], f"{where}, entities")) if "entities" in row else max(mentions, default=-1) + 1
     )
-    groups = [tuple(mentions.get(number, ())) for number in range(n_entities)]
+    for number in mentions:
+        _require_number(number, n_entities, f"{where}, mention: entity")
     related: list[Related] = []
     for number, relation in enumerate(_listed(row["relations"], f"{where}, relations")):
         said = f"{where}, relation {number} (from 0)"
-        head, tail = (_numbered(groups, _field(relation, end, said), f"{said}: entity") for end in ("head", "tail"))
+        ends = [_require_number(_field(relation, end, said), n_entities, f"{said}: entity") for end in ("head", "tail")]
+        head, tail = (tuple(mentions.get(end, ())) for end in ends)
         related.append((_relation(_field(relation, "relation", said), said), head, tail))
-    return _related_text(text, related, groups, left_out)
+    return _related_text(text, related, mentions.values(), left_out)
 
 
 def of_agenda_row(cells: Sequence[str], where: str, left_out: Counter[str]) -> RelationText:
@@ -104,8 +106,9 @@ def of_agenda_row(cells: Sequence[str], where: str, left_out: Counter[str]) -> R
     groups: list[list[Span]] = [[] for _ in entities]
     for tag in TAG.finditer(tagged):
         text += tagged[at : tag.start()]
-        name = _numbered(entities, int(tag[1]), f"{where}: entity")
-        groups[int(tag[1])].append((len(text), len(text) + len(name)))
+        number = _require_number(_whole(tag[1]), len(entities), f"{where}: entity")
+        name = entities[number]
+        groups[number].append((len(text), len(text) + len(name)))
         text, at = text + name, tag.end()
     text = _text(text + tagged[at:], where)
     related: list[Related] = []
@@ -114,7 +117,7 @@ def of_agenda_row(cells: Sequence[str], where: str, left_out: Counter[str]) -> R
             raise InputError(
                 f"{where}: relation {shown(' '.join(triplet))}: give three numbers, head, relation and tail"
             )
-        start, relation, end = map(int, triplet)
+        start, relation, end = map(_whole, triplet)
         head, tail = (tuple(_numbered(groups, number, f"{where}: entity")) for number in (start, end))
         related.append((_numbered(AGENDA_RELATIONS, relation, f"{where}: relation"), head, tail))
     return _related_text(text, related, groups, left_out)
@@ -187,14 +190,27 @@ def _relation(name: object, where: str) -> str:
     """One name for each way in which the seven relations are written; other names as they are."""
     if not isinstance(name, str) or not name.strip():
         raise InputError(f"{where}: {shown(name)} is no relation: give its name")
+    require_characters(name, where)
     uniform = "-".join(re.split(r"[\s_-]+", name.strip())).capitalize()
     return uniform if uniform in KNOWLEDGE else name.strip()
 
 
 def _numbered(values: Sequence[Any], number: object, what: str) -> Any:
-    if not is_whole(number) or not 0 <= number < len(values):
-        raise InputError(f"{what} {shown(number)} does not exist: give a number from 0 to {len(values) - 1}")
-    return values[number]
+    return values[_require_number(number, len(values), what)]
+
+
+def _require_number(number: object, n: int, what: str) -> int:
+    if not is_whole(number) or not 0 <= number < n:
+        raise InputError(f"{what} {shown(number)} does not exist: give a number from 0 to {shown(n - 1)}")
+    return number
+
+
+def _whole(digits: str) -> int | str:
+    """A number out of its digits; of more than Python makes a number of, the digits."""
+    try:
+        return int(digits)
+    except ValueError:
+        return digits
 
 
 def _field(row: object, name: str, where: str) -> Any:

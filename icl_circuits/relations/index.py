@@ -35,6 +35,8 @@ PERCENTILE = 95
 """A threshold for other models: the ratio that 5 % exceed."""
 TENTH = 9
 """The place of a text's 10th token, the paper's baseline."""
+SHARES_AT_ONCE = 1 << 22
+"""How many shares are held at once: 16 MB in float32."""
 ROUNDING = 1e-6
 """How far two means of the same shares may be apart, summed in another order in float32."""
 
@@ -99,54 +101,89 @@ class _Tally:
         n_heads, n_relations = model.cfg.n_layers * model.cfg.n_heads, len(batch.relations)
         self.null = torch.zeros(n_relations, n_heads, draws, dtype=torch.float64)
         self.others = torch.zeros(n_relations, n_heads, dtype=torch.float64)
+        self.drawn: dict[int, dict[tuple[int, int], Tensor]] = {}
+        """By text, and by tail and number of tokens up to it: the random tokens, the same in all layers. Triplets of
+        one text with one tail are one draw: what they have is not independent."""
         self.passing: list[tuple[Tensor, ...]] = []
         """Of every head and position that attends to a relation's head most: triplet, head, ratio, share, the tenth
         token's, and whether it stands behind the triplet, not at it."""
 
     def count(self, text: TextHeads) -> None:
-        """One text's triplets."""
+        """The triplets of one text in one layer's heads."""
         mine = np.flatnonzero(self.batch.text == text.row)
         device = text.kinds.device
         head, tail = (torch.as_tensor(part[mine], device=device) for part in (self.batch.head_pos, self.batch.tail_pos))
-        relation = torch.as_tensor(self.batch.relation[mine], device=device)
         after = torch.maximum(head, tail)
         n_pos = len(text.kinds)
         behind = torch.arange(n_pos, device=device)[:, None] >= after  # [pos triplet]
-        most = (text.attended[..., None] == head) & behind  # [head pos triplet]
-        raises = torch.isfinite(text.share[..., 0])
-        most &= raises[..., None]
-        which, position, triplet = most.nonzero(as_tuple=True)
-        ratio, share = text.ratio[which, position], text.share[which, position]
+        by_head = [((attended[:, None] == head) & behind).nonzero(as_tuple=True) for attended in text.attended]
+        which = torch.cat([torch.full_like(place, h) for h, (place, _) in enumerate(by_head)])
+        position, triplet = (torch.cat([found[i] for found in by_head]) for i in range(2))
+        sums: dict[tuple[int, int], Tensor] = {}
+        at_once = max(1, SHARES_AT_ONCE // (int(text.kinds.max()) + 1))
+        for start in range(0, max(1, len(which)), at_once):
+            part = slice(start, start + at_once)
+            self._count_places(text, mine, which[part], position[part], triplet[part], tail, after, sums)
+        relation = torch.as_tensor(self.batch.relation[mine], device=device)
+        self._draw(text, sums, relation, tail, text.seen[after])
+
+    def _count_places(
+        self,
+        text: TextHeads,
+        mine: Int[np.ndarray, " triplet"],
+        which: Int[Tensor, " some"],
+        position: Int[Tensor, " some"],
+        triplet: Int[Tensor, " some"],
+        tail: Int[Tensor, " triplet"],
+        after: Int[Tensor, " triplet"],
+        sums: dict[tuple[int, int], Float[Tensor, " kind"]],
+    ) -> None:
+        """Some heads and positions that attend to a triplet's head most; what passes is added to `sums`."""
+        share = text.shares(which, position)
+        raises = torch.isfinite(share[:, 0])
+        share, which, position, triplet = (part[raises] for part in (share, which, position, triplet))
+        ratio = text.ratio[which, position]
         tenth = torch.full_like(ratio, torch.nan)
         at = self.batch.n_bos + TENTH
-        if n_pos > at:
+        if len(text.kinds) > at:
             seen = position >= at
             tenth[seen] = share[seen, text.kinds[at]]
         of_tail = share.gather(1, text.kinds[tail][triplet][:, None])[:, 0]
-        behind_it = position > after[triplet]
-        self.passing.append((torch.as_tensor(mine, device=device)[triplet], which, ratio, of_tail, tenth, behind_it))
-        self._draw(text, most & (text.ratio > self.tau)[..., None], relation, tail, text.seen[after])
+        numbers = torch.as_tensor(mine, device=share.device)[triplet]
+        in_model = which + text.layer * self.shape[1]
+        self.passing.append((numbers, in_model, ratio, of_tail, tenth, position > after[triplet]))
+        passes = ratio > self.tau
+        pairs = torch.stack([triplet, which], 1)[passes]
+        pairs, place = pairs.unique(dim=0, return_inverse=True)
+        summed = share.new_zeros(len(pairs), share.shape[1]).index_add(0, place, share[passes])
+        for (t, h), of_pair in zip(pairs.tolist(), summed, strict=True):
+            sums[t, h] = sums[t, h] + of_pair if (t, h) in sums else of_pair
 
     def _draw(
         self,
         text: TextHeads,
-        passes: Bool[Tensor, "head pos triplet"],
+        sums: dict[tuple[int, int], Float[Tensor, " kind"]],
         relation: Int[Tensor, " triplet"],
         tail: Int[Tensor, " triplet"],
         n_seen: Int[Tensor, " triplet"],
     ) -> None:
-        """Add what random tokens have in each tail's place."""
-        sums = torch.einsum("hpt,hpk->htk", passes.to(text.share), text.share.nan_to_num()).cpu()
-        drawn: dict[tuple[int, int], Tensor] = {}
-        """Triplets of one text with one tail are one draw: what they have is not independent."""
+        """Add what random tokens have in each tail's place: `sums` of shares by triplet and head."""
+        drawn = self.drawn.setdefault(text.row, {})
+        passing: dict[int, list[int]] = {}
+        for t, h in sorted(sums):
+            passing.setdefault(t, []).append(h)
         for i, (n, own) in enumerate(zip(n_seen.tolist(), text.kinds[tail].tolist(), strict=True)):
-            others = [kind for kind in range(self.batch.n_bos, n) if kind != own] or [own]
             if (own, n) not in drawn:
                 drawn[own, n] = torch.as_tensor(self.rng.integers(self.batch.n_bos, n, size=self.draws))
-            passing = sums[:, i].any(1).nonzero()[:, 0]  # few heads
-            of_passing = sums[passing, i]
-            self.others[relation[i], passing] += of_passing[:, others].mean(1)
-            self.null[relation[i], passing] += of_passing[:, drawn[own, n]]
+            if i not in passing:
+                continue
+            others = [kind for kind in range(self.batch.n_bos, n) if kind != own] or [own]
+            of_passing = torch.stack([sums[i, h] for h in passing[i]]).cpu()
+            heads = [text.layer * self.shape[1] + h for h in passing[i]]
+            self.others[relation[i], heads] += of_passing[:, others].mean(1)
+            self.null[relation[i], heads] += of_passing[:, drawn[own, n]]
+        if text.layer == self.shape[0] - 1:
+            del self.drawn[text.row]
 
     def result(self) -> RelationIndex:
         """The means."""

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from icl_circuits.characters import visible
 from icl_circuits.errors import InputError, in_one_line
 from icl_circuits.prompts import read_text, shown
 from icl_circuits.relations.corpus import Span
@@ -87,15 +88,17 @@ def _parsed(where: str, block: Sequence[tuple[int, str]]) -> tuple[list[Any], di
     """The tokens of a sentence, and its comments."""
     import conllu
 
+    no_conllu = (conllu.exceptions.ParseException, ValueError)  # of an id with more digits than Python reads
     try:
         parsed = conllu.parse_token_and_metadata("\n".join(line for _, line in block))
-    except conllu.exceptions.ParseException:
+    except no_conllu:
         for number, line in block:
             try:
                 conllu.parse_token_and_metadata(line)
-            except conllu.exceptions.ParseException as error:
+            except no_conllu as error:
+                said = visible(in_one_line(error))
                 raise InputError(
-                    f"{where}, line {number} is no CoNLL-U ({in_one_line(error)}): write ten columns with tabs between"
+                    f"{where}, line {number} is no CoNLL-U ({said}): write ten columns with tabs between"
                 ) from None
         raise
     lines = (number for number, line in block if not line.strip().startswith("#"))

@@ -85,6 +85,6 @@ def _form(row: Mapping[str, Any], where: str) -> Form:
         if all(field in row for field in fields):
             return form
     raise InputError(
-        f"{where} has the fields {', '.join(map(repr, list(row)[:8])) or 'none'}, no known form: give 'text' and "
+        f"{where} has the fields {', '.join(map(shown, list(row)[:8])) or 'none'}, no known form: give 'text' and "
         "'triplets', or SciERC's or AGENDA's fields"
     )

@@ -10,6 +10,7 @@ from icl_circuits.report.folder import (
     new_folder as new_folder,
 )
 from icl_circuits.report.merging import (
+    merged as merged,
     together as together,
 )
 from icl_circuits.report.part import (
@@ -25,5 +26,6 @@ from icl_circuits.report.results import (
     write_results as write_results,
 )
 from icl_circuits.report.writing import (
+    finite as finite,
     write_report as write_report,
 )

@@ -5,12 +5,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Literal, get_args
 
 NAME = "manifest.json"
 """Its name in a folder."""
-What = Literal["results", "figures", "checkpoints"]
-"""What a folder holds: a study's or a report's results, figures alone, or the checkpoints of a model."""
+What = Literal["results", "figures", "checkpoints", "batch"]
+"""What a folder holds: results of a study or a report, figures alone, checkpoints of a model, or tables of a batch."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ def read_manifest(folder: Path) -> Manifest | None:
         found = Manifest(about["what"], files | {NAME: sha256(folder / NAME)})
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
-    return found if about.get("written_by") == "icl-circuits" else None
+    is_ours = about.get("written_by") == "icl-circuits" and found.what in get_args(What)
+    return found if is_ours else None
 
 
 def is_unchanged(folder: Path, name: str, digest: str) -> bool:

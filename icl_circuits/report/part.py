@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from icl_circuits.costs import Cost
 from icl_circuits.stats import Interval
 from icl_circuits.viz import Section, Table
 
@@ -45,6 +46,8 @@ class RunRecord:
     """What every `results.json` holds."""
     values: Mapping[str, Any]
     """What every `results.safetensors` holds."""
+    costs: Mapping[str, Cost]
+    """Of each step of the run."""
 
     @property
     def about(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any, get_args
 
 import numpy as np
 from cattrs import BaseValidationError, Converter
-from jaxtyping import AbstractArray, jaxtyped
+from jaxtyping import AbstractArray, Shaped, jaxtyped
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
 
@@ -168,7 +168,10 @@ def _edge(value: Any, _: Any) -> Edge:
 
 
 def require_shapes(value: Any) -> None:
-    """Raise `TypeError` unless the arrays of result objects have the types and axes that their classes say."""
+    """Raise `TypeError` unless the arrays of result objects have the types and axes that their classes say.
+
+    Where an axis is named as a list is, `edge` beside `edges`, it is as long.
+    """
     if isinstance(value, tuple):
         for item in value:
             require_shapes(item)
@@ -178,6 +181,9 @@ def require_shapes(value: Any) -> None:
                 found: Any = getattr(value, field.name)
                 if isinstance(found, np.ndarray) and not isinstance(found, field.type):  # type: ignore[arg-type]
                     raise TypeError(f"{type(value).__name__}.{field.name} has shape {found.shape} of {found.dtype}")
+                axis = Shaped[np.ndarray, field.name.removesuffix("s")]
+                if isinstance(found, tuple) and not isinstance(np.empty(len(found)), axis):
+                    raise TypeError(f"{type(value).__name__}.{field.name} are {len(found)}, but its arrays have others")
         for field in fields(value):
             require_shapes(getattr(value, field.name))
 

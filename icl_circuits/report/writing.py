@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -45,12 +46,14 @@ def write_report(
         InputError: two parts give different things under one name; nothing is written then.
     """
     reasons = {"left_out": {study.study: study.why for study in left_out}}
-    numbers = reduce(lambda a, b: merged(a, b, NUMBERS), [record.summary, reasons, *(part.summary for part in parts)])
+    costs = {"steps": [{"step": step} | asdict(cost) for step, cost in record.costs.items()]}
+    summaries = [record.summary, reasons, costs, *(part.summary for part in parts)]
+    numbers = reduce(lambda a, b: merged(a, b, NUMBERS), summaries)
     values = together([record.values, *(part.values for part in parts)], "value")
     tables = together((part.tables for part in parts), "table")
     files = together([dict.fromkeys(OWN), *(part.files for part in parts)], "file")
     drawings, kinds = folder / FIGURES, tuple(kinds)
-    (folder / NUMBERS).write_text(json.dumps(_finite(numbers), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    (folder / NUMBERS).write_text(json.dumps(finite(numbers), indent=2, allow_nan=False) + "\n", encoding="utf-8")
     measured = {name: value for name, value in values.items() if value is not None}
     write_results(Results(record.about, measured), folder / FILE, kinds)
     drawings.mkdir()
@@ -93,16 +96,25 @@ def _page(record: RunRecord, parts: Sequence[Part], left_out: Sequence[LeftOut],
         "What produced these numbers.",
         Table(("what", "value"), tuple((key, json.dumps(value)) for key, value in record.provenance.items())),
     )
+    rows = [
+        (step, f"{cost.seconds:.1f}", f"{cost.forwards:,}", f"{cost.bytes:,}") for step, cost in record.costs.items()
+    ]
+    cost = Section(
+        "Cost",
+        "What each step took when it was computed. Forwards: prompts run through the model, once for each pass, also "
+        "where a pass begins in a later layer. Bytes: what the store keeps of the step.",
+        Table(("step", "seconds", "forwards", "bytes"), tuple(rows)),
+    )
     summary = " ".join([*(part.headline for part in parts), record.described])
     sections = [section for part in parts for section in part.sections(drawings)]
-    return render_page(record.title, summary, [*sections, *([missing] if left_out else []), where])
+    return render_page(record.title, summary, [*sections, *([missing] if left_out else []), cost, where])
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """JSON's version of results: numbers that are not finite become null."""
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     plain = value.item() if isinstance(value, np.generic) else value
     return None if isinstance(plain, float) and not math.isfinite(plain) else plain

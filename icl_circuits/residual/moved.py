@@ -68,13 +68,13 @@ def by_source(
     batch: TokenBatch, chunks: Sequence[Float[Tensor, "_ selected _ *rest"]]
 ) -> Float[np.ndarray, "prompt selected src_pos *rest"]:
     """What was found chunk by chunk at every source position, for the whole batch: NaN after the answer positions."""
-    n_pos = batch.tokens.shape[1]
-    found = torch.cat([_padded(chunk, n_pos) for chunk in chunks]).float()
-    found[~batch.is_text[:, None].expand(-1, found.shape[1], -1)] = torch.nan
-    return found.cpu().numpy()
-
-
-def _padded(chunk: Tensor, n_pos: int) -> Tensor:
-    """`chunk` with as many source positions as its whole batch has: chunks are cut to their longest prompt."""
-    missing = chunk.new_zeros(*chunk.shape[:2], n_pos - chunk.shape[2], *chunk.shape[3:])
-    return torch.cat([chunk, missing], 2)
+    first = chunks[0]
+    found = np.full((len(batch), first.shape[1], batch.tokens.shape[1], *first.shape[3:]), np.nan, np.float32)
+    start = 0
+    for chunk in chunks:  # cut to its longest prompt
+        rows = slice(start, start + len(chunk))
+        shown = batch.is_text[rows, : chunk.shape[2]].cpu().numpy()[:, None]
+        shown = shown.reshape(*shown.shape, *[1] * (chunk.ndim - 3))
+        found[rows, :, : chunk.shape[2]] = np.where(shown, chunk.float().cpu().numpy(), np.nan)
+        start += len(chunk)
+    return found

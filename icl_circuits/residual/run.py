@@ -9,8 +9,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from icl_circuits.costs import count_forwards
 from icl_circuits.errors import InputError
-from icl_circuits.models import Hook, HookPair, LensModel, attached, hook_name, require_alike, require_causal
+from icl_circuits.models import (
+    Hook,
+    HookPair,
+    LensModel,
+    attached,
+    hook_name,
+    require_alike,
+    require_causal,
+    require_one_device,
+)
 from icl_circuits.prompts import TokenBatch
 
 
@@ -57,12 +67,14 @@ def answer_logits(
     Raises:
         InputError: NaN logits, naming the first prompt that has them, and whatever `intervene` raises.
             Prompts whose lengths the model turns by different angles.
-        Unfit: a model that sees what comes later.
+        Unfit: a model that sees what comes later, or that lies on several devices.
     """
+    require_one_device(model)
     require_causal(model)
     require_alike(model, batch.last + 1, batch.tokens.shape[1])
     with torch.set_grad_enabled(grad), attached(model, hooks_of(model, [*parts, _AnswerOnly(batch.last)])):
         logits: Tensor = model(batch.tokens)[:, 0]
+    count_forwards(len(batch))
     bad = torch.isnan(logits).any(-1)
     if bad.any():
         raise InputError(

@@ -40,7 +40,7 @@ class Written:
         here = Capture(places, at)
         everywhere = Capture([("v", layer) for layer in below])
         answer_logits(model, batch, here, everywhere)
-        self.here = {place: at_least_float32(value) for place, value in here.found.items()}
+        self.here = {place: here.at(*place) for place in here.found}
         self.v = [everywhere.at("v", layer) for layer in below]
         self.weights = [attention_weights(model, layer) for layer in below]
 

@@ -1,12 +1,12 @@
 """A small language to learn: words in classes, sentences, facts, and prompts that must be learned from in context.
 
-What is held out of prompts of demonstrations tells learning in context from memory: some words of each class, some
-classes, some labels, and some pairs of classes where there are two. All occur in sentences, as words of a language do.
+What is held out of prompts tells learning in context from memory: some words of each class, some classes, some labels,
+and every pair of classes from different halves. All occur in sentences, as words of a language do.
 """
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
@@ -48,21 +48,21 @@ HELD_OUT_CLASSES = ("vegetable", "emotion", "gem", "science", "bird", "landscape
 HELD_OUT_WORDS, FEWEST_HELD_OUT = 1 / 5, 8
 """The share of each class's words, and how many of them a class must have to be asked about with no others."""
 HELD_OUT_LABELS = 1 / 4
-HELD_OUT_PAIRS = 1 / 5
 VERBS_OF_CLASS = 4
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which words, labels and pairs of classes prompts are made of."""
+    """Which words, labels and classes prompts are made of."""
 
-    classes: Int[np.ndarray, " kept"]
+    groups: Int[np.ndarray, "group member"]
+    """Classes that may meet in a prompt of demonstrations, of words and of word labels."""
     words: Bool[np.ndarray, "class word"]
     """Which words of each class."""
     labels: Int[np.ndarray, " label"]
     """Tokens."""
     pairs: Int[np.ndarray, "pair 2"]
-    """Classes that may be told apart where there are two."""
+    """Classes that a question may be about."""
 
     def fewer(self, share: float) -> "Choice":
         """The first words of each class: such a share of them."""
@@ -105,37 +105,37 @@ class Language:
         return self.classes.index(name)
 
     def _hold_out(self, rng: np.random.Generator) -> None:
-        kept = rng.permutation([i for i, name in enumerate(self.classes) if name not in HELD_OUT_CLASSES])
-        self.held_out_classes = np.setdiff1d(np.arange(len(self.classes)), kept)
+        self.held_out_classes = np.array([self._class(name) for name in HELD_OUT_CLASSES])
+        related = rng.permutation([[self._class(name) for name in of] for of in RELATIONS.values()])
+        others = rng.permutation(np.setdiff1d(np.arange(len(self.classes)), [*related.flat, *self.held_out_classes]))
+        self.halves = np.stack([np.concatenate([related[i::2].ravel(), others[i::2]]) for i in range(2)])
+        """`[half class]`: classes of different halves meet in no prompt; subject and object of a fact are of one."""
         place = np.arange(self.word.shape[1]) % self.size[:, None]
         self.held_out_words = place >= np.ceil(self.size * (1 - HELD_OUT_WORDS))[:, None]
         labels = rng.permutation([self.ids[label] for label in LABELS[2:]])
         n_held = round(len(labels) * HELD_OUT_LABELS)
         self.held_out_labels = labels[:n_held]
         self.labels = np.concatenate([[self.ids["foo"], self.ids["bar"]], labels[n_held:]])
-        pairs = rng.permutation(list(combinations(kept, 2)))
-        n_held = round(len(pairs) * HELD_OUT_PAIRS)
-        self.held_out_pairs, self.pairs = pairs[:n_held], pairs[n_held:]
-        self.kept_classes = kept
 
     @cached_property
     def choices(self) -> dict[str, Choice]:
-        """What prompts may be made of: as in training, or with one thing that its prompts of demonstrations have not.
-
-        Pairs are held out as the two classes of a prompt only: prompts of more classes hold both.
-        """
+        """What prompts may be made of: as in training, or with one thing that its prompts have not."""
         words, held = ~self.held_out_words, self.held_out_words
-        kept, classes = self.kept_classes, self.held_out_classes
-        of_held = np.array(list(combinations(classes, 2)))
-        many = np.array([of for of in kept if held[of].sum() >= FEWEST_HELD_OUT])
-        of_many = self.pairs[np.isin(self.pairs, many).all(axis=1)]
+        halves, classes = self.halves, self.held_out_classes[None]
+        seen, unseen = _pairs(halves), np.array(list(product(*halves)))
+        many = held.sum(axis=1) >= FEWEST_HELD_OUT
         return {
-            "as in training": Choice(kept, words, self.labels, self.pairs),
-            "unseen pairs of classes": Choice(kept, words, self.labels, self.held_out_pairs),
-            "unseen words": Choice(many, held, self.labels, of_many),
-            "unseen labels": Choice(kept, words, self.held_out_labels, self.pairs),
-            "unseen classes": Choice(classes, words, self.labels, of_held),
+            "as in training": Choice(halves, words, self.labels, seen),
+            "unseen pairs of classes": Choice(halves, words, self.labels, unseen),
+            "unseen words": Choice(halves, held, self.labels, seen[many[seen].all(axis=1)]),
+            "unseen labels": Choice(halves, words, self.held_out_labels, seen),
+            "unseen classes": Choice(classes, words, self.labels, _pairs(classes)),
         }
+
+
+def _pairs(groups: Int[np.ndarray, "group member"]) -> Int[np.ndarray, "pair 2"]:
+    """Every two classes of one group."""
+    return np.array([pair for group in groups for pair in combinations(group, 2)])
 
 
 def _classes() -> tuple[tuple[str, ...], list[list[str]]]:

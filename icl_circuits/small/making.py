@@ -13,8 +13,8 @@ from icl_circuits.small.language import Language
 from icl_circuits.small.model import SmallModel, write_checkpoint
 from icl_circuits.small.training import STEPS, Progress, train
 
-CHECKPOINTS = (0, 100, 200, 300, 400, 500, 600, 700, 900, 1200)
-"""The steps after which the model is kept, besides the last: most of them where it begins to learn in context."""
+BETWEEN = 100
+"""Steps between two checkpoints."""
 SEED = 1
 """Of the model that comes with the package."""
 CHECKED = 500
@@ -41,7 +41,7 @@ def train_small(folder: Path, *, steps: int = STEPS, seed: int = SEED) -> None:
     require_whole(steps, 1, f"steps is {steps}: ask for at least 1")
     require_whole(seed, 0, f"seed is {seed}: give a whole number, 0 or more")
     language, rows = Language(), list[dict[str, int | float]]()
-    at = sorted({steps, *(step for step in CHECKPOINTS if step < steps)})
+    at = [*range(0, steps, BETWEEN), steps]
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(THREADS)
     torch.use_deterministic_algorithms(True)
@@ -82,8 +82,8 @@ How often the likeliest next token is the right label, after 4 demonstrations of
 | what is new in the prompt | right |
 | --- | --- |
 {held_out}
-Unseen labels and classes were in no prompt of training. Unseen pairs were never the two classes of a prompt; in prompts
-of four and of eight classes they met. Unseen words were in no demonstration; some were in word pairs of facts.
+Unseen words, labels and classes were in no prompt of training, neither in demonstrations nor in word pairs of facts.
+The two classes of an unseen pair met in none.
 <!-- --8<-- [end:held_out] -->
 
 `{CURVE}` holds the losses (nats) and these shares at every checkpoint. Each `step-` folder is a Hugging Face model.

@@ -41,16 +41,16 @@ def demonstrations(
     """Prompts `[prompt, demonstration]` of texts and labels.
 
     A share `own` of the prompts labels each class with one of its own words (`dog : cat`), the same for the whole
-    prompt. The others label it with what has nothing to do with it: labels in a share `plain`, else words of any class.
+    prompt. The others label it with what has nothing to do with it: labels in a share `plain`, else words of classes
+    that it may meet, another for each.
     """
     n = shape[0]
-    if n_classes == 2:
-        classes = rng.permuted(choice.pairs[rng.integers(len(choice.pairs), size=n)], axis=1)
-    else:
-        classes = _drawn(rng, choice.classes, n, n_classes)
-    any_word = language.word[choice.classes][choice.words[choice.classes]]
+    group = choice.groups[rng.integers(len(choice.groups), size=n)]
+    classes, others = (_drawn(rng, group, n_classes) for _ in range(2))
     label = np.where(
-        rng.random((n, 1)) < plain, _drawn(rng, choice.labels, n, n_classes), _drawn(rng, any_word, n, n_classes)
+        rng.random((n, 1)) < plain,
+        _drawn(rng, np.tile(choice.labels, (n, 1)), n_classes),
+        _words(language, rng, choice, others),
     )
     label = np.where(rng.random((n, 1)) < own, _words(language, rng, choice, classes), label)
     which = rng.integers(n_classes, size=shape)
@@ -80,7 +80,7 @@ def questions(
     """
     require_whole(shots, 1, f"shots is {shots}: ask for at least 1")
     classes = rng.permuted(choice.pairs[rng.integers(len(choice.pairs), size=n)], axis=1)
-    labels = _drawn(rng, choice.labels, n, 2)
+    labels = _drawn(rng, np.tile(choice.labels, (n, 1)), 2)
     of_class = choice.words & (np.arange(language.word.shape[1]) < language.size[:, None])
     fewest = int(of_class[choice.pairs].sum(axis=2).min())
     if fewest <= shots:
@@ -125,10 +125,15 @@ def facts(language: Language, verb: str) -> Int[np.ndarray, "fact 2"]:
 
 
 def tasks(language: Language, rng: np.random.Generator, n: int, length: int) -> Int[np.ndarray, "text pos"]:
-    """Facts without their verb, as word pairs: `dog : apple` and a new line, all of one verb in a text."""
+    """Facts without their verb, as word pairs: `dog : apple` and a new line, all of one verb in a text.
+
+    Words that are held out of demonstrations are in none.
+    """
+    held_out = language.word[language.held_out_words]
     rows = []
     for verb in rng.choice(list(RELATIONS), size=n):
-        pairs = rng.permutation(facts(language, verb))
+        every = facts(language, verb)
+        pairs = rng.permutation(every[~np.isin(every, held_out).any(axis=1)])
         signs = np.broadcast_to([language.ids[":"], language.ids[NEW_LINE]], pairs.shape)
         line = np.stack([pairs[:, 0], signs[:, 0], pairs[:, 1], signs[:, 1]], axis=1)
         rows.append(np.resize(line, length))
@@ -204,6 +209,6 @@ def _words(
     return language.word[classes, place[classes, rng.integers(count[classes])]]
 
 
-def _drawn(rng: np.random.Generator, of: Int[np.ndarray, " item"], n: int, k: int) -> Int[np.ndarray, "row k"]:
-    """`k` different ones in each of `n` rows."""
-    return of[rng.random((n, len(of))).argsort(axis=1)[:, :k]]
+def _drawn(rng: np.random.Generator, of: Int[np.ndarray, "row item"], k: int) -> Int[np.ndarray, "row k"]:
+    """`k` different ones of each row."""
+    return np.take_along_axis(of, rng.random(of.shape).argsort(axis=1)[:, :k], axis=1)

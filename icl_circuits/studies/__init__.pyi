@@ -3,7 +3,6 @@
 from .begun import (
     Begun as Begun,
     JobPrompts as JobPrompts,
-    Timed as Timed,
     begin as begin,
     load_data as load_data,
     sample_job as sample_job,
@@ -15,10 +14,14 @@ from .files import (
     load_results as load_results,
     save_results as save_results,
 )
+from .loading import (
+    Loaded as Loaded,
+    load_spec as load_spec,
+)
 from .running import (
     Outcome as Outcome,
-    load_spec as load_spec,
     run_job as run_job,
     run_studies as run_studies,
 )
+from .steps import Steps as Steps
 from .study import IN_CONTEXT_PROMPTS as IN_CONTEXT_PROMPTS, Beginning as Beginning, Body as Body, Study as Study

@@ -1,18 +1,18 @@
 """What every study begins with: the prompts of a job, and the heads that they select."""
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from icl_circuits.errors import InputError
-from icl_circuits.heads import Scores, score_heads
-from icl_circuits.jobs import DataSpec, Job, Settings
-from icl_circuits.models import LensModel, provenance
+from icl_circuits.heads import Rounding, Scores, require_selectable, rounding, score_every_head, select
+from icl_circuits.jobs import DataSpec, Job, ModelSpec, Settings
+from icl_circuits.models import LensModel, identity, provenance
 from icl_circuits.prompts import LabelScore, Prompt, PromptBatch, Rows, encode, load_rows, sample_prompts
 from icl_circuits.report import RunRecord
 from icl_circuits.residual import Head
+from icl_circuits.store import Store
+from icl_circuits.studies.loading import load_spec
+from icl_circuits.studies.steps import Steps
 
 EVALUATION_SEED = 1_000_003
 """Added to the seed for the evaluation prompts, so that neighbouring seeds share none."""
@@ -29,6 +29,8 @@ class JobPrompts:
     evaluation: tuple[Prompt, ...]
     """Made of other texts than `selection`."""
     label_score: LabelScore
+    exact: ModelSpec | None = None
+    """Of a job in half precision: the model in float32, to state the difference."""
 
 
 def sample_job(rows: Rows, settings: Settings, label_score: LabelScore = "first") -> JobPrompts:
@@ -71,26 +73,13 @@ def prepare(job: Job) -> JobPrompts:
     Raises:
         InputError: whatever `load_data` and `sample_job` raise.
     """
-    return sample_job(load_data(job.data), job.settings, job.data.label_score)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Timed:
-    """What notes how long each step of a run took."""
-
-    seconds: dict[str, float]
-    """By step; studies add theirs."""
-
-    @contextmanager
-    def timed(self, step: str) -> Iterator[None]:
-        """Note how long the block takes."""
-        start = time.perf_counter()
-        yield
-        self.seconds[step] = round(time.perf_counter() - start, 1)
+    prompts = sample_job(load_data(job.data), job.settings, job.data.label_score)
+    is_half = job.model.dtype in ("bfloat16", "float16")
+    return replace(prompts, exact=replace(job.model, dtype="float32") if is_half else None)
 
 
 @dataclass(frozen=True)
-class Begun(Timed):
+class Begun:
     """What studies of in-context heads start from: the model, the selected heads, and the prompts to test on."""
 
     model: LensModel
@@ -98,6 +87,10 @@ class Begun(Timed):
     scores: Scores
     evaluation: PromptBatch
     provenance: dict[str, Any]
+    step: Steps
+    """Computes the steps of studies, or takes them from the store."""
+    rounding: Rounding | None = None
+    """How far answers in half precision are from those in float32; None: not in half precision."""
 
     @property
     def settings(self) -> Settings:
@@ -117,7 +110,7 @@ class Begun(Timed):
         return (
             f"Data: {self.prompts.data}, labels {', '.join(settings.labels)}{scored}, {settings.shots} demonstrations "
             f"of each, {settings.prompts} prompts to select {len(self.heads)} heads on and {settings.prompts} others, "
-            f"of other texts, to test on, seed {settings.seed}."
+            f"of other texts, to test on, seed {settings.seed}." + (f" {self.rounding}" if self.rounding else "")
         )
 
     @property
@@ -130,14 +123,20 @@ class Begun(Timed):
             "heads": [vars(head) for head in selected.heads],
             "heads_scanned": len(self.scores.effects.heads),
             "prompts": {"selection": _as_json(self.scores.batch), "evaluation": _as_json(self.evaluation)},
-            "seconds": self.seconds,
         }
         title = f"In-context heads of {self.provenance['name']}"
-        return RunRecord(title, self.described, self.provenance, settings, summary, {"selected": selected})
+        return RunRecord(
+            title, self.described, self.provenance, settings, summary, {"selected": selected}, self.step.costs
+        )
 
 
-def begin(model: LensModel, prompts: JobPrompts) -> Begun:
+def begin(model: LensModel, prompts: JobPrompts, *, store: Store | None = None) -> Begun:
     """Encode the prompts, and select the heads on those of the selection.
+
+    Args:
+        model: the model.
+        prompts: of a job.
+        store: keeps the steps of the run, and has those of earlier ones; None: every step is computed.
 
     Raises:
         InputError: whatever encoding and `score_heads` raise.
@@ -147,10 +146,20 @@ def begin(model: LensModel, prompts: JobPrompts) -> Begun:
     template = f"<text> : <label>{separator}<text> : <label>{separator}... <query> :"
     where = provenance(model) | {"data": prompts.data, "seed": settings.seed, "template": template}
     where["label_score"] = prompts.label_score
-    started = time.perf_counter()
-    scores = score_heads(model, encode(model, prompts.selection, separator=separator), n_heads=settings.heads)
-    seconds = {"selection": round(time.perf_counter() - started, 1)}
-    return Begun(model, prompts, scores, evaluation, where, seconds=seconds)
+    selection = encode(model, prompts.selection, separator=separator)
+    require_selectable(model, selection, settings.heads)
+    of_model = identity(model)
+    step = Steps((of_model, prompts), where["name"], prompts.data, store)
+    every = step(
+        "scores of every head",
+        lambda: score_every_head(model, selection),
+        on=(of_model, prompts.selection, separator),
+    )
+    scores = select(selection, *every, n_heads=settings.heads)
+    exact, difference = prompts.exact, None
+    if exact is not None:
+        difference = step("difference to float32", lambda: rounding(model, load_spec(exact), evaluation))
+    return Begun(model, prompts, scores, evaluation, where, step, difference)
 
 
 def _as_json(batch: PromptBatch) -> list[dict[str, str]]:

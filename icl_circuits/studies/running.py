@@ -6,13 +6,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from icl_circuits.errors import InputError, Unfit
-from icl_circuits.jobs import ModelSpec
-from icl_circuits.models import LensModel, load_model
+from icl_circuits.patching import keeping_runs
 from icl_circuits.report import LeftOut, Part, new_folder, write_report
+from icl_circuits.store import Store
 from icl_circuits.studies.files import figures_of, kinds_of
+from icl_circuits.studies.loading import Loaded
 from icl_circuits.studies.study import Study
 
 
@@ -23,24 +22,6 @@ class Outcome:
     parts: tuple[Part, ...]
     left_out: tuple[LeftOut, ...] = ()
     """The studies that the model or the prompts are not fit for."""
-
-
-def load_spec(spec: ModelSpec) -> LensModel:
-    """The model of a job.
-
-    Raises:
-        InputError: whatever `load_model` raises.
-    """
-    dtype = getattr(torch, spec.dtype)
-    return load_model(
-        spec.model,
-        backend=spec.backend,
-        revision=spec.revision,
-        checkpoint=spec.checkpoint,
-        dtype=dtype,
-        device=spec.device,
-        n_ctx=spec.n_ctx,
-    )
 
 
 def run_studies(begun: Any, studies: Sequence[Study]) -> Outcome:
@@ -62,7 +43,9 @@ def run_studies(begun: Any, studies: Sequence[Study]) -> Outcome:
     return Outcome(tuple(parts), tuple(left_out))
 
 
-def run_job(job: Any, studies: Sequence[Study], out: Path, *, force: bool = False) -> Outcome:
+def run_job(
+    job: Any, studies: Sequence[Study], out: Path, *, force: bool = False, store: Store | None = None
+) -> Outcome:
     """Begin a run as its studies do, run them, and write the folder `out`.
 
     Args:
@@ -70,6 +53,7 @@ def run_job(job: Any, studies: Sequence[Study], out: Path, *, force: bool = Fals
         studies: which studies, in the order of the page. They begin alike.
         out: appears when everything has ended well.
         force: replace the files there that this function wrote; others stay where they are.
+        store: keeps every finished step, and has those of earlier runs; None: every step is computed.
 
     Raises:
         InputError: bad input of any kind; nothing is written then.
@@ -82,7 +66,9 @@ def run_job(job: Any, studies: Sequence[Study], out: Path, *, force: bool = Fals
     beginning = import_module(studies[0].begins.module)
     prepared = beginning.prepare(job)
     with new_folder(out, "results", force=force) as folder:
-        begun = beginning.begin(load_spec(job.model), prepared)
-        outcome = run_studies(begun, studies)
+        model = Loaded(job.model, store).model
+        with keeping_runs(model):
+            begun = beginning.begin(model, prepared, store=store)
+            outcome = run_studies(begun, studies)
         write_report(begun.record, outcome.parts, outcome.left_out, folder, kinds=kinds, figures=figures)
     return outcome

@@ -46,7 +46,8 @@ class Beginning:
     """Its fields are the options of a command. One is `model`, a `ModelSpec`."""
     module: str
     """Imported when a run begins. Its `prepare(job)` reads the data before a model is loaded. Its
-    `begin(model, prepared)` gives what studies take, whose `record` says what was run."""
+    `begin(model, prepared, store=store)` gives what studies take, whose `record` says what was run.
+    Where numbers depend on other models than that of the job, its `models(prepared)` names all of them."""
 
 
 IN_CONTEXT_PROMPTS = Beginning(Job, "icl_circuits.studies.begun")

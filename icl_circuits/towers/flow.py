@@ -17,9 +17,8 @@ from icl_circuits.errors import InputError
 from icl_circuits.heads import Answers, as_answers, require_first, score_answers
 from icl_circuits.interventions import KnockOut
 from icl_circuits.models import LensModel, require_layer
-from icl_circuits.progress import tracked
+from icl_circuits.patching import run_each
 from icl_circuits.prompts import PromptBatch, require_demonstrations
-from icl_circuits.residual import answer_logits
 from icl_circuits.stats import bootstrap_mean
 
 ROUTES = ("text -> label", "query -> last", "near -> last", "far -> last", "labels -> last")
@@ -106,13 +105,12 @@ def knock_out_flow(model: LensModel, batch: PromptBatch, *, layers: Sequence[int
     n_layers, first = model.cfg.n_layers, spread_layers(model, layers)
     if not first:
         raise InputError(f"no layer to cut from: name some of 0..{n_layers - 1}")
-    chunks = list(batch.chunks())
-    base = torch.cat([score_answers(answer_logits(model, chunk), chunk) for chunk in chunks])
-    rows = []
-    for route, layer in tracked([(route, layer) for route in ROUTES for layer in first], "knocking out attention"):
-        cut = tuple(range(layer, n_layers))
-        parts = [score_answers(answer_logits(model, c, KnockOut(cut, route_edges(c, route))), c) for c in chunks]
-        rows.append(torch.cat(parts))
-    found = torch.stack(rows).unflatten(0, (len(ROUTES), len(first)))
-    found = torch.cat([found, base.expand(len(ROUTES), 1, *base.shape)], 1)
-    return Flow(ROUTES, (*first, n_layers), as_answers(base), as_answers(found))
+    variants = [
+        (KnockOut(tuple(range(layer, n_layers)), edges),)
+        for edges in (route_edges(batch, route) for route in ROUTES)
+        for layer in first
+    ]
+    run = run_each(model, batch, variants, score_answers, description="knocking out attention")
+    found = run.values.unflatten(0, (len(ROUTES), len(first)))
+    found = torch.cat([found, run.base.expand(len(ROUTES), 1, *run.base.shape)], 1)
+    return Flow(ROUTES, (*first, n_layers), as_answers(run.base), as_answers(found))

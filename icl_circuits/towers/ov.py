@@ -17,9 +17,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from icl_circuits.models import LensModel, readout, require_identities
+from icl_circuits.patching import run_hooked
 from icl_circuits.progress import tracked
 from icl_circuits.prompts import PromptBatch, TokenBatch, require_labels
-from icl_circuits.residual import Capture, Head, Moves, answer_logits, by_source, final_state, require_some_heads
+from icl_circuits.residual import Capture, Head, Moves, by_source, final_state, require_some_heads
 from icl_circuits.stats import bootstrap_mean
 
 
@@ -151,7 +152,7 @@ def label_features(model: LensModel, batch: PromptBatch, heads: Sequence[Head]) 
     one = torch.ones(1, device=out.W_U.device)
     for chunk in tracked(list(batch.chunks()), "label features"):
         moves, final = Moves(heads, chunk.last), Capture([final_state(model)], chunk.last)
-        answer_logits(model, chunk, moves, final)
+        run_hooked(model, chunk, moves, final)
         scale = out.norm.scale(final.at(*final_state(model)))[:, None]
         alpha, projected = [], []
         for head in heads:
@@ -199,6 +200,6 @@ def value_outputs(
     heads = require_some_heads(model, heads)
     require_identities(model, batch.tokens, batch.last, "values", "heads", layers=[h.layer for h in heads])
     moves = Moves(heads, batch.last)
-    answer_logits(model, batch, moves)
+    run_hooked(model, batch, moves)
     moved = [moves.of(model, head) for head in heads]
     return [(each.vectors(), each.weighted()) for each in moved]

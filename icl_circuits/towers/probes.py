@@ -5,7 +5,7 @@ layers).
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,15 +15,19 @@ from jaxtyping import Float, Int
 
 from icl_circuits.errors import Unfit
 from icl_circuits.models import LensModel, Place
+from icl_circuits.patching import run_hooked
 from icl_circuits.progress import tracked
 from icl_circuits.prompts import PromptBatch, require_demonstrations
-from icl_circuits.residual import Capture, answer_logits, final_state
+from icl_circuits.residual import Capture, final_state
 from icl_circuits.stats import bootstrap_mean, generator
 from icl_circuits.towers.flow import spread_layers
 
 PROBED = ("text at its label", "query at last", "nearest at last", "farthest at last")
 """The class of each demonstration's text, read at its label position; the classes of the query, of the last and of the
 first demonstration, read at the last position."""
+
+TRAINED_ON = 512
+"""How many prompts probes are trained on, at most: their states are held together. Those tested on are not."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ def probe_flow(
 
     Args:
         model: the model.
-        train: prompts to train on.
+        train: prompts to train on; the first 512 of more.
         test: prompts of other texts.
         layers: whose entering states to probe; default about nine, evenly spread. The final state is added.
         seed: of the shuffled control.
@@ -82,36 +86,57 @@ def probe_flow(
     if len(classes) < 2:
         raise Unfit("the training prompts hold one class only, so there is nothing to tell apart: add classes")
     layers = (*spread_layers(model, layers), model.cfg.n_layers)
-    states = [_states(model, part, layers) for part in (train, test)]
-    targets = [_targets(part, classes) for part in (train, test)]
-    shown = np.zeros((len(test), len(classes)), bool)
-    np.put_along_axis(shown, np.maximum(targets[1][PROBED[0]], 0), True, axis=1)
-    known = np.logical_and.reduce([(target >= 0).all(axis=1) for target in targets[1].values()])
+    train = train.select(range(min(TRAINED_ON, len(train))))
+    y = _targets(train, classes)
     rng = generator(seed)
-    found = np.full((2, len(PROBED), len(layers), len(test)), np.nan)
+    states = np.concatenate(list(_states(model, train, layers)))
+    trained: list[_Trained] = []
     for i in tracked(range(len(layers)), "probing"):
-        for p, name in enumerate(PROBED):
-            (x, x_test), (y, y_test) = ([_samples(s[:, i], name) for s in states], [t[name] for t in targets])
+        for name in PROBED:
+            x = _samples(states[:, i], name)
             for control in range(2):
-                train_y = rng.permutation(y.ravel()) if control else y.ravel()
-                scores = _scores(x.reshape(-1, x.shape[2]), train_y, x_test.reshape(-1, x.shape[2]), len(classes))
-                scores = np.where(shown[:, None], scores.reshape(*y_test.shape, -1), -np.inf)
-                found[control, p, i] = np.where(known, (scores.argmax(axis=2) == y_test).mean(axis=1), np.nan)
-    return Probe(PROBED, layers, found[0], found[1])
+                of = rng.permutation(y[name].ravel()) if control else y[name].ravel()
+                trained.append(_trained(x.reshape(-1, x.shape[2]), of, len(classes)))
+    chunks = list(test.chunks())
+    parts = [
+        _shares_right(next(_states(model, chunk, layers)), _targets(chunk, classes), trained, len(classes))
+        for chunk in tracked(chunks, "probing other prompts")
+    ]
+    found = np.concatenate(parts, axis=-1).reshape(len(layers), len(PROBED), 2, len(test))
+    right, shuffled = np.moveaxis(found, (2, 1), (0, 1))
+    return Probe(PROBED, layers, right, shuffled)
 
 
 @torch.no_grad()
 def _states(
     model: LensModel, batch: PromptBatch, layers: tuple[int, ...]
-) -> Float[np.ndarray, "prompt layer place d_model"]:
-    """The residual states at the answer position (place 0) and the label positions."""
+) -> Iterator[Float[np.ndarray, "prompt layer place d_model"]]:
+    """The residual states at the answer position (place 0) and the label positions, some prompts at a time."""
     places: list[Place] = [*(("resid_pre", layer) for layer in layers[:-1]), final_state(model)]
-    parts = []
     for chunk in batch.chunks():
         capture = Capture(places, torch.cat([chunk.last[:, None], chunk.label_positions], 1))
-        answer_logits(model, chunk, capture)
-        parts.append(torch.stack([capture.at(*place) for place in places], 1).cpu())
-    return torch.cat(parts).numpy()
+        run_hooked(model, chunk, capture)
+        yield torch.stack([capture.at(*place) for place in places], 1).cpu().numpy()
+
+
+def _shares_right(
+    states: Float[np.ndarray, "prompt layer place d_model"],
+    targets: Mapping[str, Int[np.ndarray, "prompt sample"]],
+    trained: Sequence["_Trained"],
+    n_classes: int,
+) -> Float[np.ndarray, "probe prompt"]:
+    """The share of each prompt's samples that each trained probe gets right, in the order of training."""
+    shown = np.zeros((len(states), n_classes), bool)
+    np.put_along_axis(shown, np.maximum(targets[PROBED[0]], 0), True, axis=1)
+    known = np.logical_and.reduce([(target >= 0).all(axis=1) for target in targets.values()])
+    places = [(i, name) for i in range(states.shape[1]) for name in PROBED for _ in range(2)]
+    found = []
+    for (i, name), probe in zip(places, trained, strict=True):
+        x = _samples(states[:, i], name)
+        scores = probe(x.reshape(-1, x.shape[2])).reshape(*x.shape[:2], n_classes)
+        right = np.where(shown[:, None], scores, -np.inf).argmax(axis=2) == targets[name]
+        found.append(np.where(known, right.mean(axis=1), np.nan))
+    return np.stack(found)
 
 
 def _targets(batch: PromptBatch, classes: tuple[str, ...]) -> dict[str, Int[np.ndarray, "prompt sample"]]:
@@ -128,24 +153,29 @@ def _samples(
     return states[:, 1:] if name == PROBED[0] else states[:, :1]
 
 
-def _scores(
-    x: Float[np.ndarray, "sample d_model"],
-    y: Int[np.ndarray, " sample"],
-    x_test: Float[np.ndarray, "test d_model"],
-    n_classes: int,
-) -> Float[np.ndarray, "test class"]:
-    """How strongly a probe trained on `x` and `y` speaks for each class; minus infinity for one not trained on."""
+_Trained = Callable[[Float[np.ndarray, "test d_model"]], Float[np.ndarray, "test class"]]
+"""Says how strongly a probe speaks for each class; minus infinity for one that it was not trained on."""
+
+
+def _trained(x: Float[np.ndarray, "sample d_model"], y: Int[np.ndarray, " sample"], n_classes: int) -> _Trained:
+    """A probe trained on `x` and `y`."""
     from sklearn.linear_model import RidgeClassifierCV
 
-    scores, trained = np.full((len(x_test), n_classes), -np.inf), np.unique(y)
-    if len(trained) < 2:
-        scores[:, trained] = 0.0
-        return scores
+    known = np.unique(y)
     mean, spread = x.mean(axis=0), x.std(axis=0) + 1e-6
     probe = RidgeClassifierCV(alphas=np.logspace(0, 5, 6))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # ill-conditioned penalties lose the leave-one-out choice
-        probe.fit((x - mean) / spread, y)
-    decided = probe.decision_function((x_test - mean) / spread)
-    scores[:, trained] = decided if decided.ndim == 2 else np.stack([-decided, decided], axis=1)
+    if len(known) > 1:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # ill-conditioned penalties lose the leave-one-out choice
+            probe.fit((x - mean) / spread, y)
+
+    def scores(x_test: Float[np.ndarray, "test d_model"]) -> Float[np.ndarray, "test class"]:
+        found = np.full((len(x_test), n_classes), -np.inf)
+        if len(known) < 2:
+            found[:, known] = 0.0
+            return found
+        decided = probe.decision_function((x_test - mean) / spread)
+        found[:, known] = decided if decided.ndim == 2 else np.stack([-decided, decided], axis=1)
+        return found
+
     return scores

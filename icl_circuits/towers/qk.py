@@ -15,9 +15,10 @@ from torch import Tensor
 
 from icl_circuits.interventions import position_places, positionless
 from icl_circuits.models import LensModel, Place, at_least_float32, kv_head, require_identities
+from icl_circuits.patching import run_hooked
 from icl_circuits.progress import tracked
 from icl_circuits.prompts import PromptBatch, require_demonstrations
-from icl_circuits.residual import Capture, Head, answer_logits, require_some_heads
+from icl_circuits.residual import Capture, Head, require_some_heads
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,11 @@ def _two_towers(model: LensModel, batch: PromptBatch, heads: tuple[Head, ...]) -
         "q": Capture([*(("q", n) for n in layers), *(("pattern", n) for n in layers), *extra], last),
         "k": Capture([*(("k", n) for n in layers), *extra], batch.label_positions),
     }
-    answer_logits(model, batch, *captures.values())
+    run_hooked(model, batch, *captures.values())
     towers: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
     for layer, (block, _) in layers.items():
         for name, positions in (("q", last), ("k", batch.label_positions)):
-            found: dict[Any, Tensor] = captures[name].found
+            found: dict[Any, Tensor] = {place: captures[name].raw(*place) for place in captures[name].places}
             x = found[name, layer]
             content = positionless(block, name, x, found.get(("pos_embed", 0)), found.get(("resid_pre", layer)))
             towers[name, layer] = block.turned(name, x, positions), content

@@ -10,6 +10,9 @@ from icl_circuits.residual import Head
 from icl_circuits.stats import Interval, bootstrap_mean, generator
 from icl_circuits.towers.qk import TwoTowers
 
+PROMPTS_AT_ONCE = 256
+"""How many prompts' pairs of demonstrations are compared at once."""
+
 
 def class_auc(
     scores: Float[np.ndarray, "prompt selected demo"], same_class: Bool[np.ndarray, "prompt demo"]
@@ -18,11 +21,16 @@ def class_auc(
 
     NaN for a prompt without such a pair.
     """
-    pairs = same_class[:, :, None] & ~same_class[:, None, :]
-    ahead = (scores[..., :, None] > scores[..., None, :]) + 0.5 * (scores[..., :, None] == scores[..., None, :])
-    count = pairs.sum(axis=(1, 2))[:, None].astype(float)
-    total = (ahead * pairs[:, None]).sum(axis=(2, 3))
-    return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+    found = np.full(scores.shape[:2], np.nan)
+    for start in range(0, len(scores), PROMPTS_AT_ONCE):
+        part = slice(start, start + PROMPTS_AT_ONCE)
+        pairs = same_class[part, :, None] & ~same_class[part, None, :]
+        one, other = scores[part, ..., :, None], scores[part, ..., None, :]
+        ahead = (one > other) + 0.5 * (one == other)
+        count = pairs.sum(axis=(1, 2))[:, None].astype(float)
+        total = (ahead * pairs[:, None]).sum(axis=(2, 3))
+        np.divide(total, count, out=found[part], where=count > 0)
+    return found
 
 
 @dataclass(frozen=True)
@@ -33,18 +41,19 @@ class MetricLearning:
     auc: Float[np.ndarray, "prompt selected"]
     auc_content: Float[np.ndarray, "prompt selected"]
     """Of the scores without position."""
-    auc_shuffled: Float[np.ndarray, "draw prompt selected"]
-    """Of the scores, with the classes of each prompt's demonstrations shuffled: what chance looks like here."""
+    auc_shuffled: Float[np.ndarray, "draw selected"]
+    """Of the scores, with the classes of each prompt's demonstrations shuffled: what chance looks like here. A mean
+    over prompts, so that draws do not take as much memory each as the prompts."""
 
     def to_frame(self) -> pd.DataFrame:
         """One row a head: AUCs with 95 % bootstrap intervals over prompts, and where 95 % of the shuffles lie."""
         rows = []
-        shuffled = np.nanmean(self.auc_shuffled, axis=1)
         for place, head in enumerate(self.heads):
             row: dict[str, object] = {"layer": head.layer, "head": head.head}
             for name, values in (("auc", self.auc), ("auc_content", self.auc_content)):
                 row |= bootstrap_mean(values[:, place][np.isfinite(values[:, place])]).columns(name)
-            chance = Interval(shuffled[:, place].mean(), *np.quantile(shuffled[:, place], [0.025, 0.975]))
+            shuffled = self.auc_shuffled[:, place]
+            chance = Interval(shuffled.mean(), *np.quantile(shuffled, [0.025, 0.975]))
             rows.append(row | chance.columns("auc_shuffled"))
         return pd.DataFrame(rows)
 
@@ -58,7 +67,8 @@ def metric_learning(towers: TwoTowers, *, draws: int = 100, seed: int = 0) -> Me
         seed: of the shuffles.
     """
     rng = generator(seed)
-    shuffled = [class_auc(towers.score, rng.permuted(towers.same_class, axis=1)) for _ in range(draws)]
+    aucs = (class_auc(towers.score, rng.permuted(towers.same_class, axis=1)) for _ in range(draws))
+    shuffled = [np.nanmean(auc, axis=0) for auc in aucs]
     return MetricLearning(
         towers.heads,
         class_auc(towers.score, towers.same_class),

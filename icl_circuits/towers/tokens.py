@@ -46,9 +46,9 @@ def tower_tokens(
     out, depth = readout(model), max(head.layer for head in heads)
     places: list[Place] = [("resid_pre", layer) for layer in range(depth + 1)]
     places += [("mlp_out", layer) for layer in range(depth if has_mlp(model) else 0)]
-    places += [*(("pattern", head.layer) for head in heads), final_state(model)]
-    capture = Capture(places)
-    answer_logits(model, one, capture)
+    capture = Capture([*places, final_state(model)])
+    at_last = Capture([("pattern", head.layer) for head in heads], one.last)
+    answer_logits(model, one, capture, at_last)
     last, labels = int(one.last[0]), one.label_positions[0].tolist()
     scale = out.norm.scale(capture.at(*final_state(model))[0, last])
 
@@ -61,7 +61,7 @@ def tower_tokens(
             "kind": kind,
             "position": position,
             "token": model.tokenizer.decode([int(one.tokens[0, position])]),
-            "attention": float(capture.of(model, "pattern", head)[0, last, position]),
+            "attention": float(at_last.of(model, "pattern", head)[0, position]),
             "top": tuple(model.tokenizer.decode([token]) for token in top),
             "bottom": tuple(model.tokenizer.decode([token]) for token in bottom),
         }
@@ -76,8 +76,8 @@ def tower_tokens(
         attended = ("key", moved), ("query", moved)  # nothing in layer 0
         at_labels = [("value", weighted), *attended[: 1 if head.layer else 0]]
         rows += [described(head, kind, position, v[position]) for position in labels for kind, v in at_labels]
-        at_last = [*attended[1 if head.layer else 2 :], ("input", resid_pre)]
-        rows += [described(head, kind, last, v[last]) for kind, v in at_last]
+        at_end = [*attended[1 if head.layer else 2 :], ("input", resid_pre)]
+        rows += [described(head, kind, last, v[last]) for kind, v in at_end]
     return pd.DataFrame(rows)
 
 

@@ -71,15 +71,9 @@ def compute(begun: Begun) -> BiasFindings:
     require_first(begun.evaluation, "biases")
     every, seed = all_heads(begun.model), begun.settings.seed
     draws = [random_heads(every, begun.heads, seed=(seed, i)) for i in range(RANDOM_DRAWS)]
-    with begun.timed("majority-label bias"):
-        majority = _majority(begun, draws)
+    majority = begun.step("majority-label bias", lambda: _majority(begun, draws))
     rows = measured("majority", majority.found, majority.found.controls, majority.chosen)
-    recency, refused = None, ""
-    with begun.timed("recency bias"):
-        try:
-            recency = _recency(begun, draws)
-        except Unfit as error:  # a model whose attention cannot be told apart from its positions
-            refused = str(error)
+    recency, refused = begun.step("recency bias", lambda: _recency_or_why_not(begun, draws))
     if recency is not None:
         rows += measured("recency", recency.found, recency.random, recency.chosen)
     return BiasFindings(majority, recency, refused, tuple(rows))
@@ -98,6 +92,13 @@ def _majority(begun: Begun, draws: Draws) -> MajorityFindings:
         separator=separator,
     )
     return MajorityFindings(chosen, sweep, found)
+
+
+def _recency_or_why_not(begun: Begun, draws: Draws) -> tuple[RecencyFindings | None, str]:
+    try:
+        return _recency(begun, draws), ""
+    except Unfit as error:  # a model whose attention cannot be told apart from its positions
+        return None, str(error)
 
 
 def _recency(begun: Begun, draws: Draws) -> RecencyFindings:

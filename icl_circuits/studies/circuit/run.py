@@ -39,18 +39,20 @@ def compute(begun: Begun) -> CircuitFindings:
     model, heads, settings = begun.model, begun.heads, begun.settings
     batch = begun.evaluation.select(range(min(PROMPTS, len(begun.evaluation))))
     selection = begun.scores.batch.select(range(min(PROMPTS, len(begun.scores.batch))))
-    with begun.timed("circuit"):
-        circuit = find_circuit(model, batch, heads, choose_on=selection)
-    with begun.timed("label-reversed circuit"):
-        twins = encode(model, [reverse_labels(prompt) for prompt in batch.prompts], separator=settings.separator)
-        reversed_circuit = score_edges(model, twins, circuit.edges)
-    with begun.timed("heads alone"):
-        ranked = begun.scores.ranked
-        sizes = sorted({len(heads), *(round(share * len(ranked)) for share in SHARES)} - {0})
-        tested = evaluate_circuit(model, batch, begun.scores.batch, ranked, sizes=sizes, seed=settings.seed)
-    with begun.timed("prompts to see it on"):
-        versions = (("original", batch, circuit), ("labels reversed", twins, reversed_circuit))
-        few = range(min(SHOWN, len(batch)))
-        runs = [shown_runs(model, part.select(few), heads, found, name) for name, part, found in versions]
+    circuit = begun.step("circuit", lambda: find_circuit(model, batch, heads, choose_on=selection))
+    twins = encode(model, [reverse_labels(prompt) for prompt in batch.prompts], separator=settings.separator)
+    reversed_circuit = begun.step("label-reversed circuit", lambda: score_edges(model, twins, circuit.edges))
+    ranked = begun.scores.ranked
+    sizes = sorted({len(heads), *(round(share * len(ranked)) for share in SHARES)} - {0})
+    tested = begun.step(
+        "heads alone",
+        lambda: evaluate_circuit(model, batch, begun.scores.batch, ranked, sizes=sizes, seed=settings.seed),
+    )
+    versions = (("original", batch, circuit), ("labels reversed", twins, reversed_circuit))
+    few = range(min(SHOWN, len(batch)))
+    runs = begun.step(
+        "prompts to see it on",
+        lambda: [shown_runs(model, part.select(few), heads, found, name) for name, part, found in versions],
+    )
     circuit, reversed_circuit = (replace(c, provenance=begun.provenance) for c in (circuit, reversed_circuit))
     return CircuitFindings(circuit, reversed_circuit, tested, tuple(run for of_version in runs for run in of_version))

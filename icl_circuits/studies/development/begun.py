@@ -1,7 +1,6 @@
 """What the study begins with: the checkpoints of a training run, and what all of them are measured on."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
@@ -9,7 +8,15 @@ from icl_circuits.development import Yardsticks
 from icl_circuits.errors import InputError
 from icl_circuits.jobs import DevelopmentJob, DevelopmentSettings, RelationSpec, Series, Settings
 from icl_circuits.levels import CATEGORIES, LevelTask, level_tasks
-from icl_circuits.models import LensModel, checkpoint_folder, checkpoints, own_texts, provenance, series_folder
+from icl_circuits.models import (
+    LensModel,
+    checkpoint_folder,
+    checkpoints,
+    identity,
+    own_texts,
+    provenance,
+    series_folder,
+)
 from icl_circuits.prompts import (
     TASKS,
     WORD_CATEGORIES,
@@ -19,15 +26,20 @@ from icl_circuits.prompts import (
     load_rows,
     load_tasks,
     path_of,
+    shown,
     task_prompts,
 )
 from icl_circuits.relations import SENTENCES, Corpus, load_conllu, relation_batch
 from icl_circuits.report import RunRecord
 from icl_circuits.stats import generator
-from icl_circuits.studies.begun import EVALUATION_SEED, JobPrompts, Timed, sample_job
+from icl_circuits.store import Store
+from icl_circuits.studies.begun import EVALUATION_SEED, JobPrompts, sample_job
+from icl_circuits.studies.loading import Loaded
 from icl_circuits.studies.relations.begun import TASK_SHOTS, asking, knowledge
-from icl_circuits.studies.running import load_spec
+from icl_circuits.studies.steps import Steps
 
+LONGEST_NAME = 200
+"""Characters of a checkpoint's name."""
 SHOTS = (0, 1, 2, 5, 10)
 """Of the three levels."""
 WORDS_OF_TEXT = 600
@@ -70,7 +82,7 @@ def prepare(job: DevelopmentJob) -> JobRuns:
     settings, data, name = job.settings, job.data, job.model.model
     runs = (name, *job.model.seeds)
     if len(set(runs)) < len(runs):
-        raise InputError(f"runs are {', '.join(runs)}: name each once")
+        raise InputError(f"runs are {shown(list(runs))}: name each once")
     if min(settings.texts, settings.task_prompts, settings.level_prompts, settings.heads) < 1:
         raise InputError("texts, task-prompts, level-prompts and heads: ask for 1 or more of each")
     words = data.data or own_texts(name, "words")
@@ -92,20 +104,27 @@ def prepare(job: DevelopmentJob) -> JobRuns:
     )
 
 
+def models(prepared: JobRuns) -> list[Series]:
+    """The models that the numbers of a job depend on."""
+    return [checkpoint.spec for run in prepared.runs for checkpoint in run]
+
+
 def _checkpoints(series: Series) -> tuple[Checkpoint, ...]:
     """The checkpoints of one run, those named or all, in the order of their steps."""
     named = series.checkpoints or tuple(map(str, checkpoints(series.model)))
     found = [_checkpoint(series, name) for name in named]
     if len({step for step, _ in found}) < len(found):
-        raise InputError(f"checkpoints are {', '.join(named)}: name each step once")
+        raise InputError(f"checkpoints are {shown(list(named))}: name each step once")
     return tuple(sorted(found, key=lambda checkpoint: checkpoint.step))
 
 
 def _checkpoint(series: Series, name: str) -> Checkpoint:
     """A checkpoint by its step, or by a revision that names it. Those of a folder are there."""
     found = re.search(r"step-?(\d+)", name)
-    if not name.isdecimal() and found is None:
-        raise InputError(f"checkpoint {name!r} names no training step: give a number, or a revision such as step1000")
+    if (not name.isdecimal() and found is None) or len(name) > LONGEST_NAME:
+        raise InputError(
+            f"checkpoint {shown(name)} names no training step: give a number, or a revision such as step1000"
+        )
     step, folder = int(found[1] if found else name), series_folder(series.model)
     if folder is not None:
         checkpoint_folder(series.model, folder, step)
@@ -133,7 +152,7 @@ def _long_texts(path: str | None, corpus: Corpus, settings: DevelopmentSettings)
 
 
 @dataclass(frozen=True)
-class RunBegun(Timed):
+class RunBegun:
     """What the study starts from."""
 
     model: LensModel
@@ -142,20 +161,17 @@ class RunBegun(Timed):
     yardsticks: Yardsticks
     settings: DevelopmentSettings
     provenance: dict[str, Any]
+    step: Steps
+    """Computes the steps of the study, or takes them from the store."""
 
-    def models(self, run: int) -> Iterator[tuple[int, LensModel]]:
-        """The checkpoints of one seed, one after the other. Raises what `load` does."""
-        for checkpoint in self.runs[run]:
-            yield checkpoint.step, self.load(checkpoint)
-
-    def load(self, checkpoint: Checkpoint) -> LensModel:
-        """One checkpoint.
+    def loaded(self, checkpoint: Checkpoint) -> Loaded:
+        """One checkpoint, loaded when it is needed.
 
         Raises:
             InputError: one with other words than the model has, for which the prompts would be other texts.
         """
-        found = load_spec(checkpoint.spec)
-        if found.tokenizer.get_vocab() != self.model.tokenizer.get_vocab():
+        found = Loaded(checkpoint.spec, self.step.store)
+        if found.identity["tokenizer"] != identity(self.model)["tokenizer"]:
             raise InputError(
                 f"model {checkpoint.spec.model!r} has another vocabulary than {self.model.cfg.model_name!r}: give "
                 "runs of one model"
@@ -177,13 +193,15 @@ class RunBegun(Timed):
     def record(self) -> RunRecord:
         """What the folder says of the run."""
         settings = asdict(self.settings)
-        summary = {"provenance": self.provenance, "settings": settings, "seconds": self.seconds}
+        summary = {"provenance": self.provenance, "settings": settings}
         title = f"How in-context learning forms in {self.provenance['name']}"
-        return RunRecord(title, self.described, self.provenance, settings, summary, {})
+        return RunRecord(title, self.described, self.provenance, settings, summary, {}, self.step.costs)
 
 
-def begin(model: LensModel, prepared: JobRuns) -> RunBegun:
+def begin(model: LensModel, prepared: JobRuns, *, store: Store | None = None) -> RunBegun:
     """Write everything that checkpoints are measured on, as the model's tokenizer reads it.
+
+    The store keeps the steps, if there is one.
 
     Raises:
         InputError: data that the model cannot read.
@@ -216,4 +234,6 @@ def begin(model: LensModel, prepared: JobRuns) -> RunBegun:
     where = provenance(model) | {"data": prepared.prompts.data, "checkpoints": steps, "seed": settings.seed}
     where["runs"] = [run[0].spec.model for run in prepared.runs]
     where["texts"] = [prepared.dependencies.name, prepared.knowledge.name]
-    return RunBegun(model, prepared.runs, yardsticks, settings, where, seconds={})
+    yard = replace(prepared, runs=())
+    step = Steps((identity(model)["tokenizer"], yard), where["name"], where["data"], store)
+    return RunBegun(model, prepared.runs, yardsticks, settings, where, step)

@@ -1,14 +1,16 @@
 """What the study computes: every checkpoint measured alike, and the last one without its semantic induction heads."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
-from icl_circuits.development import Development, develop
+from icl_circuits.development import Development, Snapshot, development_of, measure
 from icl_circuits.heads import FamilyEffects, top_heads, zero_families
 from icl_circuits.residual import Head
 from icl_circuits.studies.development.begun import RunBegun
+from icl_circuits.studies.loading import Loaded
 
 KINDS = (Development, FamilyEffects)
 FAMILIES = ("dependency", "knowledge graph")
@@ -32,20 +34,35 @@ def compute(begun: RunBegun) -> RunFindings:
 
     The knock-out is an extension: the paper removes no head.
     """
-    runs = []
-    for run in range(len(begun.runs)):
-        with begun.timed(f"checkpoints of run {run + 1}"):
-            runs.append(develop(begun.models(run), begun.yardsticks))
-    with begun.timed("knock-out"):
-        model = begun.load(begun.runs[0][-1])
-        kinds = np.cumsum([len(batch.relations) for batch in begun.yardsticks.relations])
-        indices = np.split(runs[0].index[-1], kinds[:-1])
-        families = {name: _salient(index, begun.settings.heads) for name, index in zip(FAMILIES, indices, strict=True)}
-        families = {name: heads for name, heads in families.items() if heads}
-        without = zero_families(
-            model, begun.yardsticks.prompts, families, n_random=RANDOM_DRAWS, seed=begun.settings.seed
-        )
+    runs = [development_of(_snapshots(begun, run), begun.yardsticks) for run in range(len(begun.runs))]
+    kinds = np.cumsum([len(batch.relations) for batch in begun.yardsticks.relations])
+    indices = np.split(runs[0].index[-1], kinds[:-1])
+    families = {name: _salient(index, begun.settings.heads) for name, index in zip(FAMILIES, indices, strict=True)}
+    families = {name: heads for name, heads in families.items() if heads}
+    last = begun.loaded(begun.runs[0][-1])
+    without = begun.step(
+        "knock-out",
+        lambda: zero_families(
+            last.model, begun.yardsticks.prompts, families, n_random=RANDOM_DRAWS, seed=begun.settings.seed
+        ),
+        on=(last.identity, begun.step.on, families),
+    )
     return RunFindings(tuple(runs), without)
+
+
+def _snapshots(begun: RunBegun, run: int) -> Iterator[tuple[int, Snapshot]]:
+    """What each checkpoint of a run can do: a step each, so that none is measured twice."""
+    for checkpoint in begun.runs[run]:
+        yield (
+            checkpoint.step,
+            _snapshot(begun, begun.loaded(checkpoint), f"checkpoint {checkpoint.step} of {checkpoint.spec.model}"),
+        )
+
+
+def _snapshot(begun: RunBegun, loaded: Loaded, step: str) -> Snapshot:
+    return begun.step(
+        step, lambda: measure(loaded.model, begun.yardsticks), on=("checkpoint", loaded.identity, begun.step.on)
+    )
 
 
 def _salient(index: Float[np.ndarray, "relation layer head"], n: int) -> tuple[Head, ...]:

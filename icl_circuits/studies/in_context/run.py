@@ -40,17 +40,20 @@ class InContextFindings:
 def compute(begun: Begun) -> InContextFindings:
     """Zero the selected heads, each label's alone and random ones, and see what they read."""
     model, heads, settings = begun.model, begun.heads, begun.settings
-    with begun.timed("zeroing groups"):
-        groups = group_intervention(
+    groups = begun.step(
+        "zeroing groups",
+        lambda: group_intervention(
             model, begun.evaluation, begun.scores.selected, n_random=RANDOM_DRAWS, seed=settings.seed
-        )
-    with begun.timed("positions and attention"):
-        positions = position_increase(model, begun.evaluation, heads)
-        few = encode(model, begun.prompts.evaluation[:VIEWED_PROMPTS], separator=settings.separator)
-        return InContextFindings(
-            groups,
-            positions,
+        ),
+    )
+    few = encode(model, begun.prompts.evaluation[:VIEWED_PROMPTS], separator=settings.separator)
+    positions, patterns, attended = begun.step(
+        "positions and attention",
+        lambda: (
+            position_increase(model, begun.evaluation, heads),
             attention_patterns(model, few, heads),
             attention_from_last(model, few),
-            tuple(marked_tokens(model, few, row) for row in range(len(few))),
-        )
+        ),
+    )
+    tokens = tuple(marked_tokens(model, few, row) for row in range(len(few)))
+    return InContextFindings(groups, positions, patterns, attended, tokens)

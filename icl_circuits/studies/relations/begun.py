@@ -5,7 +5,7 @@ from typing import Any
 
 from icl_circuits.errors import InputError
 from icl_circuits.jobs import RelationJob, RelationSettings, RelationSpec, Settings
-from icl_circuits.models import OWN_BETWEEN, OWN_QUESTION, LensModel, own_texts, provenance
+from icl_circuits.models import OWN_BETWEEN, OWN_QUESTION, LensModel, identity, own_texts, provenance
 from icl_circuits.prompts import (
     BETWEEN,
     QUESTION,
@@ -35,7 +35,9 @@ from icl_circuits.relations import (
 )
 from icl_circuits.relations.dependencies import conllu_sentences, corpus_of, parses_of, spacy_sentences
 from icl_circuits.report import RunRecord
-from icl_circuits.studies.begun import EVALUATION_SEED, JobPrompts, Timed, sample_job
+from icl_circuits.store import Store
+from icl_circuits.studies.begun import EVALUATION_SEED, JobPrompts, sample_job
+from icl_circuits.studies.steps import Steps
 
 FAMILIES = 7
 """How many families of heads are compared."""
@@ -116,7 +118,7 @@ def knowledge(model: str, spec: RelationSpec) -> Corpus:
 
 
 @dataclass(frozen=True)
-class RelationsBegun(Timed):
+class RelationsBegun:
     """What the study starts from."""
 
     model: LensModel
@@ -139,6 +141,8 @@ class RelationsBegun(Timed):
     """Of both corpora."""
     settings: RelationSettings
     provenance: dict[str, Any]
+    step: Steps
+    """Computes the steps of the study, or takes them from the store."""
 
     @property
     def described(self) -> str:
@@ -153,13 +157,13 @@ class RelationsBegun(Timed):
     def record(self) -> RunRecord:
         """What the folder says of the run."""
         settings = asdict(self.settings)
-        summary = {"provenance": self.provenance, "settings": settings, "seconds": self.seconds}
+        summary = {"provenance": self.provenance, "settings": settings}
         title = f"Semantic induction heads and head families of {self.provenance['name']}"
-        return RunRecord(title, self.described, self.provenance, settings, summary, {})
+        return RunRecord(title, self.described, self.provenance, settings, summary, {}, self.step.costs)
 
 
-def begin(model: LensModel, prepared: JobTexts) -> RelationsBegun:
-    """Find the tokens of all triplets, and write the prompts.
+def begin(model: LensModel, prepared: JobTexts, *, store: Store | None = None) -> RelationsBegun:
+    """Find the tokens of all triplets, and write the prompts. The store keeps the steps, if there is one.
 
     Raises:
         InputError: data that the model cannot read, or more heads than leave random ones.
@@ -193,5 +197,5 @@ def begin(model: LensModel, prepared: JobTexts) -> RelationsBegun:
         (prepared.dependencies.name, knowledge.name),
         settings,
         where,
-        seconds={},
+        Steps((identity(model), prepared), where["name"], where["data"], store),
     )

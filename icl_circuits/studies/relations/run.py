@@ -60,36 +60,19 @@ class RelationFindings:
 def compute(begun: RelationsBegun) -> RelationFindings:
     """Score every head in every way, take the best of each, and compare and zero them."""
     model, settings = begun.model, begun.settings
-    with begun.timed("relation index"):
-        dependencies, knowledge, backwards = (
-            relation_index(
-                model,
-                batch,
-                tau=settings.tau,
-                attention=settings.attention,
-                ov_input=settings.ov_input,
-                draws=settings.draws,
-                seed=settings.seed,
-            )
-            for batch in (begun.dependencies, begun.knowledge, begun.backwards)
-        )
-    with begun.timed("probe of syntactic heads"):
-        probe = _probe(begun)
-    with begun.timed("induction heads"):
-        induction = induction_scores(model, seed=settings.seed)
-        try:
-            concepts = concept_scores(model, seed=settings.seed)
-        except Unfit:
-            concepts = None
-    with begun.timed("function-vector heads"):
-        function_vectors = function_vector_heads(
-            model, begun.tasks.clean, begun.tasks.shuffled, means=begun.mean_tasks.clean
-        )
-    with begun.timed("in-context heads"):
-        in_context = score_heads(model, begun.selection, n_heads=settings.heads).selected.of()
+    dependencies, knowledge, backwards = begun.step("relation index", lambda: _indices(begun))
+    probe = begun.step("probe of syntactic heads", lambda: _probe(begun))
+    induction, concepts = begun.step("induction heads", lambda: _induction(begun))
+    function_vectors = begun.step(
+        "function-vector heads",
+        lambda: function_vector_heads(model, begun.tasks.clean, begun.tasks.shuffled, means=begun.mean_tasks.clean),
+    )
+    scored = begun.step(
+        "in-context heads", lambda: score_heads(model, begun.selection, n_heads=settings.heads).selected
+    )
     n = settings.heads
     families = {
-        "in-context": in_context,
+        "in-context": scored.of(),
         DEPENDENCY: dependencies.salient(n),
         KNOWLEDGE: knowledge.salient(n),
         "induction": top_heads(induction.prefix_matching.mean(axis=0), n),
@@ -99,11 +82,15 @@ def compute(begun: RelationsBegun) -> RelationFindings:
         families["token induction"] = top_heads(concepts.next_token.mean(axis=0), n)
         families["concept induction"] = top_heads(concepts.last_token.mean(axis=0), n)
     families = {name: heads for name, heads in families.items() if heads}
-    with begun.timed("zeroing families"):
-        shared = overlap(families, model.cfg.n_layers * model.cfg.n_heads)
-        options = {"n_random": RANDOM_DRAWS, "seed": settings.seed}
-        on_words = zero_families(model, begun.evaluation, families, **options)
-        on_tasks = zero_families(model, joined(model, begun.other_tasks.clean.values()), families, **options)
+    shared = overlap(families, model.cfg.n_layers * model.cfg.n_heads)
+    options = {"n_random": RANDOM_DRAWS, "seed": settings.seed}
+    on_words, on_tasks = begun.step(
+        "zeroing families",
+        lambda: (
+            zero_families(model, begun.evaluation, families, **options),
+            zero_families(model, joined(model, begun.other_tasks.clean.values()), families, **options),
+        ),
+    )
     return RelationFindings(
         dependencies,
         knowledge,
@@ -117,6 +104,32 @@ def compute(begun: RelationsBegun) -> RelationFindings:
         on_words,
         on_tasks,
     )
+
+
+def _indices(begun: RelationsBegun) -> tuple[RelationIndex, ...]:
+    """Of dependencies, of triplets, and of triplets from tail to head."""
+    settings = begun.settings
+    return tuple(
+        relation_index(
+            begun.model,
+            batch,
+            tau=settings.tau,
+            attention=settings.attention,
+            ov_input=settings.ov_input,
+            draws=settings.draws,
+            seed=settings.seed,
+        )
+        for batch in (begun.dependencies, begun.knowledge, begun.backwards)
+    )
+
+
+def _induction(begun: RelationsBegun) -> tuple[InductionScores, ConceptScores | None]:
+    """Scores of induction heads, and of concept induction heads, if the tokenizer splits enough words."""
+    induction = induction_scores(begun.model, seed=begun.settings.seed)
+    try:
+        return induction, concept_scores(begun.model, seed=begun.settings.seed)
+    except Unfit:
+        return induction, None
 
 
 def _probe(begun: RelationsBegun) -> HeadProbe | None:

@@ -1,6 +1,5 @@
 """What the study begins with: the facts of a job that the model knows, or one prompt."""
 
-import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,10 +8,11 @@ from jaxtyping import Int
 
 from icl_circuits.errors import InputError
 from icl_circuits.jobs import FactJob, FactSettings, FactSpec
-from icl_circuits.models import LensModel, provenance
+from icl_circuits.models import LensModel, identity, provenance
 from icl_circuits.prompts import Fact, Facts, load_facts, token_batch
 from icl_circuits.report import RunRecord
-from icl_circuits.studies.begun import Timed
+from icl_circuits.store import Store
+from icl_circuits.studies.steps import Steps
 from icl_circuits.subvalues import KnownFacts, known_facts
 
 PROMPT = "prompt"
@@ -64,7 +64,7 @@ def prepare(job: FactJob) -> JobFacts:
 
 
 @dataclass(frozen=True)
-class FactsBegun(Timed):
+class FactsBegun:
     """What the study starts from: the model and the facts that it knows."""
 
     model: LensModel
@@ -74,6 +74,8 @@ class FactsBegun(Timed):
     provenance: dict[str, Any]
     is_prompt: bool
     """Whether this is one prompt of the user's own."""
+    step: Steps
+    """Computes the steps of the study, or takes them from the store."""
 
     def shown_answer(self, row: int) -> str:
         """A prompt's answer, and the token that stands for it where it is not the whole answer."""
@@ -105,26 +107,28 @@ class FactsBegun(Timed):
             "settings": settings,
             "facts": {name: {"tried": tried, "known": known} for name, tried, known in self.known.asked},
             "prompts": [fact._asdict() for fact in self.known.facts],
-            "seconds": self.seconds,
         }
         title = f"What writes the answers to facts in {self.provenance['name']}"
-        return RunRecord(title, self.described, self.provenance, settings, summary, {"type_of": self.type_of})
+        return RunRecord(
+            title, self.described, self.provenance, settings, summary, {"type_of": self.type_of}, self.step.costs
+        )
 
 
-def begin(model: LensModel, prepared: JobFacts) -> FactsBegun:
-    """Ask the model for the facts, and keep those that it knows.
+def begin(model: LensModel, prepared: JobFacts, *, store: Store | None = None) -> FactsBegun:
+    """Ask the model for the facts, and keep those that it knows. The store keeps the steps, if there is one.
 
     Raises:
         InputError: whatever `known_facts` raises.
     """
-    started = time.perf_counter()
+    step = Steps((identity(model), prepared), str(model.cfg.model_name), prepared.facts.name, store)
     settings, facts = prepared.settings, prepared.facts
     if prepared.is_prompt:
         fact: Fact = facts.facts[0]
         batch = token_batch(model, [fact.text], [f" {fact.answer}"])
         known = KnownFacts(batch, facts.facts, ())  # a prompt is not asked whether it is known
     else:
-        known = known_facts(model, facts, per_type=settings.per_type, seed=settings.seed)
+        known = step(
+            "asking for facts", lambda: known_facts(model, facts, per_type=settings.per_type, seed=settings.seed)
+        )
     where = provenance(model) | {"data": facts.name, "seed": settings.seed}
-    seconds = {"asking for facts": round(time.perf_counter() - started, 1)}
-    return FactsBegun(model, known, facts.name, settings, where, prepared.is_prompt, seconds=seconds)
+    return FactsBegun(model, known, facts.name, settings, where, prepared.is_prompt, step)

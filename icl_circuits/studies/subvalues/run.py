@@ -96,19 +96,31 @@ class SubvalueFindings:
 def compute(begun: FactsBegun) -> SubvalueFindings:
     """Score layers, heads and neurons, ask what activates them, and zero them."""
     model, batch = begun.model, begun.known.batch
-    with begun.timed("layers and heads"):
-        increase, way = log_prob_increase(model, batch), interpolation(model, batch)
-    with begun.timed("value neurons"):
-        ffn = top_neurons(model, batch, "ffn", k=min(FFN, model.cfg.n_layers * n_neurons(model, "ffn")))
-        attention = top_neurons(model, batch, "attention", k=min(ATTENTION, _fewest_attention_neurons(begun)))
-    with begun.timed("query neurons"):
-        query_ffn = query_importance(model, batch, ffn.first(FFN_READ), k=QUERIES)
-        query_attention = query_importance(model, batch, attention, k=QUERIES)
-    with begun.timed("zeroing neurons"):
-        effects = _effects(begun, ffn, attention, query_attention)
-    with begun.timed("prompts to read"):
-        rows = [begun.known.rows_of(name)[0] for name in begun.known.types]
-        shown = [shown_fact(begun, row, increase, ffn, attention, query_attention) for row in rows]
+    increase, way = begun.step(
+        "layers and heads", lambda: (log_prob_increase(model, batch), interpolation(model, batch))
+    )
+    n_ffn = min(FFN, model.cfg.n_layers * n_neurons(model, "ffn"))
+    n_attention = min(ATTENTION, _fewest_attention_neurons(begun))
+    ffn, attention = begun.step(
+        "value neurons",
+        lambda: (
+            top_neurons(model, batch, "ffn", k=n_ffn),
+            top_neurons(model, batch, "attention", k=n_attention),
+        ),
+    )
+    query_ffn, query_attention = begun.step(
+        "query neurons",
+        lambda: (
+            query_importance(model, batch, ffn.first(FFN_READ), k=QUERIES),
+            query_importance(model, batch, attention, k=QUERIES),
+        ),
+    )
+    effects = begun.step("zeroing neurons", lambda: _effects(begun, ffn, attention, query_attention))
+    rows = [begun.known.rows_of(name)[0] for name in begun.known.types]
+    shown = begun.step(
+        "prompts to read",
+        lambda: [shown_fact(begun, row, increase, ffn, attention, query_attention) for row in rows],
+    )
     many = _of_many(begun, increase) if len(batch) > 1 else None
     return SubvalueFindings(increase, ffn, attention, query_ffn, query_attention, effects, way, tuple(shown), many)
 
@@ -133,25 +145,35 @@ def _effects(begun: FactsBegun, ffn: TopNeurons, attention: TopNeurons, query: Q
 
 def _of_many(begun: FactsBegun, increase: LogProbIncrease) -> OfManyPrompts:
     model, batch, seed = begun.model, begun.known.batch, begun.settings.seed
-    with begun.timed("eight methods"):
-        few = batch.select(spread(len(batch), METHOD_PROMPTS))
-        best = best_by_each_method(model, few, k=min(BEST, n_neurons(model, "ffn")))
-        methods = zero_neurons(model, few, {name: [places] for name, places in best.items()})
-    with begun.timed("sums over neurons"):
-        rows = spread(len(batch), SUM_PROMPTS)
-        some = batch.select(rows)
-        sums = (
+    methods, layers = begun.step("eight methods", lambda: _methods(begun))
+    rows = spread(len(batch), SUM_PROMPTS)
+    some = batch.select(rows)
+    sums = begun.step(
+        "sums over neurons",
+        lambda: (
             concentration(model, some, "ffn", increase.mlp[rows]),
             concentration(model, some, "attention", increase.attn[rows]),
-        )
+        ),
+    )
     heads = None
     if min(len(begun.known.rows_of(name)) for name in begun.known.types) > 1:
-        with begun.timed("heads of each type"):
-            heads = heads_by_type(model, batch, increase, begun.known.types, begun.type_of, seed=seed)
-    with begun.timed("neurons one by one"):
-        fewest = batch.select(spread(len(batch), ALONE_PROMPTS))
-        alone = zero_each_neuron(model, fewest, per_layer=min(ALONE_PER_LAYER, n_neurons(model, "ffn")), seed=seed)
-    return OfManyPrompts(methods, np.stack([layer for layer, _, _ in best.values()]), tuple(rows), sums, heads, alone)
+        heads = begun.step(
+            "heads of each type",
+            lambda: heads_by_type(model, batch, increase, begun.known.types, begun.type_of, seed=seed),
+        )
+    fewest = batch.select(spread(len(batch), ALONE_PROMPTS))
+    per_layer = min(ALONE_PER_LAYER, n_neurons(model, "ffn"))
+    alone = begun.step("neurons one by one", lambda: zero_each_neuron(model, fewest, per_layer=per_layer, seed=seed))
+    return OfManyPrompts(methods, layers, tuple(rows), sums, heads, alone)
+
+
+def _methods(begun: FactsBegun) -> tuple[NeuronEffects, Int[np.ndarray, "method prompt rank"]]:
+    """The best neurons of each method zeroed, and their layers."""
+    model, batch = begun.model, begun.known.batch
+    few = batch.select(spread(len(batch), METHOD_PROMPTS))
+    best = best_by_each_method(model, few, k=min(BEST, n_neurons(model, "ffn")))
+    methods = zero_neurons(model, few, {name: [places] for name, places in best.items()})
+    return methods, np.stack([layer for layer, _, _ in best.values()])
 
 
 def spread(n_prompts: int, n: int) -> list[int]:

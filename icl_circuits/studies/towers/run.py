@@ -72,31 +72,51 @@ def compute(begun: Begun) -> TowerFindings:
     model, batch, heads, settings = begun.model, begun.evaluation, begun.heads, begun.settings
     random = _random(begun)
     own_places, random_places = range(len(heads)), range(len(heads), len(heads) + len(random))
-    with begun.timed("label features"):
-        features = label_features(model, batch, (*heads, *random))
-        circuits = ov_circuits(model, heads)
-    with begun.timed("two towers"):
-        towers, random_towers = (two_towers(model, batch, chosen) for chosen in (heads, random))
-        learned, random_learned, grouped = (
-            metric_learning(found, seed=settings.seed) for found in (towers, random_towers, _in_the_papers_order(begun))
-        )
-        spectrum = qk_spectrum(model, towers)
-    refused: list[str] = []
-    with begun.timed("what the towers read"):
-        reads = _unless_unfit(lambda: tower_reads(model, batch, heads), refused)
-        neurons = None if reads is None else _unless_unfit(lambda: _neurons(begun), refused)
-        tokens = tower_tokens(model, batch, heads[:1], n_tokens=TOKENS_SHOWN)
-    with begun.timed("flow"):
-        few = batch.select(range(min(FLOW_PROMPTS, len(batch))))
-        flow = _unless_unfit(lambda: knock_out_flow(model, few), refused)
-        probe = probe_flow(model, begun.scores.batch, batch, seed=settings.seed)
-    with begun.timed("reversal"):
-        pairs = reversal(model, batch, (*heads, *random)) if len(settings.labels) == 2 else None
+    features, circuits = begun.step(
+        "label features", lambda: (label_features(model, batch, (*heads, *random)), ov_circuits(model, heads))
+    )
+    learned, random_learned, grouped, spectrum = begun.step("two towers", lambda: _towers(begun, random))
+    reads, neurons, tokens, unread = begun.step("what the towers read", lambda: _reads(begun))
+    flow, probe, stuck = begun.step("flow", lambda: _flow(begun))
+    pairs = begun.step(
+        "reversal", lambda: reversal(model, batch, (*heads, *random)) if len(settings.labels) == 2 else None
+    )
     own, other = (
         HeadGroup(features.of_heads(places), auc, pairs and pairs.of_heads(places))
         for places, auc in ((own_places, learned), (random_places, random_learned))
     )
-    return TowerFindings(own, other, grouped, circuits, spectrum, reads, neurons, tokens, flow, probe, tuple(refused))
+    return TowerFindings(
+        own, other, grouped, circuits, spectrum, reads, neurons, tokens, flow, probe, (*unread, *stuck)
+    )
+
+
+def _towers(
+    begun: Begun, random: tuple[Head, ...]
+) -> tuple[MetricLearning, MetricLearning, MetricLearning, QKSpectrum]:
+    """What three sets of towers have learned: selected heads, random heads, selected heads in the paper's order."""
+    towers, others = (two_towers(begun.model, begun.evaluation, heads) for heads in (begun.heads, random))
+    learned, random_learned, grouped = (
+        metric_learning(found, seed=begun.settings.seed) for found in (towers, others, _in_the_papers_order(begun))
+    )
+    return learned, random_learned, grouped, qk_spectrum(begun.model, towers)
+
+
+def _reads(begun: Begun) -> tuple[TowerReads | None, NeuronReads | None, pd.DataFrame, tuple[str, ...]]:
+    """What the towers read, and why not, where they cannot be asked."""
+    refused: list[str] = []
+    reads = _unless_unfit(lambda: tower_reads(begun.model, begun.evaluation, begun.heads), refused)
+    neurons = None if reads is None else _unless_unfit(lambda: _neurons(begun), refused)
+    tokens = tower_tokens(begun.model, begun.evaluation, begun.heads[:1], n_tokens=TOKENS_SHOWN)
+    return reads, neurons, tokens, tuple(refused)
+
+
+def _flow(begun: Begun) -> tuple[Flow | None, Probe, tuple[str, ...]]:
+    """Where the labels flow, and why that is not known, where it is not."""
+    refused: list[str] = []
+    few = begun.evaluation.select(range(min(FLOW_PROMPTS, len(begun.evaluation))))
+    flow = _unless_unfit(lambda: knock_out_flow(begun.model, few), refused)
+    probe = probe_flow(begun.model, begun.scores.batch, begun.evaluation, seed=begun.settings.seed)
+    return flow, probe, tuple(refused)
 
 
 def _neurons(begun: Begun) -> NeuronReads:

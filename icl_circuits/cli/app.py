@@ -1,4 +1,4 @@
-"""The command line: commands from the studies, options from the fields of a job.
+"""The commands, each with its options from the fields of a job.
 
 Heavy modules are imported inside the commands, so that `--help` answers at once.
 """
@@ -10,21 +10,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 
 from icl_circuits.characters import visible
+from icl_circuits.cli.batches import batching
+from icl_circuits.cli.printing import console, rich_table, say
+from icl_circuits.cli.stores import NoStore, StoreFolder, store_commands, store_of
 from icl_circuits.errors import InputError
 from icl_circuits.jobs import DataSpec, Dtype, Job, ModelSpec, Settings
 from icl_circuits.stopping import obey_signals
 from icl_circuits.studies import STUDIES, Study
-
-if TYPE_CHECKING:
-    import rich.console
-    import rich.table
-
-    import icl_circuits.viz
 
 Out = Annotated[Path, Parameter(help="Folder to write.")]
 Force = Annotated[bool, Parameter(help="Replace what this command wrote there. Other files stay.", show_default=False)]
@@ -40,7 +37,7 @@ def main(studies: Sequence[Study] = STUDIES) -> None:
 
 
 def make_app(studies: Sequence[Study] = STUDIES) -> App:
-    """The commands: `report`, one for each study, `figures`, `heads`, `prompts` and `train-small`.
+    """The commands: `report`, one for each study, `figures`, `heads`, `prompts`, `train-small`, `batch` and `store`.
 
     Raises:
         InputError: a study is named like another command.
@@ -48,14 +45,16 @@ def make_app(studies: Sequence[Study] = STUDIES) -> App:
     others: dict[str, Callable[..., None]] = {
         "figures": _figures(studies), "heads": heads, "prompts": prompts, "train-small": train_small,
     }  # fmt: skip
-    _require_own_names(studies, ("report", *others))
+    _require_own_names(studies, ("report", *others, "batch", "store"))
+    look: dict[str, Any] = {
+        "help_flags": "--help", "help_format": "plaintext",
+        "default_parameter": Parameter(negative=(), allow_repeating=True),
+    }  # fmt: skip
     app = App(
         name="icl-circuits",
         help="Find and test the in-context heads of a language model.",
         version=lambda: f"icl-circuits {version('icl_circuits')}",
-        help_flags="--help",
-        help_format="plaintext",
-        default_parameter=Parameter(negative=(), allow_repeating=True),
+        **look,
     )
     app["--help"].help = "Show this message and exit."
     app["--version"].help = "Show the version and exit."
@@ -66,6 +65,9 @@ def make_app(studies: Sequence[Study] = STUDIES) -> App:
         app.command(_writing([study], study.out), name=study.command, help=study.help, sort_key=place)
     for place, (name, command) in enumerate(others.items(), start=len(studies) + 1):
         app.command(command, name=name, sort_key=place)
+    named = {"report": together} | {study.command: [study] for study in studies}
+    app.command(batching(app, named), name="batch", sort_key=len(studies) + len(others) + 1)
+    app.command(store_commands(sort_key=len(studies) + len(others) + 2, **look))
     return app
 
 
@@ -103,18 +105,25 @@ def _writing(studies: Sequence[Study], folder: str) -> Callable[..., None]:
     """A command that runs `studies`, which begin alike, and writes a folder; its options are their job's fields."""
     kind: Any = studies[0].begins.job
 
-    def command(*, job: kind = kind(), out: Out = Path(folder), force: Force = False) -> None:  # noqa: B008
+    def command(
+        *,
+        job: kind = kind(),  # noqa: B008
+        out: Out = Path(folder),
+        force: Force = False,
+        store: StoreFolder = None,
+        no_store: NoStore = False,
+    ) -> None:
         from icl_circuits.studies import run_job
 
-        outcome = run_job(job, studies, out, force=force)
-        console = _console()
+        outcome = run_job(job, studies, out, force=force, store=store_of(store, no_store))
+        screen = console()
         for title, table in (shown for part in outcome.parts for shown in part.shown):
-            console.print(_rich(table, title))
+            screen.print(rich_table(table, title))
         for study in outcome.left_out:
-            _say(f"Left out: {study.study}: {study.why}")
+            say(f"Left out: {study.study}: {study.why}")
         for name in (name for part in outcome.parts for name in part.files):
-            _say(f"Also: {out / name}")
-        _say(f"Report: {out / 'report.html'}")
+            say(f"Also: {out / name}")
+        say(f"Report: {out / 'report.html'}")
 
     return command
 
@@ -143,7 +152,7 @@ def _figures(studies: Sequence[Study]) -> Callable[..., None]:
                 raise InputError(f"{str(results)!r} holds values that no study wrote ({error}): run it anew") from error
             if not names:
                 raise InputError(f"{str(results)!r} holds nothing that a figure is drawn of: give a report's folder")
-        _say(f"Figures in {out}: {', '.join(names)}")
+        say(f"Figures in {out}: {', '.join(names)}")
 
     return command
 
@@ -159,7 +168,7 @@ def heads(*, job: Job = Job()) -> None:  # noqa: B008
     lens = load_spec(job.model)
     batch = encode(lens, sampled.selection, separator=job.settings.separator)
     scores = score_heads(lens, batch, n_heads=job.settings.heads)
-    _console().print(_rich(head_table(scores.selected), "In-context heads"))
+    console().print(rich_table(head_table(scores.selected), "In-context heads"))
 
 
 @Parameter(name="*")
@@ -197,15 +206,15 @@ def prompts(
     sampled = sample_job(load_data(data), settings)
     lens = load_spec(model)
     batch = encode(lens, sampled.selection, separator=settings.separator)
-    console = _console()
+    screen = console()
     for row, prompt in enumerate(sampled.selection):
         tokens = [
             Text(visible(token.text) + ("" if token.kind == "plain" else f"<{token.kind} {token.position}>"),
                  style="" if token.kind == "plain" else "bold reverse")
             for token in marked_tokens(lens, batch, row)
         ]  # fmt: skip
-        console.print(Text("|").join(tokens), soft_wrap=True)
-        _say(f"right answer: {settings.labels[prompt.gold]} ({prompt.origin})")
+        screen.print(Text("|").join(tokens), soft_wrap=True)
+        say(f"right answer: {settings.labels[prompt.gold]} ({prompt.origin})")
 
 
 def train_small(
@@ -221,28 +230,4 @@ def train_small(
 
     with new_folder(out, "checkpoints", force=force) as folder:
         train_small(folder, steps=STEPS if steps is None else steps, seed=seed)
-    _say(f"Checkpoints: {out}")
-
-
-def _console() -> "rich.console.Console":
-    from rich.console import Console
-
-    return Console()
-
-
-def _say(line: str) -> None:
-    """One line, with no markup in it."""
-    _console().print(visible(line), soft_wrap=True, highlight=False, markup=False)
-
-
-def _rich(table: "icl_circuits.viz.Table", title: str) -> "rich.table.Table":
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    rich = RichTable(title=Text(visible(title)), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    for column in table.columns:
-        rich.add_column(Text(visible(column)))
-    for row in table.rows:
-        rich.add_row(*(Text(visible(cell)) for cell in row))
-    return rich
+    say(f"Checkpoints: {out}")

@@ -1,0 +1,170 @@
+"""A grid of jobs from a file, on the command line."""
+
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+
+from icl_circuits.cli.printing import console, rich_table, say
+from icl_circuits.cli.stores import StoreFolder, store_of
+from icl_circuits.errors import InputError
+from icl_circuits.studies.study import Study
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+if TYPE_CHECKING:
+    from icl_circuits.studies.batch import Task
+
+COMMAND = "run"
+"""The key that names commands."""
+GRID = "grid"
+"""The key of several grids."""
+OF_ALL = ("out", "force", "store", "no_store")
+"""Options that are of the whole batch."""
+Engine = Literal["local", "ray"]
+
+
+def batching(app: App, studies: Mapping[str, Sequence[Study]]) -> Callable[..., None]:
+    """The command that runs a grid. Its jobs are read as the commands of `app` read their options."""
+
+    def command(
+        jobs: Annotated[Path, Parameter(help="A .toml file: options of the commands, lists of them to try each.")],
+        /,
+        *,
+        out: Annotated[Path, Parameter(help="Folder to write.")] = Path("icl-batch"),
+        force: Annotated[bool, Parameter(help="Replace what this command wrote there.", show_default=False)] = False,
+        store: StoreFolder = None,
+        shard: Annotated[str | None, Parameter(help="I/N: compute the I-th of N parts, and write no table.")] = None,
+        engine: Annotated[Engine, Parameter(help="One job after the other here, or tasks on a Ray cluster.")] = "local",
+        address: Annotated[str | None, Parameter(help="Of the Ray cluster. Default: one is started here.")] = None,
+    ) -> None:
+        """Run a grid of jobs into one store and one table, with intervals over seeds."""
+        from icl_circuits.report import new_folder
+        from icl_circuits.studies.batch import run_here, write_batch
+        from icl_circuits.studies.on_ray import run_on_ray
+
+        tasks = read_jobs(jobs, app, studies)
+        kept = store_of(store, no_store=False)
+        if kept is None:
+            raise InputError("a batch needs a store, where its jobs meet: name a folder with --store")
+        if address is not None and engine != "ray":
+            raise InputError(f"--address {address!r} is of a Ray cluster: add --engine ray")
+        mine = tasks[_shard(shard)]
+
+        def run(some: Sequence["Task"]) -> Any:
+            return run_on_ray(some, kept, address) if engine == "ray" else run_here(some, kept)
+
+        if shard is not None:
+            failed = [one for one in run(mine) if one.why_not]
+            for one in failed:
+                say(f"Left out: {one.task}: {one.why_not}")
+            say(f"Shard {shard}: {len(mine) - len(failed)} of {len(tasks)} jobs are in {kept.folder}")
+            return
+        with new_folder(out, "batch", force=force) as folder:
+            place = {id(task): i for i, task in enumerate(tasks)}
+            done = sorted(run(tasks), key=lambda one: place.get(id(one.task), 0))
+            shown = write_batch(done, folder)
+        console().print(rich_table(shown, "Means over seeds"))
+        for one in done:
+            if one.why_not:
+                say(f"Left out: {one.task}: {one.why_not}")
+        say(f"Table: {out / 'table.csv'}, over seeds: {out / 'seeds.csv'}")
+
+    return command
+
+
+def read_jobs(path: Path, app: App, studies: Mapping[str, Sequence[Study]]) -> list["Task"]:
+    """The jobs of a grid, every list of options tried with every other; all are read before one is run.
+
+    Raises:
+        InputError: a file that is no TOML, an option or command that there is not, a value that does not fit, data that
+            cannot be read.
+    """
+    from icl_circuits.studies.batch import prepare
+
+    tasks = [_task(path, app, studies, cell) for grid in _grids(path) for cell in _cells(path, grid)]
+    if not tasks:
+        raise InputError(f"{str(path)!r} names no job: a list in it is empty")
+    twice = next((str(task) for i, task in enumerate(tasks) if str(task) in map(str, tasks[:i])), None)
+    if twice is not None:
+        raise InputError(f"{str(path)!r} names the job {twice!r} twice: name each once")
+    for task in tasks:
+        try:
+            prepare(task)
+        except InputError as error:
+            raise InputError(f"{str(path)!r}, job {str(task)!r}: {error}") from error
+    return tasks
+
+
+def _grids(path: Path) -> list[dict[str, Any]]:
+    try:
+        read = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"jobs file {str(path)!r} cannot be read ({error.strerror}): give a .toml file") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"jobs file {str(path)!r} is no TOML ({error}): mend it there") from error
+    several = read.pop(GRID, [{}])
+    if not isinstance(several, list) or not all(isinstance(grid, dict) for grid in several):
+        raise InputError(f"{str(path)!r} has a {GRID} that is no table: write [[{GRID}]] above its options")
+    return [read | grid for grid in several]
+
+
+def _cells(path: Path, grid: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """One value for each option, in every combination."""
+    if COMMAND not in grid:
+        raise InputError(f'{str(path)!r} does not say what to run: add {COMMAND} = "report", or a list of commands')
+    axes = [value if isinstance(value, list) else [value] for value in grid.values()]
+    for values in product(*axes):
+        yield dict(zip(grid, values, strict=True))
+
+
+def _task(path: Path, app: App, studies: Mapping[str, Sequence[Study]], cell: dict[str, Any]) -> "Task":
+    from icl_circuits.studies.batch import Task
+
+    command = str(cell[COMMAND])
+    if command not in studies:
+        raise InputError(f"{str(path)!r} runs {command!r}: give one of {', '.join(studies)}")
+    options = {name: _text(path, name, value) for name, value in cell.items() if name != COMMAND}
+    words = [word for name, value in options.items() for word in _words(path, name, value)]
+    try:
+        _, bound, _ = app.parse_args([command, *words], exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        raise InputError(f"{str(path)!r}: {error}") from error
+    chosen = tuple(studies[command])
+    return Task(command, options, bound.arguments.get("job", chosen[0].begins.job()), chosen)
+
+
+def _text(path: Path, name: str, value: Any) -> str:
+    """An option's value as the command line has it."""
+    if isinstance(value, list) and all(isinstance(item, str | int) for item in value):
+        return ",".join(map(str, value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    if not isinstance(value, str | int | float):
+        raise InputError(f"{str(path)!r} gives {name} the value {value!r}: give a text, a number, or a list of them")
+    return str(value)
+
+
+def _words(path: Path, name: str, value: str) -> list[str]:
+    option = "--" + name.replace("_", "-")
+    if name.replace("-", "_") in OF_ALL:
+        raise InputError(f"{str(path)!r} has {name}, which is of the whole batch: give {option} on the command line")
+    return {"true": [option], "false": []}.get(value, [f"{option}={value}"])
+
+
+def _shard(shard: str | None) -> slice:
+    """Which tasks a shard computes: each n-th, from the i-th on."""
+    if shard is None:
+        return slice(None)
+    found = re.fullmatch(r"(\d+)/(\d+)", shard)
+    place, n = (int(number) for number in found.groups()) if found else (0, 0)
+    if not 1 <= place <= n:
+        raise InputError(f"--shard {shard!r} is no part: give 1/4, 2/4, 3/4 or 4/4, say")
+    return slice(place - 1, None, n)

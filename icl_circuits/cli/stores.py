@@ -1,0 +1,81 @@
+"""The store on the command line: which one a run uses, and the commands that look after it."""
+
+import warnings
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import App, Parameter
+
+from icl_circuits.cli.printing import console, rich_table, say
+from icl_circuits.errors import InputError
+
+if TYPE_CHECKING:
+    import icl_circuits.store
+
+StoreFolder = Annotated[
+    Path | None,
+    Parameter(name="store", help="Folder that keeps finished steps.", show_default=lambda _: "in the user's cache"),
+]
+NoStore = Annotated[bool, Parameter(help="Compute every step, and keep none.", show_default=False)]
+
+
+def store_of(folder: Path | None, no_store: bool) -> "icl_circuits.store.Store | None":
+    """The store of a run. One that nobody named is done without where it cannot be written."""
+    from icl_circuits.store import Store, default_folder
+
+    if no_store:
+        if folder is not None:
+            raise InputError(f"--store {str(folder)!r} and --no-store: give one of them")
+        return None
+    try:
+        return Store(folder or default_folder())
+    except InputError as error:
+        if folder is not None:
+            raise
+        warnings.warn(f"steps are not kept: {error}", stacklevel=2)
+        return None
+
+
+def store_commands(**options: Any) -> App:
+    """The commands that look after a store."""
+    app = App(name="store", help="List, measure and prune the store of finished steps.", **options)
+
+    @app.command(name="list")
+    def listing(*, store: StoreFolder = None) -> None:
+        """Every finished step, the one used last first."""
+        from icl_circuits.store import Store, default_folder
+        from icl_circuits.viz import Table
+
+        opened = Store(store or default_folder())
+        rows = [
+            (
+                step.step, step.model, step.data, f"{step.cost.seconds:.1f}", f"{step.cost.forwards:,}",
+                f"{step.size:,}", f"{datetime.fromtimestamp(step.used):%Y-%m-%d %H:%M}",
+            )
+            for step in opened.listing()
+        ]  # fmt: skip
+        columns = ("step", "model", "data", "seconds", "forwards", "bytes", "last used")
+        console().print(rich_table(Table(columns, tuple(rows)), str(opened.folder)))
+
+    @app.command
+    def size(*, store: StoreFolder = None) -> None:
+        """How many steps the store holds, and how many bytes."""
+        from icl_circuits.store import Store, default_folder
+
+        opened = Store(store or default_folder())
+        say(f"{len(opened.listing())} steps, {opened.size():,} bytes in {opened.folder}")
+
+    @app.command
+    def prune(
+        *,
+        store: StoreFolder = None,
+        days: Annotated[float, Parameter(help="Remove steps that were not used for so many days; 0: all.")] = 30.0,
+    ) -> None:
+        """Remove steps that were not used for some time."""
+        from icl_circuits.store import Store, default_folder
+
+        n, freed = Store(store or default_folder()).prune(unused_days=days)
+        say(f"Removed {n} steps, {freed:,} bytes.")
+
+    return app

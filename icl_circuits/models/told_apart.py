@@ -1,0 +1,74 @@
+"""What tells one model from another: its weights in memory, its tokenizer, and how it computes. Names do not count."""
+
+import hashlib
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from icl_circuits.errors import InputError
+from icl_circuits.models.lens import LensModel, backend_of, device_of
+from icl_circuits.models.source import resolve
+
+NAMES = ("model_name", "tokenizer_name", "device", "n_devices", "seed")
+"""What a configuration holds that changes no number."""
+
+
+def weights_sha256(model: LensModel) -> str:
+    """A SHA-256 of the weights in memory, remembered with the model until one of them changes."""
+    tensors = _tensors(model)
+    known, digest = getattr(model, "icl_weights_sha256", (None, ""))
+    if known != _versions(tensors):
+        found = hashlib.sha256()
+        for key, value in tensors.items():
+            found.update(key.encode())
+            found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        digest = found.hexdigest()
+        note_weights(model, digest)
+    return str(digest)
+
+
+def note_weights(model: LensModel, digest: str) -> None:
+    """Note the SHA-256 of a model's weights as they are now, where it is known from elsewhere."""
+    cast(Any, model).icl_weights_sha256 = _versions(_tensors(model)), digest
+
+
+def _tensors(model: LensModel) -> dict[str, torch.Tensor]:
+    state = cast(torch.nn.Module, model).state_dict()
+    return {key: value for key, value in sorted(state.items()) if isinstance(value, torch.Tensor)}
+
+
+def _versions(tensors: dict[str, torch.Tensor]) -> tuple[tuple[int, int], ...]:
+    return tuple((value.data_ptr(), value._version) for value in tensors.values())
+
+
+def identity(model: LensModel) -> dict[str, str]:
+    """What a model's numbers depend on, as texts. Two models of one identity give the same numbers."""
+    plain = (bool, int, float, str, tuple, list, type(None), torch.dtype)
+    config = {key: value for key, value in vars(model.cfg).items() if key not in NAMES and isinstance(value, plain)}
+    backend_tokenizer = getattr(model.tokenizer, "backend_tokenizer", None)
+    vocabulary = backend_tokenizer.to_str() if backend_tokenizer else repr(sorted(model.tokenizer.get_vocab().items()))
+    return {
+        "weights": weights_sha256(model),
+        "config": repr(sorted(config.items())),
+        "tokenizer": hashlib.sha256(f"{vocabulary}{model.tokenizer.special_tokens_map}".encode()).hexdigest(),
+        "backend": backend_of(model),
+        "device": device_of(model).type,
+    }
+
+
+def files_of(name: str, checkpoint: int | None) -> list[tuple[str, int, int]] | None:
+    """The files that a model on this machine is read from: paths, bytes, times of the last change in nanoseconds.
+
+    None for a model of the Hub. Raises `InputError` where there is no such model.
+    """
+    source = resolve(name, checkpoint)
+    if not source.is_local:
+        return None
+    folder = Path(source.location)
+    files = [folder / source.gguf_file] if source.gguf_file else sorted(folder.iterdir())
+    try:
+        stats = [(path, path.stat()) for path in files if path.is_file()]
+    except OSError as error:
+        raise InputError(f"the files of model {name!r} cannot be read ({error.strerror})") from error
+    return [(str(path.resolve()), stat.st_size, stat.st_mtime_ns) for path, stat in stats]

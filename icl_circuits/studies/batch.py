@@ -1,0 +1,158 @@
+"""A grid of jobs: each is run, its numbers are kept in the store, and all stand in one table."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import t as student
+
+from icl_circuits.errors import InputError
+from icl_circuits.patching import keeping_runs
+from icl_circuits.progress import say
+from icl_circuits.report import finite, merged
+from icl_circuits.store import Store
+from icl_circuits.studies.loading import Loaded
+from icl_circuits.studies.running import run_studies
+from icl_circuits.studies.steps import Steps
+from icl_circuits.studies.study import Study
+from icl_circuits.viz import Section, Table, render_page
+
+NOT_MEASURED = ("provenance", "settings", "prompts", "left_out", "heads_scanned", "facts")
+"""Parts of `results.json` that say what was run."""
+SEED = "seed"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One job of a grid, and what is studied of it."""
+
+    command: str
+    options: Mapping[str, str]
+    """What the grid says of it, for people."""
+    job: Any
+    studies: tuple[Study, ...]
+
+    def __str__(self) -> str:
+        return " ".join([self.command, *(f"{name}={value}" for name, value in self.options.items())])
+
+
+@dataclass(frozen=True)
+class Done:
+    """What came of a task."""
+
+    task: Task
+    numbers: Mapping[str, float]
+    """By the path to them in `results.json`."""
+    why_not: str = ""
+    """Why there are none."""
+
+
+def prepare(task: Task) -> Any:
+    """The data of a task, before a model is loaded. Raises `InputError` for what cannot be read."""
+    return import_module(task.studies[0].begins.module).prepare(task.job)
+
+
+def begin(task: Task, model: Any, prepared: Any, store: Store) -> Any:
+    """What the task's studies take. Raises what the beginning raises."""
+    return import_module(task.studies[0].begins.module).begin(model, prepared, store=store)
+
+
+def run_task(task: Task, store: Store) -> Done:
+    """Run one task, or take its numbers from the store. What its model or prompts are not fit for is said."""
+    try:
+        prepared, loaded = prepare(task), Loaded(task.job.model, store)
+        models = getattr(import_module(task.studies[0].begins.module), "models", None)
+        every = [Loaded(spec, store).identity for spec in models(prepared)] if models else [loaded.identity]
+        steps = Steps((every, prepared), task.job.model.model, task.command, store)
+        names = [study.name for study in task.studies]
+        return Done(task, steps("numbers", lambda: _numbers(task, loaded, prepared, store), on=(steps.on, names)))
+    except InputError as error:
+        return Done(task, {}, str(error))
+
+
+def _numbers(task: Task, loaded: Loaded, prepared: Any, store: Store) -> dict[str, float]:
+    with keeping_runs(loaded.model):
+        begun = begin(task, loaded.model, prepared, store)
+        outcome = run_studies(begun, task.studies)
+    summaries = [begun.record.summary, *(part.summary for part in outcome.parts)]
+    found = reduce(lambda a, b: merged(a, b, "results"), summaries)
+    return dict(_flat({name: part for name, part in found.items() if name not in NOT_MEASURED}))
+
+
+def _flat(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
+    """The numbers of nested results that stand in no list, each with the path to it."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _flat(item, f"{path}.{key}" if path else str(key))
+    elif type(value) in (int, float) or isinstance(value, np.number):
+        yield path, float(value)
+
+
+def run_here(tasks: Sequence[Task], store: Store) -> Iterator[Done]:
+    """The tasks one after the other in this process."""
+    for place, task in enumerate(tasks, start=1):
+        say(f"job {place} of {len(tasks)}: {task}")
+        yield run_task(task, store)
+
+
+def table(done: Sequence[Done]) -> pd.DataFrame:
+    """A row for each job and number, with a column for each option of the grid."""
+    return pd.DataFrame(
+        {"command": one.task.command, **one.task.options, "measure": measure, "value": value}
+        for one in done
+        for measure, value in one.numbers.items()
+    )
+
+
+def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
+    """The means over seeds of all else, with 95 % intervals of Student's t where there are two seeds or more."""
+    if frame.empty:
+        return frame
+    by = [name for name in frame.columns if name not in (SEED, "value")]
+    rows = []
+    for key, values in frame.groupby(by, sort=False, dropna=False)["value"]:
+        n, mean = len(values), float(values.mean())
+        half = float(student.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
+        ends = {"seeds": n, "mean": mean, "low": mean - half, "high": mean + half}
+        rows.append(dict(zip(by, key, strict=True)) | ends)
+    return pd.DataFrame(rows)
+
+
+def write_batch(done: Sequence[Done], folder: Path) -> Table:
+    """Write `table.csv`, `seeds.csv`, `results.json` and `report.html`; gives the means over seeds, as they are shown.
+
+    Args:
+        done: the tasks, in the order of the table.
+        folder: an empty folder.
+    """
+    every = table(done)
+    means = over_seeds(every)
+    every.to_csv(folder / "table.csv", index=False)
+    means.to_csv(folder / "seeds.csv", index=False)
+    jobs = [{"job": str(one.task), "numbers": dict(one.numbers), "left_out": one.why_not} for one in done]
+    (folder / "results.json").write_text(json.dumps(finite(jobs), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    shown = Table(tuple(map(str, means.columns)), tuple(tuple(map(_cell, row)) for row in means.to_numpy().tolist()))
+    missing = tuple((str(one.task), one.why_not) for one in done if one.why_not)
+    sections = [
+        Section(
+            "Means over seeds",
+            "Each number of results.json that stands in no list, by the path to it. Low and high: the ends of a 95 % "
+            "interval of Student's t over seeds.",
+            shown,
+        ),
+        *([Section("Left out", "Jobs that could not be done.", Table(("job", "why"), missing))] if missing else []),
+    ]
+    summary = f"{len(done) - len(missing)} of {len(done)} jobs."
+    page = render_page("A grid of jobs", summary, sections)
+    (folder / "report.html").write_text(page, encoding="utf-8", errors="backslashreplace")
+    return shown
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,63 @@
+"""The steps of a run: each is taken from the store, or computed and kept there."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from icl_circuits.costs import Cost, tallied
+from icl_circuits.progress import say
+from icl_circuits.store import Kept, Store, code_version, digest, packed
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Computes the steps of one run, each once."""
+
+    on: Any
+    """Everything that the numbers of the run depend on, besides the code: the model's identity, and what was prepared.
+    """
+    model: str = ""
+    data: str = ""
+    """Names, for people."""
+    store: Store | None = None
+    """None: nothing is kept."""
+    costs: dict[str, Cost] = field(default_factory=dict)
+    """Of each step so far, when it was computed."""
+
+    def __call__(self, step: str, compute: Callable[[], T], on: Any = None) -> T:
+        """The result of a step, computed unless the store has it.
+
+        Args:
+            step: its name, the only one in the run.
+            compute: gives the result, of frozen dataclasses, arrays, tables and plain values.
+            on: what its numbers depend on, where that is not what the run's depend on.
+
+        Raises:
+            TypeError: a result that cannot be kept.
+        """
+        if self.store is None:
+            return self._computed(step, compute)
+        key = digest((code_version(compute.__module__), step, self.on if on is None else on))
+        kept = self.store.get(key)
+        if kept is not None:
+            return self._taken(step, kept)
+        with self.store.computing(key, step):
+            kept = self.store.get(key)  # another run may have computed it meanwhile
+            if kept is not None:
+                return self._taken(step, kept)
+            value = self._computed(step, compute)
+            self.store.put(key, value, self.costs[step], {"step": step, "model": self.model, "data": self.data})
+            return value
+
+    def _taken(self, step: str, kept: Kept) -> Any:
+        say(f"{step}: taken from the store")
+        self.costs[step] = kept.cost
+        return kept.value
+
+    def _computed(self, step: str, compute: Callable[[], T]) -> T:
+        with tallied() as tally:
+            value = compute()
+        self.costs[step] = Cost(tally.seconds, tally.forwards, len(packed(value)))
+        return value

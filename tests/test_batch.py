@@ -1,0 +1,192 @@
+"""Grids of jobs: what a file may say, one table, shards, and Ray workers that get lost."""
+
+import contextlib
+import json
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from threading import Thread
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+
+from icl_circuits import cli
+from icl_circuits.models import SMALL
+from icl_circuits.store import Store
+from icl_circuits.studies import IN_CONTEXT_PROMPTS, Study, batch
+from icl_circuits.studies.in_context import IN_CONTEXT
+
+GRID = f"""
+run = ["in-context"]
+model = "{SMALL}"
+heads = 2
+prompts = 6
+shots = 2
+seed = [0, 1, 2]
+"""
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run the command line in the test's folder, and give what it says."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli.app, "obey_signals", lambda: None)  # this process is pytest's
+
+    def command(*words: str) -> str:
+        monkeypatch.setattr("sys.argv", ["icl-circuits", *words])
+        with contextlib.suppress(SystemExit):
+            cli.main()
+        said = capsys.readouterr()
+        return said.out + said.err
+
+    return command
+
+
+def test_a_grid_gives_the_numbers_of_its_jobs(run: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "jobs.toml").write_text(GRID)
+    said = run("batch", "jobs.toml")
+    assert "job 3 of 3" in said
+    table = pd.read_csv("icl-batch/table.csv", dtype={"seed": str})
+    assert set(table["seed"]) == {"0", "1", "2"}
+    found = table[table["measure"] == "accuracy.heads_zeroed.top1"].set_index("seed")["value"]
+    for seed in ("0", "2"):
+        options = ("--model", SMALL, "--heads", "2", "--prompts", "6", "--shots", "2", "--seed", seed)
+        run("in-context", *options, "--out", f"alone{seed}", "--no-store")
+        alone = json.loads(Path(f"alone{seed}/results.json").read_text())
+        assert found[seed] == alone["accuracy"]["heads_zeroed"]["top1"]
+    seeds = pd.read_csv("icl-batch/seeds.csv").set_index("measure").loc["accuracy.heads_zeroed.top1"]
+    assert seeds["seeds"] == 3
+    assert seeds["mean"] == pytest.approx(found.mean())
+    half = 4.302652729911275 * found.std(ddof=1) / np.sqrt(3)  # Student's t of 2 degrees of freedom
+    assert (seeds["low"], seeds["high"]) == (pytest.approx(found.mean() - half), pytest.approx(found.mean() + half))
+    assert "accuracy.heads_zeroed.top1" in Path("icl-batch/report.html").read_text()
+    assert run("batch", "jobs.toml", "--force").count("taken from the store") == 3  # the numbers alone
+
+
+def test_shards_meet_in_the_store(run: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "jobs.toml").write_text(GRID)
+    assert "Shard 2/2: 1 of 3 jobs are in" in run("batch", "jobs.toml", "--store", "store", "--shard", "2/2")
+    assert not Path("icl-batch").exists()
+    assert "Shard 1/2: 2 of 3 jobs" in run("batch", "jobs.toml", "--store", "store", "--shard", "1/2")
+    assert run("batch", "jobs.toml", "--store", "store").count("taken from the store") == 3
+    assert len(pd.read_csv("icl-batch/table.csv")["seed"].unique()) == 3
+
+
+def test_several_grids_and_lists_of_labels(run: Callable[..., str], tmp_path: Path) -> None:
+    grids = f"""
+model = "{SMALL}"
+heads = 2
+prompts = 4
+shots = 2
+run = "in-context"
+[[grid]]
+labels = [["foo", "bar"], "A,B"]
+[[grid]]
+checkpoint = [0, 500]
+"""
+    (tmp_path / "jobs.toml").write_text(grids)
+    run("batch", "jobs.toml")
+    table = pd.read_csv("icl-batch/table.csv")
+    assert set(table["labels"].dropna()) == {"foo,bar", "A,B"}
+    assert set(table["checkpoint"].dropna()) == {0, 500}
+    assert (pd.read_csv("icl-batch/seeds.csv")["seeds"] == 1).all()
+
+
+def test_a_job_that_cannot_be_done_is_left_out_by_name(run: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "jobs.toml").write_text(GRID.replace("heads = 2", "heads = [2, 12]").replace("[0, 1, 2]", "0"))
+    said = run("batch", "jobs.toml")
+    assert "Left out: in-context model=icl-small heads=12" in said
+    assert "select at most 8" in said
+    assert set(pd.read_csv("icl-batch/table.csv")["heads"]) == {2}
+
+
+WRONG = {
+    "": "does not say what to run",
+    "run = ": "is no TOML",
+    'run = "dance"': "runs 'dance': give one of report, in-context",
+    'run = "towers"\nmodels = "x"': "--models",
+    'run = "towers"\nout = "x"': "has out, which is of the whole batch",
+    'run = "towers"\nseed = "x"': "seed",
+    'run = "towers"\nseed = []': "names no job",
+    'run = "towers"\nseed = [1, 1]': "names the job 'towers seed=1' twice",
+    'run = "towers"\nseed = {a = 1}': "gives seed the value",
+    'run = "towers"\ngrid = 3': "write [[grid]]",
+    'run = "towers"\ndata = "nowhere.csv"': "job 'towers data=nowhere.csv'",
+}
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_a_wrong_file_is_refused_by_name(text: str, refused: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "jobs.toml").write_text(text)
+    assert WRONG[text] in refused("batch", "jobs.toml")
+
+
+def test_wrong_options_are_refused_by_name(refused: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "jobs.toml").write_text(GRID)
+    assert "jobs file 'none.toml' cannot be read" in refused("batch", "none.toml")
+    for shard in ("0/2", "3/2", "1", "a/b"):
+        assert f"--shard '{shard}' is no part" in refused("batch", "jobs.toml", "--shard", shard)
+    assert "add --engine ray" in refused("batch", "jobs.toml", "--address", "auto")
+
+
+@pytest.fixture
+def two_workers() -> None:
+    """A Ray cluster of two workers on this machine."""
+    ray = pytest.importorskip("ray")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
+
+
+def workers() -> list[psutil.Process]:
+    """The processes in which Ray computes tasks now."""
+    found = psutil.Process().children(recursive=True)
+    return [process for process in found if any("ray::_" in part for part in process.cmdline())]
+
+
+@pytest.mark.slow
+def test_a_cluster_gives_the_same_numbers_though_a_worker_is_lost(two_workers: None, tmp_path: Path) -> None:
+    from icl_circuits.cli import make_app
+    from icl_circuits.cli.batches import read_jobs
+    from icl_circuits.studies.on_ray import run_on_ray
+
+    (tmp_path / "jobs.toml").write_text(GRID)
+    tasks = read_jobs(tmp_path / "jobs.toml", make_app(), {"in-context": [IN_CONTEXT]})
+    here = {str(one.task): one for one in batch.run_here(tasks, Store(tmp_path / "here"))}
+    killed: list[int] = []
+
+    def kill() -> None:
+        while not killed:
+            for process in workers()[:1]:
+                time.sleep(1)
+                with contextlib.suppress(psutil.Error):
+                    process.send_signal(signal.SIGKILL)
+                    killed.append(process.pid)
+            time.sleep(0.05)
+
+    killer = Thread(target=kill)
+    killer.start()
+    there = {str(one.task): one for one in run_on_ray(tasks, Store(tmp_path / "there"))}
+    killer.join(timeout=10)
+    assert killed
+    assert set(there) == set(here)
+    for name, one in here.items():
+        assert not there[name].why_not
+        assert dict(there[name].numbers) == dict(one.numbers)
+
+
+def test_a_study_of_ones_own_is_left_out_where_it_is_unfit(tmp_path: Path) -> None:
+    from icl_circuits.errors import Unfit
+    from icl_circuits.jobs import Job, ModelSpec, Settings
+    from icl_circuits.studies import Body
+
+    def unfit(_: object) -> None:
+        raise Unfit("this model is not fit")
+
+    study = Study("own", "Own.", "own", False, lambda: Body(unfit, lambda *_: None), IN_CONTEXT_PROMPTS)  # type: ignore[arg-type,return-value]
+    job = Job(ModelSpec(SMALL), settings=Settings(prompts=4, heads=2, shots=2))
+    done = batch.run_task(batch.Task("own", {}, job, (study,)), Store(tmp_path / "store"))
+    assert (done.numbers, done.why_not) == ({}, "this model is not fit")
