@@ -17,7 +17,7 @@ class Cost:
     """What the store holds of its result."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Tally:
     """Counts while a step is computed."""
 

@@ -30,6 +30,7 @@ from icl_circuits.models.lens import hooked_transformer_class
 from icl_circuits.prompts import load_rows
 from icl_circuits.report import Results, new_folder, write_results
 from icl_circuits.report.manifest import is_unchanged, read_manifest
+from icl_circuits.store import Store, default_folder
 from icl_circuits.studies import Outcome, begin, load_results, sample_job
 
 TOWER_KEYS = {
@@ -157,7 +158,8 @@ def test_a_report_is_the_same_every_time(run: Any, folders: dict[str, Path], tmp
         assert run("report", "--model", str(folders["gpt2"]), "--out", out, *SMALL, "--shots", "1")[0] == 0
     first, second = (json.loads((tmp_path / out / "results.json").read_text()) for out in ("a", "b"))
     for results in (first, second):
-        results.pop("seconds")
+        for step in results["steps"]:
+            step.pop("seconds")
     assert first == second
     for file in ("results.safetensors", "figures/head_map.png", "figures/accuracy.pdf"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
@@ -360,17 +362,20 @@ def test_help_and_version(run: Any) -> None:
         "heads",
         "prompts",
         "train-small",
+        "batch",
+        "store",
     )
     assert [line.split()[1] for line in out.splitlines() if re.match(r"│ [a-z]", line)] == list(commands)
     assert run()[1] == out  # no arguments
+    others = ("train-small", "batch", "store")
     for command in commands:
         shown = run(command, "--help")[1]
         options = re.findall(r"│ +(--[a-z-]+)", shown)
         assert len(options) == len(set(options))
         assert not {"--no-force", "--empty-labels"} & set(options)
-        if command not in ("figures", "train-small"):
+        if command not in ("figures", *others):
             assert "--model" in options
-        if command not in ("figures", "subvalues", "relations", "development", "train-small"):
+        if command not in ("figures", "subvalues", "relations", "development", *others):
             assert {"--shots", "--separator"} <= set(options)
 
 
@@ -479,18 +484,19 @@ def test_a_wrong_option_is_named(run: Any, arguments: tuple[str, ...], named: st
 def test_options_become_a_job(run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked: list[Any] = []
 
-    def no_run(job: Job, studies: Any, out: Path, *, force: bool) -> Outcome:
-        asked.append((job, out, force))
+    def no_run(job: Job, studies: Any, out: Path, *, force: bool, store: Store | None) -> Outcome:
+        asked.append((job, out, force, store and store.folder.name))
         return Outcome(())
 
     monkeypatch.setattr("icl_circuits.studies.run_job", no_run)
     assert run("report")[0] == 0
     options = ("--labels", "foo, bar,baz", "--separator", r"-\n\t", "--shots", "2", "--shots", "3", "--force")
     data = ("--data", "x.csv", "--encoding", "cp1252", "--delimiter", r"\t", "--label-score", "whole")
-    assert run("towers", *options, *data, "--dtype", "float64", "--out", "r", "--seed", "-1")[0] == 0
+    assert run("towers", *options, *data, "--dtype", "float64", "--out", "r", "--seed", "-1", "--store", "s")[0] == 0
+    assert run("circuit", "--no-store")[0] == 0
     settings = Settings(("foo", "bar", "baz"), shots=3, seed=-1, separator="-\n\t")
     assert asked == [
-        (Job(), Path("icl-report"), False),
+        (Job(), Path("icl-report"), False, default_folder().name),
         (
             Job(
                 ModelSpec(dtype="float64"),
@@ -499,7 +505,9 @@ def test_options_become_a_job(run: Any, monkeypatch: pytest.MonkeyPatch, tmp_pat
             ),
             Path("r"),
             True,
+            "s",
         ),
+        (Job(), Path("icl-circuit"), False, None),
     ]
 
 

@@ -404,10 +404,10 @@ def test_a_gpu_out_of_memory_halves_the_bundle(gpt2: LensModel, words: Rows, mon
     expected = run_each(gpt2, batch, variants).values
     advance, limit = bundles.advance, [4]
 
-    def small(base: Any, layer: int, x: Tensor, *rest: Any) -> Tensor:
+    def small(base: Any, layer: int, x: Tensor, *rest: Any, **options: Any) -> Tensor:
         if len(x) > limit[0]:
             raise torch.cuda.OutOfMemoryError("pretend")
-        return advance(base, layer, x, *rest)
+        return advance(base, layer, x, *rest, **options)
 
     monkeypatch.setattr(bundles, "advance", small)
     torch.testing.assert_close(run_each(gpt2, batch, variants).values, expected, atol=1e-5, rtol=0)

@@ -60,7 +60,7 @@ def made(
 
     def auc() -> MetricLearning:
         one = rng.random((n_prompts, n_heads))
-        return MetricLearning(heads, one, one[::-1].copy(), rng.random((20, n_prompts, n_heads)))
+        return MetricLearning(heads, one, one[::-1].copy(), rng.random((20, n_heads)))
 
     def majority(strengths: tuple[float, ...]) -> MajorityBias:
         keeps = imbalances(shots, len(labels))

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from icl_circuits import Head, InputError, cli
 from icl_circuits.characters import visible
 from icl_circuits.circuits import Circuit
+from icl_circuits.costs import Cost
 from icl_circuits.errors import Unfit
 from icl_circuits.heads import attention_from_last, attention_patterns, score_heads
 from icl_circuits.jobs import DataSpec, ModelSpec, Settings
@@ -55,8 +56,7 @@ class Lengths:
 
 
 def run_lengths(begun: Begun) -> Lengths:
-    with begun.timed("lengths"):
-        return Lengths(begun.evaluation.last.cpu().numpy() + 1.0)
+    return begun.step("lengths", lambda: Lengths(begun.evaluation.last.cpu().numpy() + 1.0))
 
 
 def present_lengths(begun: Begun, found: Lengths) -> Part:
@@ -163,8 +163,9 @@ def test_only_what_does_not_suit_is_left_out(gpt2: LensModel) -> None:
 
 # --- what is written --------------------------------------------------------------------------------------------------
 
+COSTS = {"a step": Cost(1.5, 2, 3)}
 RECORD = RunRecord(
-    "Title", "A run.", {"name": "m"}, {}, {"heads": [{"layer": 0}, {"layer": 1}]}, {"x": np.zeros(1)}, {}
+    "Title", "A run.", {"name": "m"}, {}, {"heads": [{"layer": 0}, {"layer": 1}]}, {"x": np.zeros(1)}, COSTS
 )
 
 
@@ -182,10 +183,12 @@ def test_parts_are_put_together_and_figures_may_be_missing(tmp_path: Path) -> No
         "heads": [{"layer": 0, "a": 0.5, "b": 2}, {"layer": 1, "a": None, "b": True}],
         "sizes": {"one": 1, "two": 2},
         "left_out": {"third": "it is <odd>"},
+        "steps": [{"step": "a step", "seconds": 1.5, "forwards": 2, "bytes": 3}],
     }
     assert set(load_results(tmp_path).values) == {"x", "y"}
     assert list((tmp_path / "figures").iterdir()) == []
     page = (tmp_path / "report.html").read_text()
+    assert "<td>a step</td><td>1.5</td><td>2</td><td>3</td>" in page
     assert "<h2>Left out</h2>" in page
     assert "<td>third</td><td>it is &lt;odd&gt;</td>" in page
 

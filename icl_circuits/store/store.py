@@ -170,7 +170,7 @@ class Store:
         """Bytes of all files."""
         return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
 
-    def prune(self, *, unused_days: float = 0.0) -> tuple[int, int]:
+    def prune(self, *, unused_days: float | int = 0) -> tuple[int, int]:
         """Remove steps that were not used for some days, and what killed runs left. Gives how many, and bytes.
 
         Steps that a run computes now are not touched.
