@@ -35,6 +35,17 @@ def count_forwards(n: int) -> None:
 
 
 @contextmanager
+def uncounted() -> Iterator[None]:
+    """Count no forwards inside the block: those of checks, which are made once and not in any one step."""
+    before = [(tally, tally.forwards) for tally in _open]
+    try:
+        yield
+    finally:
+        for tally, forwards in before:
+            tally.forwards = forwards
+
+
+@contextmanager
 def tallied() -> Iterator[Tally]:
     """Count what the block costs."""
     tally, started = Tally(), time.perf_counter()

@@ -111,7 +111,12 @@ WRONG = {
     'run = "towers"\nout = "x"': "has out, which is of the whole batch",
     'run = "towers"\nseed = "x"': "seed",
     'run = "towers"\nseed = []': "names no job",
-    'run = "towers"\nseed = [1, 1]': "names the job 'towers seed=1' twice",
+    'run = "towers"\nseed = [1, 1]': "names one job twice, as 'towers seed=1' and 'towers seed=1'",
+    'run = "towers"\n[[grid]]\nseed = 0\n[[grid]]\nshots = 4': "as 'towers seed=0' and 'towers shots=4'",
+    'run = "towers"\nseed = true': "seed",
+    'run = "towers"\nheads = 4.7': "gives heads the value 4.7",
+    'run = "towers"\nseed = false': "gives seed the value False",
+    'run = "towers"\nhelp = true': "has help, which is of the whole batch",
     'run = "towers"\nseed = {a = 1}': "gives seed the value",
     'run = "towers"\ngrid = 3': "write [[grid]]",
     'run = "towers"\ndata = "nowhere.csv"': "job 'towers data=nowhere.csv'",
@@ -161,7 +166,6 @@ def test_a_cluster_gives_the_same_numbers_though_a_worker_is_lost(two_workers: N
     def kill() -> None:
         while not killed:
             for process in workers()[:1]:
-                time.sleep(1)
                 with contextlib.suppress(psutil.Error):
                     process.send_signal(signal.SIGKILL)
                     killed.append(process.pid)
@@ -170,6 +174,7 @@ def test_a_cluster_gives_the_same_numbers_though_a_worker_is_lost(two_workers: N
     killer = Thread(target=kill)
     killer.start()
     there = {str(one.task): one for one in run_on_ray(tasks, Store(tmp_path / "there"))}
+    assert all(one.task in tasks for one in there.values())
     killer.join(timeout=10)
     assert killed
     assert set(there) == set(here)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Thread
@@ -147,8 +148,9 @@ def test_a_file_of_another_format_is_computed_again(store: Store, monkeypatch: p
     with monkeypatch.context() as patch:
         patch.setattr("icl_circuits.store.store.FORMAT", 0)
         store.put(KEY, 1, COST, ABOUT)
-    with pytest.warns(UserWarning, match="is damaged"):
+    with pytest.warns(UserWarning, match="is of another version"):
         assert store.get(KEY) is None
+    assert list(store.folder.rglob("*.step"))  # it may be of use to the other
 
 
 def test_prune_removes_what_was_not_used(store: Store) -> None:
@@ -182,7 +184,7 @@ def test_steps_are_computed_once(store: Store) -> None:
         count_forwards(7)
         return np.arange(3)
 
-    first, second, other = (Steps(on, "m", "d", store) for on in (("x", 1), ("x", 1), ("x", 2)))
+    first, second, other = (Steps(on, data="d", store=store) for on in (("x", 1), ("x", 1), ("x", 2)))
     assert same(first("step", compute), np.arange(3))
     assert same(second("step", compute), np.arange(3))
     assert len(calls) == 1
@@ -197,11 +199,13 @@ def test_steps_are_computed_once(store: Store) -> None:
 
 def test_a_step_that_another_run_computes_is_waited_for(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     steps, got = Steps("run", store=store), list[int]()
-    key = digest((code_version(__name__), "step", "run"))
+    key = digest((code_version(), code_version(__name__), "step", "run"))
     with FileLock(store.folder / "locks" / key):
         waiting = Thread(target=lambda: got.append(steps("step", lambda: pytest.fail("computed twice"))))
         waiting.start()
-        while "another run computes it" not in capsys.readouterr().err:
+        for _ in range(400):
+            if "another run computes it" in capsys.readouterr().err:
+                break
             time.sleep(0.05)
         assert waiting.is_alive()
         store.put(key, 5, COST, ABOUT)
@@ -249,7 +253,7 @@ def test_a_model_is_known_by_its_files(store: Store, monkeypatch: pytest.MonkeyP
     with pytest.raises(pytest.fail.Exception):
         Loaded(ModelSpec(SMALL), store).identity  # noqa: B018
     note = next((store.folder / "models").iterdir())
-    note.write_text(note.read_text().replace("cpu", "gpu"))
+    note.write_text(note.read_text().replace('"weights": "', '"weights": "0'))
     with pytest.raises(pytest.fail.Exception):
         Loaded(spec, store).identity  # noqa: B018
 
@@ -316,3 +320,45 @@ def test_commands_look_after_the_store(
     assert "Removed 3 steps" in run("store", "prune", "--days", "0")
     run("in-context", *options, "--out", str(tmp_path / "two"), "--no-store")
     assert "0 steps" in run("store", "size")
+    run("heads", *options)
+    run("heads", *options)
+    assert "1 steps" in run("store", "size")
+
+
+def test_what_tells_models_apart(gpt2: LensModel) -> None:
+    before = identity(gpt2)
+    weight = gpt2.blocks[0].attn.W_O
+    number = weight[0, 0, 0].item()
+    weight.data[0, 0, 0] = 5.0  # changes no version
+    assert identity(gpt2)["weights"] != before["weights"]
+    weight.data[0, 0, 0] = number
+    gpt2.blocks[0].hook_resid_post.add_hook(lambda x, hook: x * 2)
+    assert identity(gpt2)["hooks"] != identity(gpt2)["hooks"] != ""
+    gpt2.reset_hooks()
+    assert identity(gpt2) == before
+
+
+def test_a_step_gives_what_the_store_would_give() -> None:
+    """To the order of numbers in memory, since sums depend on it."""
+    turned = np.arange(6.0).reshape(2, 3).T
+    found = Steps("run")("step", lambda: turned)
+    assert np.array_equal(found, turned)
+    assert found.flags.c_contiguous
+
+
+def test_files_that_change_while_they_are_read_are_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = iter([[("a", 1, 2)], [("a", 1, 3)]])
+    monkeypatch.setattr("icl_circuits.studies.loading.files_of", lambda *_: next(found))
+    with pytest.raises(InputError, match="changed while they were read"):
+        Loaded(ModelSpec(SMALL), store).model  # noqa: B018
+
+
+def test_code_in_no_file_is_never_taken_for_other_code() -> None:
+    assert code_version("__no_module__") != code_version("__no_module__")
+
+
+def test_a_store_that_is_not_there_is_not_made(tmp_path: Path, refused: Callable[..., str]) -> None:
+    for command in ("list", "size", "prune"):
+        assert "there is no store at 'typo'" in refused("store", command, "--store", "typo")
+    made = str(Store(tmp_path / "made").folder)
+    assert "--days -1.0 are no days" in refused("store", "prune", "--days", "-1", "--store", made)

@@ -157,17 +157,13 @@ def _figures(studies: Sequence[Study]) -> Callable[..., None]:
     return command
 
 
-def heads(*, job: Job = Job()) -> None:  # noqa: B008
-    """Find the in-context heads and print their scores; nothing is written."""
-    from icl_circuits.heads import score_heads
-    from icl_circuits.prompts import encode
-    from icl_circuits.studies import load_data, load_spec, sample_job
+def heads(*, job: Job = Job(), store: StoreFolder = None, no_store: NoStore = False) -> None:  # noqa: B008
+    """Find the in-context heads and print their scores; no folder is written."""
+    from icl_circuits.studies import Loaded, begin, load_data, sample_job
     from icl_circuits.studies.shown import head_table
 
-    sampled = sample_job(load_data(job.data), job.settings)
-    lens = load_spec(job.model)
-    batch = encode(lens, sampled.selection, separator=job.settings.separator)
-    scores = score_heads(lens, batch, n_heads=job.settings.heads)
+    sampled, kept = sample_job(load_data(job.data), job.settings), store_of(store, no_store)
+    scores = begin(Loaded(job.model, kept).model, sampled, store=kept).scores
     console().print(rich_table(head_table(scores.selected), "In-context heads"))
 
 

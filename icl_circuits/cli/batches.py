@@ -20,13 +20,13 @@ else:
     import tomli as tomllib
 
 if TYPE_CHECKING:
-    from icl_circuits.studies.batch import Task
+    from icl_circuits.studies.batch import Done, Task
 
 COMMAND = "run"
 """The key that names commands."""
 GRID = "grid"
 """The key of several grids."""
-OF_ALL = ("out", "force", "store", "no_store")
+OF_ALL = ("out", "force", "store", "no_store", "help", "version")
 """Options that are of the whole batch."""
 Engine = Literal["local", "ray"]
 
@@ -62,22 +62,33 @@ def batching(app: App, studies: Mapping[str, Sequence[Study]]) -> Callable[..., 
             return run_on_ray(some, kept, address) if engine == "ray" else run_here(some, kept)
 
         if shard is not None:
-            failed = [one for one in run(mine) if one.why_not]
-            for one in failed:
-                say(f"Left out: {one.task}: {one.why_not}")
-            say(f"Shard {shard}: {len(mine) - len(failed)} of {len(tasks)} jobs are in {kept.folder}")
+            done = list(run(mine))
+            _say_left_out(done)
+            n_done = sum(not one.why_not for one in done)
+            say(f"Shard {shard}: {n_done} of {len(tasks)} jobs are in {kept.folder}")
+            _require_some(done)
             return
         with new_folder(out, "batch", force=force) as folder:
-            place = {id(task): i for i, task in enumerate(tasks)}
-            done = sorted(run(tasks), key=lambda one: place.get(id(one.task), 0))
+            place = {str(task): i for i, task in enumerate(tasks)}
+            done = sorted(run(tasks), key=lambda one: place[str(one.task)])
             shown = write_batch(done, folder)
         console().print(rich_table(shown, "Means over seeds"))
-        for one in done:
-            if one.why_not:
-                say(f"Left out: {one.task}: {one.why_not}")
+        _say_left_out(done)
         say(f"Table: {out / 'table.csv'}, over seeds: {out / 'seeds.csv'}")
+        _require_some(done)
 
     return command
+
+
+def _say_left_out(done: Sequence["Done"]) -> None:
+    for one in done:
+        if one.why_not:
+            say(f"Left out: {one.task}: {one.why_not}")
+
+
+def _require_some(done: Sequence["Done"]) -> None:
+    if done and all(one.why_not for one in done):
+        raise InputError(f"none of {len(done)} jobs could be done, for one because {done[0].why_not}")
 
 
 def read_jobs(path: Path, app: App, studies: Mapping[str, Sequence[Study]]) -> list["Task"]:
@@ -92,9 +103,10 @@ def read_jobs(path: Path, app: App, studies: Mapping[str, Sequence[Study]]) -> l
     tasks = [_task(path, app, studies, cell) for grid in _grids(path) for cell in _cells(path, grid)]
     if not tasks:
         raise InputError(f"{str(path)!r} names no job: a list in it is empty")
-    twice = next((str(task) for i, task in enumerate(tasks) if str(task) in map(str, tasks[:i])), None)
-    if twice is not None:
-        raise InputError(f"{str(path)!r} names the job {twice!r} twice: name each once")
+    for i, task in enumerate(tasks):
+        twin = next((other for other in tasks[:i] if (other.command, other.job) == (task.command, task.job)), None)
+        if twin is not None:
+            raise InputError(f"{str(path)!r} names one job twice, as {str(twin)!r} and {str(task)!r}: name each once")
     for task in tasks:
         try:
             prepare(task)
@@ -131,14 +143,26 @@ def _task(path: Path, app: App, studies: Mapping[str, Sequence[Study]], cell: di
     command = str(cell[COMMAND])
     if command not in studies:
         raise InputError(f"{str(path)!r} runs {command!r}: give one of {', '.join(studies)}")
-    options = {name: _text(path, name, value) for name, value in cell.items() if name != COMMAND}
-    words = [word for name, value in options.items() for word in _words(path, name, value)]
+    given = {name: value for name, value in cell.items() if name != COMMAND}
+    options = {name: _text(path, name, value) for name, value in given.items()}
+    words = [_word(path, name, given[name], text) for name, text in options.items() if given[name] is not False]
     try:
         _, bound, _ = app.parse_args([command, *words], exit_on_error=False, print_error=False)
     except CycloptsError as error:
         raise InputError(f"{str(path)!r}: {error}") from error
     chosen = tuple(studies[command])
-    return Task(command, options, bound.arguments.get("job", chosen[0].begins.job()), chosen)
+    job = bound.arguments.get("job", chosen[0].begins.job())
+    for name, value in given.items():
+        _require_taken(path, job, name.replace("-", "_"), value)
+    return Task(command, options, job, chosen)
+
+
+def _require_taken(path: Path, job: Any, name: str, value: Any) -> None:
+    """Raise `InputError` for a number or truth value that an option of another kind does not take as it is."""
+    found = next((getattr(part, name) for part in vars(job).values() if hasattr(part, name)), None)
+    is_number = isinstance(value, int | float) and isinstance(found, int | float)
+    if is_number and (found != value or isinstance(found, bool) != isinstance(value, bool)):
+        raise InputError(f"{str(path)!r} gives {name} the value {value}, but takes such as {found}: mend it there")
 
 
 def _text(path: Path, name: str, value: Any) -> str:
@@ -152,11 +176,12 @@ def _text(path: Path, name: str, value: Any) -> str:
     return str(value)
 
 
-def _words(path: Path, name: str, value: str) -> list[str]:
+def _word(path: Path, name: str, value: Any, text: str) -> str:
+    """An option as one word of a command line."""
     option = "--" + name.replace("_", "-")
     if name.replace("-", "_") in OF_ALL:
         raise InputError(f"{str(path)!r} has {name}, which is of the whole batch: give {option} on the command line")
-    return {"true": [option], "false": []}.get(value, [f"{option}={value}"])
+    return option if value is True else f"{option}={text}"
 
 
 def _shard(shard: str | None) -> slice:

@@ -37,6 +37,16 @@ def store_of(folder: Path | None, no_store: bool) -> "icl_circuits.store.Store |
         return None
 
 
+def _opened(folder: Path | None) -> "icl_circuits.store.Store":
+    """A store that is there."""
+    from icl_circuits.store import MARK, Store, default_folder
+
+    folder = folder or default_folder()
+    if not (folder.expanduser() / MARK).is_file():
+        raise InputError(f"there is no store at {str(folder)!r}: name its folder with --store")
+    return Store(folder)
+
+
 def store_commands(**options: Any) -> App:
     """The commands that look after a store."""
     app = App(name="store", help="List, measure and prune the store of finished steps.", **options)
@@ -44,10 +54,9 @@ def store_commands(**options: Any) -> App:
     @app.command(name="list")
     def listing(*, store: StoreFolder = None) -> None:
         """Every finished step, the one used last first."""
-        from icl_circuits.store import Store, default_folder
         from icl_circuits.viz import Table
 
-        opened = Store(store or default_folder())
+        opened = _opened(store)
         rows = [
             (
                 step.step, step.model, step.data, f"{step.cost.seconds:.1f}", f"{step.cost.forwards:,}",
@@ -61,9 +70,7 @@ def store_commands(**options: Any) -> App:
     @app.command
     def size(*, store: StoreFolder = None) -> None:
         """How many steps the store holds, and how many bytes."""
-        from icl_circuits.store import Store, default_folder
-
-        opened = Store(store or default_folder())
+        opened = _opened(store)
         say(f"{len(opened.listing())} steps, {opened.size():,} bytes in {opened.folder}")
 
     @app.command
@@ -73,9 +80,7 @@ def store_commands(**options: Any) -> App:
         days: Annotated[float, Parameter(help="Remove steps that were not used for so many days; 0: all.")] = 30.0,
     ) -> None:
         """Remove steps that were not used for some time."""
-        from icl_circuits.store import Store, default_folder
-
-        n, freed = Store(store or default_folder()).prune(unused_days=days)
+        n, freed = _opened(store).prune(unused_days=days)
         say(f"Removed {n} steps, {freed:,} bytes.")
 
     return app

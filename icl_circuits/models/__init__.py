@@ -4,6 +4,9 @@ from icl_circuits.models.block import (
     Block as Block,
     NotAlgebraError as NotAlgebraError,
 )
+from icl_circuits.models.build import (
+    default_device as default_device,
+)
 from icl_circuits.models.facts import (
     computation_of as computation_of,
     has_mlp as has_mlp,

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from icl_circuits.costs import uncounted
 from icl_circuits.errors import InputError, Unfit, in_one_line
 from icl_circuits.models.block import NotAlgebraError
 from icl_circuits.models.facts import (
@@ -97,13 +98,15 @@ def require_identities(
     row = int(last.argmax())
     n_pos = int(last[row]) + 1
     if any(point.fwd_hooks for point in hook_points(model).values()):  # hooks, of this batch, make another model of it
-        _check(model, tokens, row, n_pos, list(identities), layers)
+        with uncounted():
+            _check(model, tokens, row, n_pos, list(identities), layers)
         return
     state = computation_of(model)
     checked: dict[Any, int] = getattr(model, "icl_identities", {})
     wanted = [name for name in identities if checked.get((name, state), 0) < n_pos]
     if wanted:
-        _check(model, tokens[row : row + 1, :n_pos], 0, n_pos, wanted, None)
+        with uncounted():
+            _check(model, tokens[row : row + 1, :n_pos], 0, n_pos, wanted, None)
         cast(Any, model).icl_identities = checked | dict.fromkeys([(name, state) for name in wanted], n_pos)
 
 

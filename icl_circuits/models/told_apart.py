@@ -1,13 +1,15 @@
 """What tells one model from another: its weights in memory, its tokenizer, and how it computes. Names do not count."""
 
 import hashlib
+import uuid
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 
 from icl_circuits.errors import InputError
-from icl_circuits.models.lens import LensModel, backend_of, device_of
+from icl_circuits.models.facts import hook_points
+from icl_circuits.models.lens import LensModel, backend_of, device_of, source_config
 from icl_circuits.models.source import resolve
 
 NAMES = ("model_name", "tokenizer_name", "device", "n_devices", "seed")
@@ -38,22 +40,31 @@ def _tensors(model: LensModel) -> dict[str, torch.Tensor]:
     return {key: value for key, value in sorted(state.items()) if isinstance(value, torch.Tensor)}
 
 
-def _versions(tensors: dict[str, torch.Tensor]) -> tuple[tuple[int, int], ...]:
-    return tuple((value.data_ptr(), value._version) for value in tensors.values())
+def _versions(tensors: dict[str, torch.Tensor]) -> tuple[tuple[int, int, float], ...]:
+    """What changes with the weights: sums, too, since `.data` changes weights and no version."""
+    return tuple((value.data_ptr(), value._version, float(value.sum())) for value in tensors.values())
 
 
 def identity(model: LensModel) -> dict[str, str]:
-    """What a model's numbers depend on, as texts. Two models of one identity give the same numbers."""
+    """What a model's numbers depend on, as texts. Two models of one identity give the same numbers.
+
+    A model with hooks on it is like no other, since nothing tells what its hooks do.
+    """
     plain = (bool, int, float, str, tuple, list, type(None), torch.dtype)
     config = {key: value for key, value in vars(model.cfg).items() if key not in NAMES and isinstance(value, plain)}
     backend_tokenizer = getattr(model.tokenizer, "backend_tokenizer", None)
     vocabulary = backend_tokenizer.to_str() if backend_tokenizer else repr(sorted(model.tokenizer.get_vocab().items()))
+    source: dict[str, Any] = getattr(source_config(model), "to_dict", dict)()
+    hooked = any(point.fwd_hooks for point in hook_points(model).values())
     return {
         "weights": weights_sha256(model),
         "config": repr(sorted(config.items())),
+        "source": repr(sorted((key, value) for key, value in source.items() if "name_or_path" not in key)),
         "tokenizer": hashlib.sha256(f"{vocabulary}{model.tokenizer.special_tokens_map}".encode()).hexdigest(),
+        "bos": str(getattr(getattr(model, "icl_card", None), "prepend_bos", None)),
         "backend": backend_of(model),
-        "device": device_of(model).type,
+        "device": str(device_of(model)),
+        "hooks": uuid.uuid4().hex if hooked else "",
     }
 
 
@@ -66,9 +77,9 @@ def files_of(name: str, checkpoint: int | None) -> list[tuple[str, int, int]] | 
     if not source.is_local:
         return None
     folder = Path(source.location)
-    files = [folder / source.gguf_file] if source.gguf_file else sorted(folder.iterdir())
+    files = [folder / source.gguf_file, *folder.glob("*.json")] if source.gguf_file else [*folder.iterdir()]
     try:
-        stats = [(path, path.stat()) for path in files if path.is_file()]
+        stats = [(path, path.stat()) for path in sorted(files) if path.is_file()]
     except OSError as error:
         raise InputError(f"the files of model {name!r} cannot be read ({error.strerror})") from error
     return [(str(path.resolve()), stat.st_size, stat.st_mtime_ns) for path, stat in stats]

@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from icl_circuits.costs import count_forwards
+from icl_circuits.costs import count_forwards, uncounted
 from icl_circuits.errors import in_one_line
 from icl_circuits.models import (
     ATTENTION_SITES,
@@ -76,7 +76,8 @@ def _checked(model: LensModel, batch: TokenBatch) -> BaseRun:
         longest, state = int(batch.last.max()) + 1, computation_of(model)
         checked, then = getattr(model, "icl_checked", (0, None))
         if longest > checked or state != then:
-            require_equations(model, replace(base, batch=batch.select([int(batch.last.argmax())])))
+            with uncounted():
+                require_equations(model, replace(base, batch=batch.select([int(batch.last.argmax())])))
             cast(Any, model).icl_checked = longest, state
     except (NotAlgebraError, torch.cuda.OutOfMemoryError):
         raise

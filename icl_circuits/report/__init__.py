@@ -27,5 +27,6 @@ from icl_circuits.report.results import (
 )
 from icl_circuits.report.writing import (
     finite as finite,
+    write_csv as write_csv,
     write_report as write_report,
 )

@@ -70,10 +70,14 @@ def write_report(
 
 def _write_table(frame: pd.DataFrame, stem: Path) -> None:
     """As `stem.csv` and `stem.tex`."""
-    cells = _text_cells(frame, spreadsheet_cell)
-    cells.to_csv(stem.with_name(f"{stem.name}.csv"), index=False, errors="backslashreplace")
+    write_csv(frame, stem.with_name(f"{stem.name}.csv"))
     latex = _text_cells(frame, visible).to_latex(index=False, escape=True, float_format="%.3f", na_rep="--")
     stem.with_name(f"{stem.name}.tex").write_text(latex, encoding="utf-8")
+
+
+def write_csv(frame: pd.DataFrame, path: Path) -> None:
+    """A table as a CSV file that spreadsheets take no formula from."""
+    _text_cells(frame, spreadsheet_cell).to_csv(path, index=False, errors="backslashreplace")
 
 
 def _text_cells(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from icl_circuits.store.codec import (
     unpacked as unpacked,
 )
 from icl_circuits.store.store import (
+    MARK as MARK,
     Kept as Kept,
     Listed as Listed,
     Store as Store,

@@ -3,35 +3,51 @@
 import hashlib
 import importlib.metadata
 import sys
+import uuid
+from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import icl_circuits
 
-PACKAGES = ("torch", "transformer_lens", "transformers", "numpy", "scipy", "pandas", "scikit-learn")
+OWN = "icl_circuits"
+PACKAGES = (
+    "torch", "transformer_lens", "transformers", "tokenizers", "safetensors", "gguf", "numpy", "scipy", "pandas",
+    "scikit-learn",
+)  # fmt: skip
+KINDS = (".py", ".csv", ".jsonl", ".conllu")
+"""What decides what is computed: code, and data that comes with it."""
+
+
+def code_version(module: str = OWN) -> str:
+    """A SHA-256 of the sources of a module's package; of icl_circuits, also the versions of what it computes with.
+
+    Code that stands in no file, as in a notebook, is like no other.
+    """
+    package = module.partition(".")[0]
+    if package == OWN:
+        return _own_version()
+    file = getattr(sys.modules.get(package), "__file__", None)
+    if file is None:
+        return uuid.uuid4().hex
+    path = Path(file)
+    return str(_digest(path.parent.rglob("*") if path.name == "__init__.py" else path.parent.glob("*.py")).hexdigest())
 
 
 @cache
-def code_version(module: str = "icl_circuits") -> str:
-    """A SHA-256 of the sources of a package, those of icl_circuits, and the versions of what they compute with.
-
-    Args:
-        module: the name of a module; the sources of its whole package count.
-    """
-    found = hashlib.sha256()
-    for name in dict.fromkeys(("icl_circuits", module.split(".", maxsplit=1)[0])):
-        for path in _sources(name):
-            found.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+def _own_version() -> str:
+    found = _digest(Path(icl_circuits.__path__[0]).rglob("*"))
     for package in PACKAGES:
-        found.update(f"{package}=={importlib.metadata.version(package)}\n".encode())
-    return found.hexdigest()
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found.update(f"{package}=={importlib.metadata.version(package)}\n".encode())
+    return str(found.hexdigest())
 
 
-def _sources(package: str) -> list[Path]:
-    if package == "icl_circuits":
-        return sorted(Path(icl_circuits.__path__[0]).rglob("*.py"))
-    file = getattr(sys.modules.get(package), "__file__", None)
-    if file is None:
-        return []
-    path = Path(file)
-    return sorted(path.parent.rglob("*.py")) if path.name == "__init__.py" else [path]
+def _digest(paths: Iterable[Path]) -> Any:
+    found = hashlib.sha256()
+    for path in sorted(paths):
+        if path.suffix in KINDS and path.is_file():
+            found.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return found

@@ -26,7 +26,9 @@ from icl_circuits.store.codec import about_of, packed, unpacked
 
 FORMAT = 1
 """Of the files. Those of another are of no use."""
-SUFFIX = ".step"
+SUFFIX, BEGUN = ".step", ".begun"
+DAY, WRITING = 24 * 3600, 3600
+"""In seconds: a day, and the longest that a file is being written."""
 DIGITS = 16
 """Of the digest of a file's bytes, in its name."""
 STEPS, MODELS, LOCKS = "steps", "models", "locks"
@@ -75,35 +77,42 @@ class Store:
         Raises:
             InputError: `folder` holds other things, is none, or cannot be written.
         """
-        self.folder = folder.expanduser().absolute()
         named = f"store {str(folder)!r}"
         try:
+            self.folder = folder.expanduser().absolute()
             if self.folder.is_dir() and any(self.folder.iterdir()) and not (self.folder / MARK).is_file():
                 raise InputError(f"{named} holds other things: name an empty folder, or one that does not exist")
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / MARK).touch()  # first, so that a run killed here leaves a store
             for part in (STEPS, MODELS, LOCKS):
-                (self.folder / part).mkdir(parents=True, exist_ok=True)
-            (self.folder / MARK).touch()
-        except OSError as error:
-            raise InputError(f"{named} cannot be written ({error.strerror}): name another with --store") from error
+                (self.folder / part).mkdir(exist_ok=True)
+        except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: no such user; ValueError: a null byte
+            why = getattr(error, "strerror", None) or error
+            raise InputError(f"{named} cannot be written ({why}): name another with --store") from error
 
     def get(self, key: str) -> Kept | None:
-        """The step with this key, or None. A file that is not as it was written is removed, and that is said."""
+        """The step with this key, or None. What is there and of no use is said; a damaged file is removed."""
         for path in self._files(key):
             try:
                 data = path.read_bytes()
+                if not _is_whole(path, data):
+                    warnings.warn(f"{path} in the store is damaged: the step is computed again", stacklevel=2)
+                    path.unlink()
+                    continue
                 about = about_of(BytesIO(data).read)
-                if hashlib.sha256(data).hexdigest()[:DIGITS] != path.stem.split("-")[1] or about["format"] != FORMAT:
+                if about["format"] != FORMAT:
                     raise ValueError
                 kept = Kept(unpacked(data), Cost(**about["cost"]))
                 with suppress(OSError):  # another run may have removed it, or the disk may be for reading alone
                     os.utime(path)
+                    (self.folder / LOCKS / key).unlink(missing_ok=True)  # left by a run killed after it kept the step
                 return kept
             except FileNotFoundError:
                 continue
-            except Exception:  # whatever a damaged file makes its readers raise
-                warnings.warn(f"{path} in the store is damaged: the step is computed again", stacklevel=2)
-                with suppress(OSError):
-                    path.unlink()
+            except OSError as error:
+                warnings.warn(f"{path} in the store cannot be read ({error.strerror}): it is passed over", stacklevel=2)
+            except Exception:  # whatever a file makes its readers raise that is not theirs
+                warnings.warn(f"{path} in the store is of another version: the step is computed again", stacklevel=2)
         return None
 
     def put(self, key: str, value: Any, cost: Cost, about: Mapping[str, str]) -> None:
@@ -127,20 +136,15 @@ class Store:
     def computing(self, key: str, step: str) -> Iterator[None]:
         """Hold the lock of a step while it is computed. Where another run holds it, wait for that."""
         lock = FileLock(self.folder / LOCKS / key)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            say(f"{step}: another run computes it; waiting")
-            lock.acquire()
-        except OSError:  # no room for a lock, or no locks on this file system: two runs may compute the same
-            yield
-            return
+        with suppress(OSError, NotImplementedError):  # no room for a lock, or no locks here: two may compute the same
+            _acquire(lock, step)
         try:
             yield
         finally:
-            with suppress(OSError):
-                Path(lock.lock_file).unlink()
-            lock.release()
+            if lock.is_locked:
+                with suppress(OSError):
+                    Path(lock.lock_file).unlink()
+                lock.release()
 
     def remembered(self, key: str) -> Any:
         """What `remember` noted of a model, or None."""
@@ -168,18 +172,27 @@ class Store:
 
     def size(self) -> int:
         """Bytes of all files."""
-        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+        found = 0
+        for path in self.folder.rglob("*"):
+            with suppress(FileNotFoundError):  # another run removed it
+                found += path.stat().st_size if path.is_file() else 0
+        return found
 
     def prune(self, *, unused_days: float | int = 0) -> tuple[int, int]:
         """Remove steps that were not used for some days, and what killed runs left. Gives how many, and bytes.
 
-        Steps that a run computes now are not touched.
+        Steps that a run computes or writes now are not touched.
+
+        Raises:
+            InputError: days below 0.
         """
-        limit, n, size = time.time() - unused_days * 24 * 3600, 0, 0
+        if not unused_days >= 0:
+            raise InputError(f"--days {unused_days} are no days: give 0 or more")
+        now, n, size = time.time(), 0, 0
         for path in [*(self.folder / STEPS).glob("*/*"), *(self.folder / MODELS).iterdir()]:
             with suppress(OSError):
                 stat = path.stat()
-                if stat.st_mtime <= limit:
+                if now - stat.st_mtime >= (WRITING if path.suffix == BEGUN else unused_days * DAY):
                     path.unlink()
                     n, size = n + (path.suffix == SUFFIX), size + stat.st_size
         for path in (self.folder / LOCKS).iterdir():
@@ -197,7 +210,7 @@ class Store:
 def _write(path: Path, data: bytes) -> None:
     """Write a file beside and rename it. What a killed run left under the same name is written over."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    begun = path.with_name(f".{path.name.split('-')[0]}.begun")
+    begun = path.with_name(f".{path.name.split('-')[0]}{BEGUN}")
     try:
         with begun.open("wb") as file:
             file.write(data)
@@ -208,6 +221,18 @@ def _write(path: Path, data: bytes) -> None:
         with suppress(OSError):
             begun.unlink()
         raise
+
+
+def _acquire(lock: FileLock, step: str) -> None:
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say(f"{step}: another run computes it; waiting")
+        lock.acquire()
+
+
+def _is_whole(path: Path, data: bytes) -> bool:
+    return hashlib.sha256(data).hexdigest()[:DIGITS] == path.stem.split("-")[1]
 
 
 def _check(value: Any) -> str:

@@ -13,10 +13,9 @@ import pandas as pd
 from scipy.stats import t as student
 
 from icl_circuits.errors import InputError
-from icl_circuits.patching import keeping_runs
 from icl_circuits.progress import say
-from icl_circuits.report import finite, merged
-from icl_circuits.store import Store
+from icl_circuits.report import finite, merged, write_csv
+from icl_circuits.store import Store, code_version
 from icl_circuits.studies.loading import Loaded
 from icl_circuits.studies.running import run_studies
 from icl_circuits.studies.steps import Steps
@@ -63,23 +62,33 @@ def begin(task: Task, model: Any, prepared: Any, store: Store) -> Any:
     return import_module(task.studies[0].begins.module).begin(model, prepared, store=store)
 
 
-def run_task(task: Task, store: Store) -> Done:
-    """Run one task, or take its numbers from the store. What its model or prompts are not fit for is said."""
+def run_task(task: Task, store: Store, loaded: Loaded | None = None) -> Done:
+    """Run one task, or take its numbers from the store. What its model or prompts are not fit for is said.
+
+    Args:
+        task: which.
+        store: keeps the numbers, and the steps that they are made of.
+        loaded: the task's model, where it is there already.
+    """
     try:
-        prepared, loaded = prepare(task), Loaded(task.job.model, store)
-        models = getattr(import_module(task.studies[0].begins.module), "models", None)
-        every = [Loaded(spec, store).identity for spec in models(prepared)] if models else [loaded.identity]
-        steps = Steps((every, prepared), task.job.model.model, task.command, store)
+        prepared, loaded = prepare(task), loaded or Loaded(task.job.model, store)
+        models = getattr(import_module(task.studies[0].begins.module), "models", list)
+        others = [Loaded(spec, store).identity for spec in models(prepared)] if models is not list else []
+        modules = [
+            (study.begins.module, study.body().run.__module__, study.body().present.__module__)
+            for study in task.studies
+        ]
+        code = [[code_version(module) for module in of_study] for of_study in modules]
         names = [study.name for study in task.studies]
-        return Done(task, steps("numbers", lambda: _numbers(task, loaded, prepared, store), on=(steps.on, names)))
+        steps = Steps((loaded.identity, others, prepared, names, code), data=task.command, store=store)
+        return Done(task, steps("numbers", lambda: _numbers(task, loaded, prepared, store)))
     except InputError as error:
         return Done(task, {}, str(error))
 
 
 def _numbers(task: Task, loaded: Loaded, prepared: Any, store: Store) -> dict[str, float]:
-    with keeping_runs(loaded.model):
-        begun = begin(task, loaded.model, prepared, store)
-        outcome = run_studies(begun, task.studies)
+    begun = begin(task, loaded.model, prepared, store)
+    outcome = run_studies(begun, task.studies)
     summaries = [begun.record.summary, *(part.summary for part in outcome.parts)]
     found = reduce(lambda a, b: merged(a, b, "results"), summaries)
     return dict(_flat({name: part for name, part in found.items() if name not in NOT_MEASURED}))
@@ -116,7 +125,8 @@ def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
         return frame
     by = [name for name in frame.columns if name not in (SEED, "value")]
     rows = []
-    for key, values in frame.groupby(by, sort=False, dropna=False)["value"]:
+    for key, every in frame.groupby(by, sort=False, dropna=False)["value"]:
+        values = every.dropna()
         n, mean = len(values), float(values.mean())
         half = float(student.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
         ends = {"seeds": n, "mean": mean, "low": mean - half, "high": mean + half}
@@ -133,8 +143,8 @@ def write_batch(done: Sequence[Done], folder: Path) -> Table:
     """
     every = table(done)
     means = over_seeds(every)
-    every.to_csv(folder / "table.csv", index=False)
-    means.to_csv(folder / "seeds.csv", index=False)
+    write_csv(every, folder / "table.csv")
+    write_csv(means, folder / "seeds.csv")
     jobs = [{"job": str(one.task), "numbers": dict(one.numbers), "left_out": one.why_not} for one in done]
     (folder / "results.json").write_text(json.dumps(finite(jobs), indent=2, allow_nan=False) + "\n", encoding="utf-8")
     shown = Table(tuple(map(str, means.columns)), tuple(tuple(map(_cell, row)) for row in means.to_numpy().tolist()))

@@ -149,7 +149,7 @@ def begin(model: LensModel, prompts: JobPrompts, *, store: Store | None = None) 
     selection = encode(model, prompts.selection, separator=separator)
     require_selectable(model, selection, settings.heads)
     of_model = identity(model)
-    step = Steps((of_model, prompts), where["name"], prompts.data, store)
+    step = Steps((of_model, prompts), model, prompts.data, store)
     every = step(
         "scores of every head",
         lambda: score_every_head(model, selection),

@@ -5,8 +5,9 @@ from typing import Any
 
 import torch
 
+from icl_circuits.errors import InputError
 from icl_circuits.jobs import ModelSpec
-from icl_circuits.models import LensModel, files_of, identity, load_model, note_weights
+from icl_circuits.models import LensModel, default_device, files_of, identity, load_model, note_weights
 from icl_circuits.store import Store, code_version, digest
 
 
@@ -37,7 +38,10 @@ class Loaded:
     @cached_property
     def model(self) -> LensModel:
         """The model itself. Raises what `load_spec` raises."""
-        model, known = load_spec(self.spec), self._remembered
+        before, known = self._files, self._remembered
+        model = load_spec(self.spec)
+        if before is not None and files_of(self.spec.model, self.spec.checkpoint) != before:
+            raise InputError(f"the files of model {self.spec.model!r} changed while they were read: run it again")
         if known is not None:
             note_weights(model, known["weights"])
         elif self.store is not None and self._files is not None:
@@ -61,4 +65,5 @@ class Loaded:
     @property
     def _key(self) -> str:
         spec = self.spec
-        return digest((self._files, spec.backend, spec.dtype, spec.device, spec.n_ctx, code_version()))
+        device = spec.device or str(default_device())
+        return digest((self._files, spec.backend, spec.revision, spec.dtype, device, spec.n_ctx, code_version()))

@@ -5,16 +5,19 @@ A worker that is lost loses the step it was computing. Ray runs its task again e
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from icl_circuits.errors import InputError
 from icl_circuits.jobs import ModelSpec
 from icl_circuits.progress import say
-from icl_circuits.store import Store
+from icl_circuits.store import Store, code_version
 from icl_circuits.studies.batch import Done, Task, begin, prepare, run_task
 from icl_circuits.studies.loading import Loaded
 from icl_circuits.studies.running import run_studies
@@ -36,25 +39,27 @@ def run_on_ray(tasks: Sequence[Task], store: Store, address: str | None = None) 
         InputError: Ray is not installed, or there is no such cluster.
     """
     ray = _connected(address)
-    gpus = 1 if ray.cluster_resources().get("GPU") else 0
-    remote = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=TRIES)
-    common = (str(store.folder), torch.get_num_threads())
-    begun, ended, names, done = remote(_begin), remote(_run), dict[Any, str](), dict[Any, Task]()
+    threads = torch.get_num_threads()
+    has_gpus = bool(ray.cluster_resources().get("GPU"))
+    common = (str(store.folder), threads, code_version())
+    names, done = dict[Any, str](), dict[Any, Task]()
     for task in tasks:
-        first = begun.remote(task, *common)
+        gpus = int(has_gpus and task.job.model.device != "cpu")
+        remote = ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=TRIES)
+        first = remote(_begin).remote(task, *common)
         names[first] = f"{task}: beginning"
         parts = []
         for study in task.studies:
             parts.append(remote(_study).remote(task, study, *common, first))
             names[parts[-1]] = f"{task}: {study.name}"
-        last = ended.remote(task, *common, *parts)
+        last = remote(_end).remote(task, *common, *parts)
         names[last], done[last] = f"{task}: numbers", task
     waiting, total = list(names), len(names)
     while waiting:
         (found, *_), waiting = ray.wait(waiting)
         say(f"{total - len(waiting)} of {total} tasks: {names[found]}")
         if found in done:
-            yield ray.get(found)
+            yield replace(ray.get(found), task=done[found])
 
 
 def _connected(address: str | None) -> Any:
@@ -64,43 +69,57 @@ def _connected(address: str | None) -> Any:
         raise InputError("--engine ray needs Ray: run `pip install 'icl_circuits[distributed]'`") from error
     if not ray.is_initialized():
         try:
-            ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(
+                address=address or "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
+            )
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise InputError(f"no Ray cluster at {address!r} ({error}): start one with `ray start --head`") from error
     return ray
 
 
-def _begin(task: Task, folder: str, threads: int) -> str:
-    """Compute what all studies of the task begin with. Gives why that cannot be, if it cannot."""
+@contextmanager
+def _as_the_driver(threads: int, code: str) -> Iterator[None]:
+    """Compute as the driver does: its code, and as many threads, since sums depend on them."""
+    if code != code_version():
+        raise InputError("this node has other code than the one that asks: install the same versions on all nodes")
     torch.set_num_threads(threads)
+    with threadpool_limits(threads):
+        yield
+
+
+def _begin(task: Task, folder: str, threads: int, code: str) -> str:
+    """Compute what all studies of the task begin with. Gives why that cannot be, if it cannot."""
     try:
-        store = Store(Path(folder))
-        begin(task, _model(task.job.model, folder), prepare(task), store)
+        with _as_the_driver(threads, code):
+            begin(task, _loaded(task.job.model, folder).model, prepare(task), Store(Path(folder)))
     except InputError as error:
         return str(error)
     return ""
 
 
-def _study(task: Task, study: Study, folder: str, threads: int, why_not: str) -> str:
-    """Compute the steps of one study."""
-    torch.set_num_threads(threads)
+def _study(task: Task, study: Study, folder: str, threads: int, code: str, why_not: str) -> str:
+    """Compute the steps of one study. Gives why that cannot be, if it cannot."""
     if why_not:
         return why_not
     try:
-        store = Store(Path(folder))
-        run_studies(begin(task, _model(task.job.model, folder), prepare(task), store), [study])
+        with _as_the_driver(threads, code):
+            loaded = _loaded(task.job.model, folder)
+            run_studies(begin(task, loaded.model, prepare(task), Store(Path(folder))), [study])
     except InputError as error:
         return str(error)
     return ""
 
 
-def _run(task: Task, folder: str, threads: int, *_: str) -> Done:
+def _end(task: Task, folder: str, threads: int, code: str, *_: str) -> Done:
     """The numbers of a task whose steps are in the store."""
-    torch.set_num_threads(threads)
-    return run_task(task, Store(Path(folder)))
+    try:
+        with _as_the_driver(threads, code):
+            return run_task(task, Store(Path(folder)), _loaded(task.job.model, folder))
+    except InputError as error:
+        return Done(task, {}, str(error))
 
 
 @lru_cache(maxsize=1)
-def _model(spec: ModelSpec, folder: str) -> Any:
+def _loaded(spec: ModelSpec, folder: str) -> Loaded:
     """The model that a worker used last, which is most often the one it needs next."""
-    return Loaded(spec, Store(Path(folder))).model
+    return Loaded(spec, Store(Path(folder)))

@@ -1,12 +1,15 @@
 """The steps of a run: each is taken from the store, or computed and kept there."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from icl_circuits.costs import Cost, tallied
+from icl_circuits.models import LensModel
+from icl_circuits.patching import keeping_runs
 from icl_circuits.progress import say
-from icl_circuits.store import Kept, Store, code_version, digest, packed
+from icl_circuits.store import Kept, Store, code_version, digest, packed, unpacked
 
 T = TypeVar("T")
 
@@ -18,9 +21,11 @@ class Steps:
     on: Any
     """Everything that the numbers of the run depend on, besides the code: the model's identity, and what was prepared.
     """
-    model: str = ""
+    model: LensModel | None = None
+    """Whose base runs the analyses of one step share; a step shares none with others, so that it never hangs on them.
+    """
     data: str = ""
-    """Names, for people."""
+    """Its name, for people."""
     store: Store | None = None
     """None: nothing is kept."""
     costs: dict[str, Cost] = field(default_factory=dict)
@@ -39,7 +44,7 @@ class Steps:
         """
         if self.store is None:
             return self._computed(step, compute)
-        key = digest((code_version(compute.__module__), step, self.on if on is None else on))
+        key = digest((code_version(), code_version(compute.__module__), step, self.on if on is None else on))
         kept = self.store.get(key)
         if kept is not None:
             return self._taken(step, kept)
@@ -48,7 +53,7 @@ class Steps:
             if kept is not None:
                 return self._taken(step, kept)
             value = self._computed(step, compute)
-            self.store.put(key, value, self.costs[step], {"step": step, "model": self.model, "data": self.data})
+            self.store.put(key, value, self.costs[step], {"step": step, "model": self._name, "data": self.data})
             return value
 
     def _taken(self, step: str, kept: Kept) -> Any:
@@ -57,7 +62,12 @@ class Steps:
         return kept.value
 
     def _computed(self, step: str, compute: Callable[[], T]) -> T:
-        with tallied() as tally:
-            value = compute()
-        self.costs[step] = Cost(tally.seconds, tally.forwards, len(packed(value)))
+        with tallied() as tally, nullcontext() if self.model is None else keeping_runs(self.model):
+            data = packed(compute())
+        self.costs[step] = Cost(tally.seconds, tally.forwards, len(data))
+        value: T = unpacked(data)  # as the store would give it, to the order of numbers in memory
         return value
+
+    @property
+    def _name(self) -> str:
+        return "" if self.model is None else str(self.model.cfg.model_name)

@@ -234,6 +234,6 @@ def begin(model: LensModel, prepared: JobRuns, *, store: Store | None = None) ->
     where = provenance(model) | {"data": prepared.prompts.data, "checkpoints": steps, "seed": settings.seed}
     where["runs"] = [run[0].spec.model for run in prepared.runs]
     where["texts"] = [prepared.dependencies.name, prepared.knowledge.name]
-    yard = replace(prepared, runs=())
-    step = Steps((identity(model)["tokenizer"], yard), where["name"], where["data"], store)
+    reads = {name: part for name, part in identity(model).items() if name != "weights"}
+    step = Steps((reads, replace(prepared, runs=())), model, where["data"], store)
     return RunBegun(model, prepared.runs, yardsticks, settings, where, step)

@@ -197,5 +197,5 @@ def begin(model: LensModel, prepared: JobTexts, *, store: Store | None = None) -
         (prepared.dependencies.name, knowledge.name),
         settings,
         where,
-        Steps((identity(model), prepared), where["name"], where["data"], store),
+        Steps((identity(model), prepared), model, where["data"], store),
     )

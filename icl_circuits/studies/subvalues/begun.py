@@ -120,7 +120,7 @@ def begin(model: LensModel, prepared: JobFacts, *, store: Store | None = None) -
     Raises:
         InputError: whatever `known_facts` raises.
     """
-    step = Steps((identity(model), prepared), str(model.cfg.model_name), prepared.facts.name, store)
+    step = Steps((identity(model), prepared), model, prepared.facts.name, store)
     settings, facts = prepared.settings, prepared.facts
     if prepared.is_prompt:
         fact: Fact = facts.facts[0]
