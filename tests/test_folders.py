@@ -185,6 +185,11 @@ def test_a_full_disk_is_one_error_and_leaves_the_old_report(out: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     with pytest.raises(InputError, match="cannot write .*: No space left"), new_folder(out, "results", force=True):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(InputError, match="cannot write .*: No space left"), new_folder(out, "results", force=True):
+        try:  # as a writer does that stumbles over the disk's error
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        finally:
+            raise AttributeError("pos")
     assert held(out) == OLD
 
 

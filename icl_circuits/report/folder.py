@@ -38,10 +38,20 @@ def new_folder(out: Path, what: What, *, force: bool) -> Iterator[Path]:
             yield work / NEW
             write_manifest(work / NEW, what)
             replace(work, out, force=force)
-        except OSError as error:
-            if error.errno not in NO_ROOM:
+        except Exception as error:
+            room = _no_room(error)
+            if room is None:
                 raise
-            raise InputError(f"cannot write {str(out)!r}: {error.strerror}; name a folder on another disk") from error
+            raise InputError(f"cannot write {str(out)!r}: {room.strerror}; name a folder on another disk") from error
+
+
+def _no_room(error: BaseException | None) -> OSError | None:
+    """The disk's error, also where what writes a file stumbled over it with an error of its own (PDFs do)."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _resolved(out: Path) -> Path:

@@ -136,7 +136,7 @@ model = icl.load_model("icl-small")
 words = icl.load_rows(own_texts("icl-small", "words"))
 batch = icl.encode(model, icl.sample_prompts(words, 24, labels=("foo", "bar"), shots=3))
 steps = Steps(("sweep", identity(model)), store=Store(Path("store")))
-found = {site: steps(site, lambda: icl.sweep(model, batch, site).values.numpy()) for site in ("z", "q", "k", "v")}
+found = {site: steps(site, lambda: icl.sweep(model, batch, site).values) for site in ("z", "q", "k", "v")}
 save_results(found, "found.safetensors")
 """
 FOUND = "found.safetensors"
@@ -193,7 +193,7 @@ def test_a_store_that_is_damaged_anywhere_is_computed_again(
 def test_a_full_disk_for_the_store_does_not_end_a_run(
     undisturbed: tuple[dict[str, bytes], float], tmp_path: Path
 ) -> None:
-    with full_disk(tmp_path / "disk", "200k") as disk:
+    with full_disk(tmp_path / "disk", "100k") as disk:
         done = run(*REPORT, "--out", "out", "--store", str(disk / "store"), cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert "cannot be kept" in done.stderr
