@@ -185,11 +185,10 @@ def test_a_full_disk_is_one_error_and_leaves_the_old_report(out: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     with pytest.raises(InputError, match="cannot write .*: No space left"), new_folder(out, "results", force=True):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    stumbled = AttributeError("pos")  # of a writer that stumbles over the disk's error
+    stumbled.__context__ = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     with pytest.raises(InputError, match="cannot write .*: No space left"), new_folder(out, "results", force=True):
-        try:  # as a writer does that stumbles over the disk's error
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        finally:
-            raise AttributeError("pos")
+        raise stumbled
     assert held(out) == OLD
 
 
