@@ -84,13 +84,16 @@ def to_hooked(
         cfg, state_dict = _converted(loading, hf_model, n_ctx, fold_ln=process, device=device, dtype=dtype)
         cfg.tokenizer_name = None  # else the constructor looks for it on the Hub
         model = hooked(cfg, None)
-        model.load_and_process_state_dict(
-            state_dict,
-            fold_ln=process,
-            center_writing_weights=process,
-            center_unembed=process,
-            fold_value_biases=process,
-        )
+        loaded: dict[str, Tensor] = {}
+        with mock.patch.object(model, "load_state_dict", lambda part, **_: loaded.update(part)):
+            model.load_and_process_state_dict(
+                state_dict,
+                fold_ln=process,
+                center_writing_weights=process,
+                center_unembed=process,
+                fold_value_biases=process,
+            )
+        model.load_state_dict(loaded, strict=False)  # TransformerLens goes through all modules for each tensor
     with _quiet():
         try:
             model.set_tokenizer(tokenizer, default_padding_side="right")
