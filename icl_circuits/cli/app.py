@@ -160,12 +160,15 @@ def _figures(studies: Sequence[Study]) -> Callable[..., None]:
 def heads(*, job: Job = Job()) -> None:  # noqa: B008
     """Find the in-context heads and print their scores; nothing is written."""
     from icl_circuits.heads import score_heads
+    from icl_circuits.models import parsed_once
     from icl_circuits.prompts import encode
-    from icl_circuits.studies import load_data, load_spec, sample_job
+    from icl_circuits.studies import check, load_data, load_spec, sample_job
     from icl_circuits.studies.shown import head_table
 
     sampled = sample_job(load_data(job.data), job.settings)
-    lens = load_spec(job.model)
+    with parsed_once():
+        check(job, sampled)
+        lens = load_spec(job.model)
     batch = encode(lens, sampled.selection, separator=job.settings.separator)
     scores = score_heads(lens, batch, n_heads=job.settings.heads)
     console().print(rich_table(head_table(scores.selected), "In-context heads"))
@@ -200,18 +203,19 @@ def prompts(
     from rich.text import Text
 
     from icl_circuits.prompts import encode
-    from icl_circuits.studies import load_data, load_spec, sample_job
-    from icl_circuits.studies.shown import marked_tokens
+    from icl_circuits.studies import load_data, load_spec, outline_spec, sample_job
+    from icl_circuits.studies.shown import marked_tokens, with_whole_characters
 
     sampled = sample_job(load_data(data), settings)
-    lens = load_spec(model)
-    batch = encode(lens, sampled.selection, separator=settings.separator)
+    known = outline_spec(model) or load_spec(model)
+    batch = encode(known, sampled.selection, separator=settings.separator)
     screen = console()
     for row, prompt in enumerate(sampled.selection):
+        marked = with_whole_characters(known, batch.tokens[row].tolist(), marked_tokens(known, batch, row))
         tokens = [
             Text(visible(token.text) + ("" if token.kind == "plain" else f"<{token.kind} {token.position}>"),
                  style="" if token.kind == "plain" else "bold reverse")
-            for token in marked_tokens(lens, batch, row)
+            for token in marked
         ]  # fmt: skip
         screen.print(Text("|").join(tokens), soft_wrap=True)
         say(f"right answer: {settings.labels[prompt.gold]} ({prompt.origin})")

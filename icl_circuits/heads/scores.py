@@ -7,7 +7,7 @@ import numpy as np
 from icl_circuits.errors import InputError
 from icl_circuits.heads.causal import HeadEffects, zero_each_head
 from icl_circuits.heads.selection import InContextHeads, select_heads
-from icl_circuits.models import LensModel
+from icl_circuits.models import LensModel, TextModel
 from icl_circuits.prompts import PromptBatch, require_labels
 from icl_circuits.residual import Head, LogProbIncrease, log_prob_increase
 
@@ -38,13 +38,13 @@ def score_heads(model: LensModel, batch: PromptBatch, *, n_heads: int = 12) -> S
             scoring and selecting raise.
         Unfit: what `log_prob_increase` raises.
     """
-    require_selectable(model, batch, n_heads)
+    require_labels(batch, "to select heads for")
+    require_selectable(model, n_heads)
     return select(batch, *score_every_head(model, batch), n_heads=n_heads)
 
 
-def require_selectable(model: LensModel, batch: PromptBatch, n_heads: int) -> None:
-    """Raise `InputError` where `score_heads` cannot select so many heads on such prompts."""
-    require_labels(batch, "to select heads for")
+def require_selectable(model: TextModel, n_heads: int) -> None:
+    """Raise `InputError` where `score_heads` cannot select so many heads of the model."""
     in_model = model.cfg.n_layers * model.cfg.n_heads
     if n_heads > in_model // 2:
         raise InputError(

@@ -150,15 +150,28 @@ def _means(
 
 def _require_replacement(replacement: object) -> None:
     if not isinstance(replacement, Replacement):
-        name = repr(replacement) if isinstance(replacement, str) else f"a {type(replacement).__name__}"
-        raise InputError(
-            f"replacement is {name}: give Zero(), Mean(reference), Interchange(source) or Resample(), where reference "
-            "and source are batches"
-        )
+        raise InputError(f"replacement is {_given(replacement)}: {_to_write(replacement)}")
     batch = {Mean: "reference", Interchange: "source"}.get(type(replacement))
     if batch and not isinstance(getattr(replacement, batch), TokenBatch):
         given = type(getattr(replacement, batch)).__name__
         raise InputError(f"{type(replacement).__name__} is of a {given}: give the prompts, a TokenBatch")
+
+
+def _given(replacement: object) -> str:
+    if isinstance(replacement, str):
+        return repr(replacement)
+    return f"the class {replacement.__name__}" if isinstance(replacement, type) else f"a {type(replacement).__name__}"
+
+
+def _to_write(replacement: object) -> str:
+    """What stands for a replacement that is none."""
+    written = {"zero": "Zero()", "mean": "Mean(batch)", "interchange": "Interchange(batch)", "resample": "Resample()"}
+    name = replacement.__name__ if isinstance(replacement, type) else replacement
+    if isinstance(name, str) and name.lower() in written:
+        return f"write {written[name.lower()]}"
+    if isinstance(replacement, TokenBatch):
+        return "write Interchange(batch) for the same place in these prompts, Mean(batch) for the mean over them"
+    return f"write {', '.join(written.values())}, where batch holds other prompts"
 
 
 def _captured(

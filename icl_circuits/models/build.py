@@ -125,15 +125,19 @@ def _converted(loading: Any, hf_model: Any, n_ctx: int | None, **options: Any) -
         except NotImplementedError:  # some architectures (Gemma) it knows by their Hub names alone
             name = hf_model.config.name_or_path
             cfg = loading.get_pretrained_model_config(name, hf_cfg=config, **options)
-        cfg.n_ctx = _n_ctx(n_ctx, cfg.n_ctx, max_positions(hf_model.config.get_text_config()))
+        cfg.n_ctx = tokens_read(n_ctx, cfg.n_ctx, max_positions(hf_model.config.get_text_config()))
         state_dict = loading.get_pretrained_state_dict(name, cfg, hf_model, dtype=options["dtype"])
         if "pos_embed.W_pos" in state_dict:
             state_dict["pos_embed.W_pos"] = state_dict["pos_embed.W_pos"][: cfg.n_ctx]
         return cfg, state_dict
 
 
-def _n_ctx(wanted: int | None, cap: int, of_model: int | None) -> int:
-    """How many tokens the model reads: as asked for, else as many as it can and TransformerLens's cap allows."""
+def tokens_read(wanted: int | None, cap: int, of_model: int | None) -> int:
+    """How many tokens the model reads: as asked for, else as many as it can and TransformerLens's cap allows.
+
+    Raises:
+        InputError: more tokens than the model can read, or none.
+    """
     if wanted is None:
         return min(cap, of_model or cap)
     if not 1 <= wanted <= (of_model or wanted):

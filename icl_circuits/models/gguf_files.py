@@ -3,7 +3,6 @@
 import importlib.util
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from copy import deepcopy
 from functools import cache
 from typing import Any
 from unittest import mock
@@ -43,10 +42,12 @@ def _quick(reader: Any) -> Any:
 
 
 def _once(load: Any) -> Any:
-    """transformers's loader, its Python values of a file's fields made once unless tensors are asked for."""
+    """Transformers's loader, its Python values of a file's fields made once unless tensors are asked for."""
     known = cache(load)
 
     def load_once(path: str, return_tensors: bool = False, **options: Any) -> Any:
-        return load(path, return_tensors, **options) if return_tensors else deepcopy(known(path))
+        if return_tensors:
+            return load(path, return_tensors, **options)
+        return {part: dict(fields) for part, fields in known(path).items()}  # callers change their configuration
 
     return load_once

@@ -84,7 +84,7 @@ def attribute(
     bases, effects, scale = [], [], 0.0
     for start, stop in tracked(list(batch.parts(PROMPT_TOKENS)), f"attributing to {site}"):
         rows = range(start, stop)
-        found = gradients(model, batch.select(rows), list(places), metric, source and source.select(rows), steps)
+        found = gradients(model, batch.part(start, stop), list(places), metric, source and source.select(rows), steps)
         bases.append(found.base)
         effects.append(torch.stack([_first_order(patch.of_prompts(start, stop), found) for patch in patches]))
         scale = max(scale, found.logit_scale)

@@ -24,6 +24,7 @@ from icl_circuits.interventions import (
     Zero,
     from_logits,
     metric_name,
+    of_base_run,
     require_metric,
 )
 from icl_circuits.models import LensModel, ReadSite, at_least_float32
@@ -132,7 +133,7 @@ def path_patch(
     bases, parts, scale = [], [], 0.0
     for start, stop in tracked(list(routes.parts(budget)), "path patching"):
         passage = Passage(routes, start, stop)
-        unchanged = from_logits(metric, passage.base.logits, passage.base.batch).cpu()
+        unchanged = of_base_run(metric, passage.base.logits, passage.base.batch).cpu()
         if unchanged.ndim != 1:
             raise InputError(f"a path needs one value for each prompt, the metric gave {list(unchanged.shape[1:])}")
         found = [

@@ -170,7 +170,7 @@ class Passage:
         """The same at the answer position, `[batch ...]`."""
         name = routes.model.cfg.model_name
         try:
-            self.base: BaseRun = run_base(routes.model, routes.batch.select(range(start, stop)), self._keep)
+            self.base: BaseRun = run_base(routes.model, routes.batch.part(start, stop), self._keep)
         except NotAlgebraError as error:
             raise Unfit(f"the paths of {name!r} cannot be patched exactly: {error}") from None
 

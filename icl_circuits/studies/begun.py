@@ -6,7 +6,7 @@ from typing import Any
 from icl_circuits.errors import InputError
 from icl_circuits.heads import Rounding, Scores, require_selectable, rounding, score_every_head, select
 from icl_circuits.jobs import DataSpec, Job, ModelSpec, Settings
-from icl_circuits.models import LensModel, identity, provenance
+from icl_circuits.models import LensModel, Outline, identity, outline, provenance, require_device
 from icl_circuits.prompts import LabelScore, Prompt, PromptBatch, Rows, encode, load_rows, sample_prompts
 from icl_circuits.report import RunRecord
 from icl_circuits.residual import Head
@@ -64,6 +64,36 @@ def load_data(spec: DataSpec) -> Rows:
         label_column=spec.label_column,
         encoding=spec.encoding,
         delimiter=spec.delimiter,
+    )
+
+
+def check(job: Job, prompts: JobPrompts) -> None:
+    """Find what cannot be done with the model's tokenizer and configuration alone, before its weights are loaded.
+
+    Raises:
+        InputError: labels that no token tells apart, a prompt longer than the model reads, more heads than half of the
+            model's, no such device, and whatever else `outline` and `encode` raise.
+    """
+    if job.model.device is not None:
+        require_device(job.model.device)
+    found = outline_spec(job.model)
+    if found is None:
+        return
+    settings = prompts.settings
+    encode(found, prompts.selection, separator=settings.separator)
+    encode(found, prompts.evaluation, separator=settings.separator, label_score=prompts.label_score)
+    if found.cfg.n_layers and found.cfg.n_heads:
+        require_selectable(found, settings.heads)
+
+
+def outline_spec(spec: ModelSpec) -> Outline | None:
+    """The outline of a job's model, if it can be had without weights.
+
+    Raises:
+        InputError: whatever `outline` raises.
+    """
+    return outline(
+        spec.model, backend=spec.backend, revision=spec.revision, checkpoint=spec.checkpoint, n_ctx=spec.n_ctx
     )
 
 
@@ -147,7 +177,7 @@ def begin(model: LensModel, prompts: JobPrompts, *, store: Store | None = None) 
     where = provenance(model) | {"data": prompts.data, "seed": settings.seed, "template": template}
     where["label_score"] = prompts.label_score
     selection = encode(model, prompts.selection, separator=separator)
-    require_selectable(model, selection, settings.heads)
+    require_selectable(model, settings.heads)
     of_model = identity(model)
     step = Steps((of_model, prompts), where["name"], prompts.data, store)
     every = step(
