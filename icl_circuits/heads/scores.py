@@ -1,5 +1,6 @@
 """Both scores of every head on the same prompts, and the in-context heads that they select."""
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,6 +60,11 @@ def score_every_head(model: LensModel, batch: PromptBatch) -> tuple[LogProbIncre
 
 
 def select(batch: PromptBatch, increase: LogProbIncrease, effects: HeadEffects, *, n_heads: int) -> Scores:
-    """The heads that both scores select on the prompts they were measured on. Raises what `select_heads` raises."""
+    """The heads that both scores select on the prompts they were measured on. Raises what `select_heads` raises.
+
+    Warns where that is a single prompt.
+    """
+    if len(batch) == 1:
+        warnings.warn("heads are selected on 1 prompt, mostly by chance: use more prompts", stacklevel=2)
     selected = select_heads(increase, effects, batch.gold.cpu().numpy(), batch.labels, n_heads=n_heads)
     return Scores(batch, increase, effects, selected)

@@ -11,7 +11,7 @@ from icl_circuits.errors import InputError
 from icl_circuits.interventions.positions import Positions, PositionsName, positions_of
 from icl_circuits.models import HEAD_SITES, LensModel, Place, Site
 from icl_circuits.prompts import TokenBatch, label_positions_of
-from icl_circuits.residual import Capture, Head, answer_logits
+from icl_circuits.residual import Capture, Head, HeadLike, answer_logits, heads_of
 from icl_circuits.stats import generator
 
 
@@ -126,8 +126,9 @@ def values_at(
 
 
 @torch.no_grad()
-def mean_z(model: LensModel, batch: TokenBatch, heads: Sequence[Head]) -> dict[Head, Float[Tensor, " d_head"]]:
+def mean_z(model: LensModel, batch: TokenBatch, heads: Sequence[HeadLike]) -> dict[Head, Float[Tensor, " d_head"]]:
     """The mean of each head's z over all positions of all prompts: mean ablation is `ReplaceHeads(mean_z(...))`."""
+    heads = heads_of(heads)
     means = _means(model, batch, [("z", head.layer) for head in heads], positions_of(batch, "all"))
     return {head: means["z", head.layer][head.head] for head in heads}
 

@@ -33,7 +33,7 @@ from icl_circuits.patching.routes import Arrival, EdgeKind, NormKind, Passage, m
 from icl_circuits.patching.step import Window
 from icl_circuits.progress import tracked
 from icl_circuits.prompts import TokenBatch, label_positions_of
-from icl_circuits.residual import Edge, Head, HeadInput, Sender
+from icl_circuits.residual import Edge, HeadInput, HeadLike, Sender
 from icl_circuits.stats import bootstrap_means
 
 
@@ -80,8 +80,8 @@ def path_patch(
     model: LensModel,
     batch: TokenBatch,
     *,
-    senders: Sequence[Sender] | None = None,
-    receivers: Sequence[Head] | None = None,
+    senders: Sequence[Sender | HeadLike] | None = None,
+    receivers: Sequence[HeadLike] | None = None,
     inputs: Sequence[HeadInput] = ("q",),
     logits: bool = False,
     positions: PositionsName | Positions = "last",
