@@ -84,8 +84,7 @@ def of_base_run(
         again = from_logits(metric, logits[order], batch.select(order))
     if not torch.allclose(again, values.detach()[order], rtol=1e-3, atol=1e-5, equal_nan=True):
         raise InputError(
-            f"metric {metric_name(metric)!r} gives a prompt another value when its prompts come in another order, but "
-            f"these are run in parts: it gets a part's logits and prompts, so look up what it knows of each prompt by "
-            "the prompts' rows (values[batch.rows])"
+            f"metric {metric_name(metric)!r} gives a prompt another value where prompts come in another order, but "
+            "they are run in parts: look up what you know of each prompt by the part's rows, values[batch.rows]"
         )
     return values

@@ -150,7 +150,7 @@ def all_mlps(model: LensModel) -> tuple[Mlp, ...]:
     return tuple(Mlp(layer) for layer in range(model.cfg.n_layers if has_mlp(model) else 0))
 
 
-def head_of(head: HeadLike) -> Head:
+def head_of(head: object) -> Head:
     """A head as people write it: `Head(23, 7)`, `(23, 7)` or `"L23H7"`. Raises `InputError` for anything else."""
     if isinstance(head, str):
         written = re.fullmatch(r"L(\d{1,6})H(\d{1,6})", head.strip(), re.IGNORECASE | re.ASCII)
@@ -165,7 +165,7 @@ def head_of(head: HeadLike) -> Head:
     return Head(layer, number)
 
 
-def heads_of(heads: Iterable[HeadLike]) -> tuple[Head, ...]:
+def heads_of(heads: Iterable[object]) -> tuple[Head, ...]:
     """Heads as people write them. Raises `InputError` for what is none, and for one head in place of several."""
     if isinstance(heads, str | Head):
         raise InputError(f"heads are {str(heads)!r}: give a list of heads, [{str(heads)!r}]")
