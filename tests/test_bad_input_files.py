@@ -67,7 +67,7 @@ ARGUMENTS = [
     (("report", "--prompts", "-1"), "prompts"),
     (("report", "--prompts", "1000001"), "cannot sample 1000001 prompts: ask for at most 1000000"),
     (("report", "--prompts", str(HUGE)), "ask for at most 1000000"),
-    (("report", "--shots", str(HUGE)), "lower the shots or add rows"),
+    (("report", "--shots", str(HUGE)), "lower --shots or add rows"),
     (("report", "--data", "hf:" + "x" * 5000), "cannot be read: File name too long"),
     (("report", "--data", "hf:/"), "check the name"),
     (("report", "--data", "hf:"), "give hf:NAME/CONFIG@SPLIT"),

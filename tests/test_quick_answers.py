@@ -107,7 +107,8 @@ def test_columns_and_halves_are_named(refused: Callable[..., str], tmp_path: Pat
 
 
 def test_arguments_are_options_on_the_command_line() -> None:
-    assert with_options("use backend='bridge' or n_ctx=9") == "use --backend bridge or --n-ctx 9"
+    assert with_options("use backend='bridge' or n_ctx=9") == "use --backend bridge or --n-ctx=9"
+    assert with_options("job 'towers seed=1' twice, n_ctx=9") == "job 'towers seed=1' twice, --n-ctx=9"
     assert with_options("text_column is 'text_column'") == "--text-column is 'text_column'"
     assert with_options("file 'n_ctx.csv' of /tmp/n_ctx.csv: shots") == "file 'n_ctx.csv' of /tmp/n_ctx.csv: shots"
 

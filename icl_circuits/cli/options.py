@@ -14,8 +14,8 @@ def with_options(message: str) -> str:
     What stands in quotes is the user's own, and stays.
     """
     names = _names()
-    given = re.compile(rf"(?<![\w'-])({'|'.join(names)})=(['\"]?)([\w.-]+)\2")
-    named = re.compile(rf"(?<![\w'./-])({'|'.join(name for name in names if '_' in name)})(?![\w'=]|\.\w)")
+    given = re.compile(rf"(?<![\w'-])({'|'.join(names)})=(['\"])([\w.-]+)\2")
+    named = re.compile(rf"(?<![\w'./-])({'|'.join(name for name in names if '_' in name)})(?![\w']|\.\w)")
     quoted = re.compile(r"('[^']*')(?=[ ,;:.)]|$)")
     message = given.sub(lambda found: f"{_option(found[1])} {found[3]}", message)
     parts = quoted.split(message)
