@@ -17,12 +17,13 @@ from icl_circuits.heads import (
     group_intervention,
     random_heads,
     score_answers,
+    score_heads,
     select_heads,
     zero_each_head,
 )
 from icl_circuits.interventions import ZeroHeads
 from icl_circuits.models import LensModel, attention_weights, is_parallel, kv_head, load_model, readout
-from icl_circuits.prompts import PromptBatch, encode, sample_prompts
+from icl_circuits.prompts import PromptBatch, Rows, encode, sample_prompts
 from icl_circuits.residual import Head, all_heads, log_prob_increase, position_increase
 from icl_circuits.stats import bootstrap_mean
 
@@ -351,3 +352,10 @@ def test_group_zeroing_equals_zeroing_together(
     groups = group_intervention(planted, planted_batch, planted_selection, n_random=2)
     expected = answer(planted, planted_batch, ZeroHeads(planted_selection.of()))
     np.testing.assert_array_equal(groups.all.answers.log_prob, expected.log_prob)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_one_prompt_selects_heads_with_a_warning(gpt2: LensModel, words: Rows) -> None:
+    batch = encode(gpt2, sample_prompts(words, 1, shots=1))
+    with pytest.warns(UserWarning, match="selected on 1 prompt, mostly by chance: use more prompts"):
+        score_heads(gpt2, batch, n_heads=2)

@@ -299,9 +299,11 @@ def test_odd_positions_and_replacements_are_named(gpt2: LensModel) -> None:
     narrow = icl.sweep(gpt2, clean, positions=clean.last[:, None].int())
     np.testing.assert_allclose(narrow.values, icl.sweep(gpt2, clean).values, atol=1e-6)
     for replacement, message in (
-        ("mean", r"replacement is 'mean': give Zero\(\), Mean\(reference\)"),
-        (corrupted, "replacement is a TokenBatch: give"),
-        (icl.Zero, "replacement is a type"),
+        ("mean", r"replacement is 'mean': write Mean\(batch\)"),
+        ("zero", r"replacement is 'zero': write Zero\(\)"),
+        ("zeros", r"replacement is 'zeros': write Zero\(\), Mean\(batch\), Interchange"),
+        (corrupted, r"replacement is a TokenBatch: write Interchange\(batch\) for the same place"),
+        (icl.Zero, r"replacement is the class Zero: write Zero\(\)"),
         (icl.Mean("a"), "Mean is of a str: give the prompts"),  # type: ignore[arg-type]
         (icl.Interchange(pairs(gpt2, **ioi(3))), "Interchange is of a Pairs"),  # type: ignore[arg-type]
     ):

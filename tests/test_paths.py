@@ -16,7 +16,7 @@ from icl_circuits.errors import InputError
 from icl_circuits.interventions import Interchange, ScaleScores, Zero, intervene
 from icl_circuits.models import LensModel, attention_weights, is_parallel, kv_head, n_kv_heads
 from icl_circuits.patching import Cell, Paths, Sweep, agreement, attribute, attribute_paths, path_patch, run_each, sweep
-from icl_circuits.prompts import PromptBatch, Rows, encode, sample_prompts
+from icl_circuits.prompts import PromptBatch, Rows, encode, sample_prompts, zero_shot
 from icl_circuits.residual import Edge, Embedding, Head, Logits, Mlp
 
 SENDERS = (Embedding(), Head(0, 1), Mlp(0), Head(1, 3), Mlp(1))
@@ -374,6 +374,15 @@ def test_attribution_to_the_logits_alone_and_over_padding(gpt2: LensModel, words
         np.testing.assert_allclose(other.values, found[0].values, atol=1e-5)
     with pytest.raises(InputError, match="of other places, prompts or metrics"):
         agreement(attribute(gpt2, clean, metric="log_prob"), sweep(gpt2, clean))
+
+
+def test_paths_of_zero_shot_prompts(model: LensModel, words: Rows) -> None:
+    batch = encode(model, [zero_shot(prompt) for prompt in sample_prompts(words, 3, shots=1)])
+    for receivers in (None, []):
+        found = path_patch(model, batch, receivers=receivers, logits=True)
+        assert found.score.shape == (*found.values.shape, 0)
+        assert found.to_frame()["score"].isna().all()
+        assert np.isfinite(found.values).all()
 
 
 def test_attribution_needs_a_gradient_and_a_way(gpt2: LensModel, words: Rows) -> None:

@@ -275,6 +275,21 @@ def test_a_sweep_as_a_map() -> None:
     (axes, _) = sweep_map(Sweep("z", "logit_diff", cells, np.ones(2), 1 + effects, 1.0)).axes
     np.testing.assert_allclose(axes.images[0].get_array(), effects.mean(axis=1).reshape(2, 3).T)
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0", "4"]
+    assert axes.get_ylabel() == "head"
+
+
+@pytest.mark.parametrize(
+    ("site", "cell", "rows", "label"),
+    [
+        ("resid_pre", Cell(0, None, 1), None, "position"),
+        ("resid_pre", Cell(0, None, None), None, "positions"),
+        ("z", Cell(0, 2, 1), None, "head and position"),
+        ("resid_pre", Cell(0, None, 1), "demonstration", "demonstration"),
+    ],
+)
+def test_the_map_of_a_sweep_says_what_its_rows_are(site: Any, cell: Cell, rows: str | None, label: str) -> None:
+    found = Sweep(site, "logit_diff", (cell,), np.ones(2), np.ones((1, 2)), 1.0)
+    assert sweep_map(found, *([] if rows is None else [rows])).axes[0].get_ylabel() == label
 
 
 def test_settings_of_the_user_change_no_figure() -> None:

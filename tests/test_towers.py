@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from icl_circuits.models import LensModel, kv_head, readout
 from icl_circuits.prompts import PromptBatch, Rows, encode, sample_prompts, zero_shot
 from icl_circuits.residual import Capture, Head, answer_logits, log_prob_increase
 from icl_circuits.stats import relative_change
+from icl_circuits.studies.towers.tables import control_table
 from icl_circuits.towers import (
     class_auc,
     knock_out_flow,
@@ -437,3 +439,12 @@ def test_on_the_real_model(smollm2: LensModel, words: Rows) -> None:
     assert found.flips.sum() >= 5
     assert found.relative_change("attention", 0, 0).mean < -0.1
     assert log_prob_increase(smollm2, batch).head_means()[23, 7] > 0
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_in_context_heads_have_their_hyphen_in_tables() -> None:
+    means: Any = dict.fromkeys(("qk_auc", "ov_copying", "ov_contrast"), 0.5)
+    own = SimpleNamespace(heads=(Head(0, 0),))
+    findings: Any = SimpleNamespace(own=own, random=own)
+    rows = control_table(findings, {"in_context_heads": means, "random_heads": means}).rows
+    assert [row[:2] for row in rows] == [("in-context heads", "1"), ("random heads", "1")]

@@ -20,7 +20,16 @@ from icl_circuits.models import HookPair, LensModel, hook_name, readout, require
 from icl_circuits.patching import run_hooked
 from icl_circuits.progress import tracked
 from icl_circuits.prompts import DEFAULT_SEPARATOR, Prompt, PromptBatch, encode, imbalance, require_labels
-from icl_circuits.residual import Capture, Head, Moves, final_state, require_heads, require_some_heads
+from icl_circuits.residual import (
+    Capture,
+    Head,
+    HeadLike,
+    Moves,
+    final_state,
+    heads_of,
+    require_heads,
+    require_some_heads,
+)
 from icl_circuits.stats import Counts, bootstrap_mean, each_once, weighted_mean
 
 COEFFICIENTS = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
@@ -34,7 +43,7 @@ class AddWeightedValues:
     `alpha_p vo_p` is what a head moves from position p to the answer position, as the model computes it in this run.
     """
 
-    heads: tuple[Head, ...]
+    heads: tuple[HeadLike, ...]
     weights: Float[Tensor, "batch src_pos"]
     last: Int[Tensor, " batch"]
     """The answer positions."""
@@ -46,9 +55,9 @@ class AddWeightedValues:
             InputError: a head that does not exist.
             Unfit: z is not attention times values, or heads do not add up to `attn_out`.
         """
-        require_heads(model, self.heads)
+        heads = require_heads(model, self.heads)
         require_identities_of_model(model, self.weights.shape[1], "values", "heads")
-        moves = Moves(self.heads, self.last)
+        moves = Moves(heads, self.last)
 
         def add(resid_post: Float[Tensor, "batch pos d_model"], hook: object) -> Float[Tensor, "batch pos d_model"]:
             if resid_post.shape[:2] != self.weights.shape:
@@ -58,7 +67,7 @@ class AddWeightedValues:
                 )
             resid_post = resid_post.clone()
             rows = torch.arange(len(self.last), device=resid_post.device)
-            resid_post[rows, self.last] += weighted_sum(model, self.heads, moves, self.weights).to(resid_post)
+            resid_post[rows, self.last] += weighted_sum(model, heads, moves, self.weights).to(resid_post)
             return resid_post
 
         return [*moves.hooks(model), (hook_name(*final_state(model)), add)]
@@ -82,7 +91,7 @@ def minority_weights(batch: PromptBatch) -> Float[Tensor, "batch src_pos"]:
     return torch.zeros(batch.tokens.shape, device=batch.tokens.device).scatter(1, batch.label_positions, at_demos)
 
 
-def add_minority_values(batch: PromptBatch, heads: Sequence[Head], coefficient: float = 0.03) -> AddWeightedValues:
+def add_minority_values(batch: PromptBatch, heads: Sequence[HeadLike], coefficient: float = 0.03) -> AddWeightedValues:
     """Mitigate the majority-label bias in `batch`, as an intervention for `intervene`.
 
     Adds `a_c (n_majority / n_minority) alpha_p vo_p` of every head at minority label positions to the final state.
@@ -98,7 +107,7 @@ def add_minority_values(batch: PromptBatch, heads: Sequence[Head], coefficient: 
         InputError: prompts that `encode` did not make.
     """
     require_labels(batch, "to add the minority's values of")
-    return AddWeightedValues(tuple(heads), coefficient * minority_weights(batch), batch.last)
+    return AddWeightedValues(heads_of(heads), coefficient * minority_weights(batch), batch.last)
 
 
 @dataclass(frozen=True)
@@ -169,10 +178,10 @@ def imbalances(shots: int, n_labels: int) -> tuple[tuple[int, ...], ...]:
 def majority_bias(
     model: LensModel,
     prompts: Sequence[Prompt],
-    heads: Sequence[Head],
+    heads: Sequence[HeadLike],
     *,
     coefficients: Sequence[float] = COEFFICIENTS,
-    controls: Sequence[Sequence[Head]] = (),
+    controls: Sequence[Sequence[HeadLike]] = (),
     separator: str = DEFAULT_SEPARATOR,
 ) -> MajorityBias:
     """Answer `prompts` with demonstrations of one label removed, every ratio the shots allow, at each coefficient.

@@ -22,7 +22,7 @@ from icl_circuits.models import LensModel
 from icl_circuits.patching import keeping_runs, run_hooked
 from icl_circuits.progress import tracked
 from icl_circuits.prompts import DEFAULT_SEPARATOR, Prompt, PromptBatch, encode, reorder
-from icl_circuits.residual import Capture, Head, require_some_heads
+from icl_circuits.residual import Capture, Head, HeadLike, require_some_heads
 from icl_circuits.stats import Counts, bootstrap_mean, generator, weighted_mean
 
 STRENGTHS = (0.0, 0.5, 1.0)
@@ -137,7 +137,7 @@ def arrange(prompt: Prompt, order: Order) -> Prompt:
 def recency_bias(
     model: LensModel,
     prompts: Sequence[Prompt],
-    heads: Sequence[Head],
+    heads: Sequence[HeadLike],
     *,
     n_orders: int = 4,
     strengths: Sequence[float] = STRENGTHS,

@@ -17,7 +17,7 @@ from icl_circuits.interventions import Metric, ReplaceHeads, mean_z, metric_name
 from icl_circuits.models import LensModel
 from icl_circuits.patching import run_each
 from icl_circuits.prompts import TokenBatch
-from icl_circuits.residual import Head, all_heads, require_distinct_heads
+from icl_circuits.residual import Head, HeadLike, all_heads, require_distinct_heads
 from icl_circuits.stats import Interval, Statistic, bootstrap, bootstrap_means, generator, weighted_mean
 
 CURVES = ("circuit", "complement", "random")
@@ -71,7 +71,7 @@ def evaluate_circuit(
     model: LensModel,
     batch: TokenBatch,
     reference: TokenBatch,
-    heads: Sequence[Head],
+    heads: Sequence[HeadLike],
     *,
     sizes: Sequence[int] | None = None,
     n_random: int = 3,
@@ -124,7 +124,7 @@ def minimality(
     model: LensModel,
     batch: TokenBatch,
     reference: TokenBatch,
-    heads: Sequence[Head],
+    heads: Sequence[HeadLike],
     *,
     metric: Metric = "logit_diff",
     budget: int | None = None,

@@ -35,6 +35,7 @@ from icl_circuits.residual import (
     Edge,
     Embedding,
     Head,
+    HeadLike,
     Label,
     Last,
     Logits,
@@ -55,7 +56,7 @@ EdgeScores = dict[Edge, Float[np.ndarray, " prompt"]]
 def find_circuit(
     model: LensModel,
     batch: PromptBatch,
-    heads: Sequence[Head],
+    heads: Sequence[HeadLike],
     *,
     n_upstream: int = 3,
     choose_on: PromptBatch | None = None,

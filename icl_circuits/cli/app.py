@@ -16,6 +16,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from icl_circuits.characters import visible
 from icl_circuits.cli.batches import batching
+from icl_circuits.cli.options import with_options
 from icl_circuits.cli.printing import console, rich_table, say
 from icl_circuits.cli.stores import NoStore, StoreFolder, store_commands, store_of
 from icl_circuits.errors import InputError
@@ -95,7 +96,7 @@ def _errors_as_lines() -> Iterator[None]:
     try:
         yield
     except (InputError, CycloptsError, OSError) as error:
-        print(f"icl-circuits: error: {visible(str(error))}", file=sys.stderr)
+        print(f"icl-circuits: error: {visible(with_options(str(error)))}", file=sys.stderr)
         sys.exit(2)
     finally:
         warnings.formatwarning = before
@@ -159,11 +160,15 @@ def _figures(studies: Sequence[Study]) -> Callable[..., None]:
 
 def heads(*, job: Job = Job(), store: StoreFolder = None, no_store: NoStore = False) -> None:  # noqa: B008
     """Find the in-context heads and print their scores; no folder is written."""
-    from icl_circuits.studies import Loaded, begin, load_data, sample_job
+    from icl_circuits.models import parsed_once
+    from icl_circuits.studies import Loaded, begin, check, load_data, sample_job
     from icl_circuits.studies.shown import head_table
 
     sampled, kept = sample_job(load_data(job.data), job.settings), store_of(store, no_store)
-    scores = begin(Loaded(job.model, kept).model, sampled, store=kept).scores
+    with parsed_once():
+        check(job, sampled)
+        model = Loaded(job.model, kept).model
+    scores = begin(model, sampled, store=kept).scores
     console().print(rich_table(head_table(scores.selected), "In-context heads"))
 
 
@@ -196,18 +201,19 @@ def prompts(
     from rich.text import Text
 
     from icl_circuits.prompts import encode
-    from icl_circuits.studies import load_data, load_spec, sample_job
-    from icl_circuits.studies.shown import marked_tokens
+    from icl_circuits.studies import load_data, load_spec, outline_spec, sample_job
+    from icl_circuits.studies.shown import marked_tokens, with_whole_characters
 
     sampled = sample_job(load_data(data), settings)
-    lens = load_spec(model)
-    batch = encode(lens, sampled.selection, separator=settings.separator)
+    known = outline_spec(model) or load_spec(model)
+    batch = encode(known, sampled.selection, separator=settings.separator)
     screen = console()
     for row, prompt in enumerate(sampled.selection):
+        marked = with_whole_characters(known, batch.tokens[row].tolist(), marked_tokens(known, batch, row))
         tokens = [
             Text(visible(token.text) + ("" if token.kind == "plain" else f"<{token.kind} {token.position}>"),
                  style="" if token.kind == "plain" else "bold reverse")
-            for token in marked_tokens(lens, batch, row)
+            for token in marked
         ]  # fmt: skip
         screen.print(Text("|").join(tokens), soft_wrap=True)
         say(f"right answer: {settings.labels[prompt.gold]} ({prompt.origin})")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from icl_circuits.models import Hook, HookPair, LensModel, at_least_float32, hook_name, require_identities
 from icl_circuits.prompts import TokenBatch
-from icl_circuits.residual import Capture, Head, answer_logits, require_some_heads
+from icl_circuits.residual import Capture, Head, HeadLike, answer_logits, require_some_heads
 
 
 class _Patterns:
@@ -32,7 +32,7 @@ class _Patterns:
 
 @torch.no_grad()
 def attention_patterns(
-    model: LensModel, batch: TokenBatch, heads: Sequence[Head]
+    model: LensModel, batch: TokenBatch, heads: Sequence[HeadLike]
 ) -> Float[np.ndarray, "prompt selected pos src_pos"]:
     """The attention probabilities of `heads` between all positions, from one forward pass of the whole batch.
 

@@ -14,7 +14,7 @@ from icl_circuits.interventions import ZeroHeads
 from icl_circuits.models import LensModel, require_per_head_z
 from icl_circuits.patching import run_each
 from icl_circuits.prompts import TokenBatch
-from icl_circuits.residual import Head, all_heads
+from icl_circuits.residual import Head, HeadLike, all_heads, heads_of
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class HeadEffects:
 def zero_each_head(
     model: LensModel,
     batch: TokenBatch,
-    heads: Sequence[Head] | None = None,
+    heads: Sequence[HeadLike] | None = None,
     *,
     positions: Literal["last", "all"] = "last",
 ) -> HeadEffects:
@@ -80,7 +80,7 @@ def zero_each_head(
     """
     require_per_head_z(model)
     require_one_of(positions, ("last", "all"), "positions")
-    heads = all_heads(model) if heads is None else tuple(heads)
+    heads = all_heads(model) if heads is None else heads_of(heads)
     at = batch.last[:, None] if positions == "last" else None
     variants = [(ZeroHeads((head,), at),) for head in heads]
     run = run_each(model, batch, variants, score_answers, description="zeroing each head")

@@ -10,7 +10,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from icl_circuits.errors import InputError, require_whole
-from icl_circuits.residual import Head
+from icl_circuits.residual import Head, HeadLike, heads_of
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Overlap:
         return pd.DataFrame(columns | {name: getattr(self, name) for name in names})
 
 
-def overlap(families: Mapping[str, Sequence[Head]], n_all: int) -> Overlap:
+def overlap(families: Mapping[str, Sequence[HeadLike]], n_all: int) -> Overlap:
     """Compare families of heads two by two.
 
     Random families are drawn from all heads without regard to layers, so `p` is of the hypergeometric distribution. It
@@ -55,8 +55,9 @@ def overlap(families: Mapping[str, Sequence[Head]], n_all: int) -> Overlap:
     """
     if len(families) < 2:
         raise InputError(f"families are {list(families)}: give two or more to compare")
-    sets = {name: set(heads) for name, heads in families.items()}
-    for name, heads in families.items():
+    found = {name: heads_of(heads) for name, heads in families.items()}
+    sets = {name: set(heads) for name, heads in found.items()}
+    for name, heads in found.items():
         if not heads or len(sets[name]) < len(heads):
             raise InputError(f"family {name!r} has {len(heads)} heads, {len(sets[name])} different: give each once")
     in_any = len(set().union(*sets.values()))

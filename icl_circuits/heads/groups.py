@@ -1,5 +1,6 @@
 """The group intervention: zero all in-context heads, each label's alone, and random heads."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +14,7 @@ from icl_circuits.heads.selection import InContextHeads
 from icl_circuits.interventions import ZeroHeads
 from icl_circuits.models import LensModel
 from icl_circuits.prompts import PromptBatch, require_labels
-from icl_circuits.residual import Head, all_heads
+from icl_circuits.residual import Head, HeadLike, all_heads, heads_of
 from icl_circuits.stats import bootstrap_mean, generator
 
 
@@ -106,13 +107,13 @@ def group_intervention(
     return GroupEffects(unchanged, groups[0], tuple(groups[1:]), random, draws, gold, selected.labels)
 
 
-def random_heads(heads: tuple[Head, ...], selected: tuple[Head, ...], *, seed: tuple[int, ...]) -> tuple[Head, ...]:
+def random_heads(heads: Sequence[HeadLike], selected: Sequence[HeadLike], *, seed: tuple[int, ...]) -> tuple[Head, ...]:
     """As many unselected heads as `selected`, from the same layers; where a layer has too few, from the nearest ones.
 
     Raises:
         InputError: fewer unselected heads than selected ones.
     """
-    rng = generator(*seed)
+    rng, heads, selected = generator(*seed), heads_of(heads), heads_of(selected)
     free = [head for head in heads if head not in set(selected)]
     if len(free) < len(selected):
         raise InputError(

@@ -1,5 +1,6 @@
 """Both scores of every head on the same prompts, and the in-context heads that they select."""
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy as np
 from icl_circuits.errors import InputError
 from icl_circuits.heads.causal import HeadEffects, zero_each_head
 from icl_circuits.heads.selection import InContextHeads, select_heads
-from icl_circuits.models import LensModel
+from icl_circuits.models import LensModel, TextModel
 from icl_circuits.prompts import PromptBatch, require_labels
 from icl_circuits.residual import Head, LogProbIncrease, log_prob_increase
 
@@ -38,13 +39,13 @@ def score_heads(model: LensModel, batch: PromptBatch, *, n_heads: int = 12) -> S
             scoring and selecting raise.
         Unfit: what `log_prob_increase` raises.
     """
-    require_selectable(model, batch, n_heads)
+    require_labels(batch, "to select heads for")
+    require_selectable(model, n_heads)
     return select(batch, *score_every_head(model, batch), n_heads=n_heads)
 
 
-def require_selectable(model: LensModel, batch: PromptBatch, n_heads: int) -> None:
-    """Raise `InputError` where `score_heads` cannot select so many heads on such prompts."""
-    require_labels(batch, "to select heads for")
+def require_selectable(model: TextModel, n_heads: int) -> None:
+    """Raise `InputError` where `score_heads` cannot select so many heads of the model."""
     in_model = model.cfg.n_layers * model.cfg.n_heads
     if n_heads > in_model // 2:
         raise InputError(
@@ -59,6 +60,11 @@ def score_every_head(model: LensModel, batch: PromptBatch) -> tuple[LogProbIncre
 
 
 def select(batch: PromptBatch, increase: LogProbIncrease, effects: HeadEffects, *, n_heads: int) -> Scores:
-    """The heads that both scores select on the prompts they were measured on. Raises what `select_heads` raises."""
+    """The heads that both scores select on the prompts they were measured on. Raises what `select_heads` raises.
+
+    Warns where that is a single prompt.
+    """
+    if len(batch) == 1:
+        warnings.warn("heads are selected on 1 prompt, mostly by chance: use more prompts", stacklevel=2)
     selected = select_heads(increase, effects, batch.gold.cpu().numpy(), batch.labels, n_heads=n_heads)
     return Scores(batch, increase, effects, selected)

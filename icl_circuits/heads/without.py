@@ -17,7 +17,7 @@ from icl_circuits.interventions import ZeroHeads, from_logits
 from icl_circuits.models import LensModel
 from icl_circuits.patching import run_each
 from icl_circuits.prompts import TokenBatch
-from icl_circuits.residual import Head, all_heads, require_distinct_heads
+from icl_circuits.residual import Head, HeadLike, all_heads, require_distinct_heads
 from icl_circuits.stats import bootstrap_mean
 
 FamilyKind = Literal["base", "whole", "exclusive", "random_whole", "random_exclusive"]
@@ -71,7 +71,7 @@ class FamilyEffects:
 def zero_families(
     model: LensModel,
     batch: TokenBatch,
-    families: Mapping[str, Sequence[Head]],
+    families: Mapping[str, Sequence[HeadLike]],
     *,
     n_random: int = 20,
     seed: int = 0,

@@ -12,6 +12,7 @@ from icl_circuits.interventions.metrics import (
     from_answer_logits as from_answer_logits,
     from_logits as from_logits,
     metric_name as metric_name,
+    of_base_run as of_base_run,
     require_metric as require_metric,
 )
 from icl_circuits.interventions.neurons import (

@@ -66,3 +66,25 @@ def from_logits(
         return (right > logits.scatter(1, token, float("-inf")).amax(1)).to(right)
     log_prob = right - logits.logsumexp(1)
     return log_prob.exp() if metric == "prob" else log_prob
+
+
+def of_base_run(
+    metric: Metric, logits: Float[Tensor, "prompt d_vocab"], batch: TokenBatch
+) -> Float[Tensor, "prompt *value"]:
+    """The metric with nothing changed; on a part of a batch, a function is also tried on its prompts in another order.
+
+    Raises:
+        InputError: a function that then gives a prompt another value: it counts on the whole batch.
+    """
+    values = from_logits(metric, logits, batch)
+    if not callable(metric) or batch.part_of is None:
+        return values
+    order = [*reversed(range(len(batch)))] if len(batch) > 1 else [0, 0]
+    with torch.no_grad():
+        again = from_logits(metric, logits[order], batch.select(order))
+    if not torch.allclose(again, values.detach()[order], rtol=1e-3, atol=1e-5, equal_nan=True):
+        raise InputError(
+            f"metric {metric_name(metric)!r} gives a prompt another value where prompts come in another order, but "
+            "they are run in parts: look up what you know of each prompt by the part's rows, values[batch.rows]"
+        )
+    return values

@@ -26,7 +26,7 @@ from icl_circuits.models import (
     require_layer,
     require_live_scores,
 )
-from icl_circuits.residual import Head, require_heads
+from icl_circuits.residual import Head, HeadLike, require_heads
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class Patch:
 class ZeroHeads:
     """Set z of `heads` to zero, as arXiv 2402.02872 does: equal to zeroing the heads' slices of W_O."""
 
-    heads: tuple[Head, ...]
+    heads: tuple[HeadLike, ...]
     positions: Positions | None = None
     """Default: every position."""
 
@@ -158,6 +158,10 @@ class ZeroHeads:
         return ReplaceHeads(dict.fromkeys(self.heads, zero), self.positions).patches(model)
 
 
+HeadValue = Float[Tensor, " d_head"] | Float[Tensor, "batch pos d_head"]
+"""What a head's z is set to."""
+
+
 @dataclass(frozen=True)
 class ReplaceHeads:
     """Set z of each head to a value of its own: a mean over reference prompts, or z from another run.
@@ -165,7 +169,7 @@ class ReplaceHeads:
     A value is `[d_head]` (the same everywhere) or `[batch pos d_head]`, `pos` counting the chosen positions.
     """
 
-    values: Mapping[Head, Float[Tensor, " d_head"] | Float[Tensor, "batch pos d_head"]]
+    values: Mapping[Head, HeadValue] | Mapping[HeadLike, HeadValue]
     positions: Positions | None = None
     """Default: every position."""
 
@@ -175,9 +179,10 @@ class ReplaceHeads:
 
     def patches(self, model: LensModel) -> tuple[Patch, ...]:
         """The same as a patch of each head."""
-        require_heads(model, tuple(self.values))
+        heads = require_heads(model, self.values)
         return tuple(
-            Patch("z", head.layer, value, self.positions, head=head.head) for head, value in self.values.items()
+            Patch("z", head.layer, value, self.positions, head=head.head)
+            for head, value in zip(heads, self.values.values(), strict=True)
         )
 
 

@@ -11,7 +11,7 @@ from icl_circuits.errors import InputError
 from icl_circuits.interventions.positions import Positions, PositionsName, positions_of
 from icl_circuits.models import HEAD_SITES, LensModel, Place, Site
 from icl_circuits.prompts import TokenBatch, label_positions_of
-from icl_circuits.residual import Capture, Head, answer_logits
+from icl_circuits.residual import Capture, Head, HeadLike, answer_logits, heads_of
 from icl_circuits.stats import generator
 
 
@@ -126,8 +126,9 @@ def values_at(
 
 
 @torch.no_grad()
-def mean_z(model: LensModel, batch: TokenBatch, heads: Sequence[Head]) -> dict[Head, Float[Tensor, " d_head"]]:
+def mean_z(model: LensModel, batch: TokenBatch, heads: Sequence[HeadLike]) -> dict[Head, Float[Tensor, " d_head"]]:
     """The mean of each head's z over all positions of all prompts: mean ablation is `ReplaceHeads(mean_z(...))`."""
+    heads = heads_of(heads)
     means = _means(model, batch, [("z", head.layer) for head in heads], positions_of(batch, "all"))
     return {head: means["z", head.layer][head.head] for head in heads}
 
@@ -150,15 +151,28 @@ def _means(
 
 def _require_replacement(replacement: object) -> None:
     if not isinstance(replacement, Replacement):
-        name = repr(replacement) if isinstance(replacement, str) else f"a {type(replacement).__name__}"
-        raise InputError(
-            f"replacement is {name}: give Zero(), Mean(reference), Interchange(source) or Resample(), where reference "
-            "and source are batches"
-        )
+        raise InputError(f"replacement is {_given(replacement)}: {_to_write(replacement)}")
     batch = {Mean: "reference", Interchange: "source"}.get(type(replacement))
     if batch and not isinstance(getattr(replacement, batch), TokenBatch):
         given = type(getattr(replacement, batch)).__name__
         raise InputError(f"{type(replacement).__name__} is of a {given}: give the prompts, a TokenBatch")
+
+
+def _given(replacement: object) -> str:
+    if isinstance(replacement, str):
+        return repr(replacement)
+    return f"the class {replacement.__name__}" if isinstance(replacement, type) else f"a {type(replacement).__name__}"
+
+
+def _to_write(replacement: object) -> str:
+    """What stands for a replacement that is none."""
+    written = {"zero": "Zero()", "mean": "Mean(batch)", "interchange": "Interchange(batch)", "resample": "Resample()"}
+    name = replacement.__name__ if isinstance(replacement, type) else replacement
+    if isinstance(name, str) and name.lower() in written:
+        return f"write {written[name.lower()]}"
+    if isinstance(replacement, TokenBatch):
+        return "write Interchange(batch) for the same place in these prompts, Mean(batch) for the mean over them"
+    return f"write {', '.join(written.values())}, where batch holds other prompts"
 
 
 def _captured(

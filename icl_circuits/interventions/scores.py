@@ -10,7 +10,7 @@ from torch import Tensor
 from icl_circuits.errors import InputError
 from icl_circuits.interventions.positions import Positions, SrcPositions, position_mask
 from icl_circuits.models import Hook, HookPair, LensModel, hook_name, require_layer, require_live_scores, unmasked
-from icl_circuits.residual import Head, require_heads
+from icl_circuits.residual import Head, HeadLike, head_of, require_heads
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class ScaleScores:
     `factor` 0 makes a row attend evenly to what it may see. Masked entries stay masked.
     """
 
-    heads: tuple[Head, ...]
+    heads: tuple[HeadLike, ...]
     factor: float
     positions: Positions | None = None
     """Query positions (rows). Default: all."""
@@ -34,6 +34,10 @@ class ScaleScores:
         )
 
 
+HeadScores = Float[Tensor, "batch pos src_pos"]
+"""What a head's attention scores are set to."""
+
+
 @dataclass(frozen=True)
 class ReplaceScores:
     """Set the attention scores (before the softmax) of each head to values of its own, `[batch pos src_pos]`.
@@ -41,7 +45,7 @@ class ReplaceScores:
     Masked entries (the future, what a sliding window hides) stay masked.
     """
 
-    values: Mapping[Head, Float[Tensor, "batch pos src_pos"]]
+    values: Mapping[Head, HeadScores] | Mapping[HeadLike, HeadScores]
     positions: Positions | None = None
     """Query positions (rows). Default: all."""
     src_positions: SrcPositions | None = None
@@ -49,16 +53,17 @@ class ReplaceScores:
 
     def hooks(self, model: LensModel) -> list[HookPair]:
         """The hooks on `model` that do this."""
+        values = {head_of(head): value for head, value in self.values.items()}
 
         def value_of(head: Head, scores: Tensor) -> Tensor:
-            value = self.values[head]
+            value = values[head]
             if value.shape != scores.shape:
                 raise InputError(
                     f"scores of {head}: the value has shape {list(value.shape)}, the model's {list(scores.shape)}"
                 )
             return value.to(scores)
 
-        return score_hooks(model, tuple(self.values), value_of, self.positions, self.src_positions)
+        return score_hooks(model, tuple(values), value_of, self.positions, self.src_positions)
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,7 @@ class KnockOut:
 
 def score_hooks(
     model: LensModel,
-    heads: tuple[Head, ...],
+    heads: Sequence[HeadLike],
     changed: Callable[[Head, Float[Tensor, "batch pos src_pos"]], Float[Tensor, "batch pos src_pos"]],
     positions: Positions | None,
     src_positions: SrcPositions | None,
@@ -121,7 +126,7 @@ def score_hooks(
         InputError: a head that does not exist.
         Unfit: scores that nothing reads.
     """
-    require_heads(model, heads)
+    found = require_heads(model, heads)
     require_live_scores(model)
 
     def layer_hook(layer: int) -> Hook:
@@ -135,7 +140,7 @@ def score_hooks(
             columns = position_mask(batch, n_src, src_positions, scores.device, name)
             chosen = rows[:, :, None] & columns[:, None, :]
             scores = scores.clone()
-            for head in heads:
+            for head in found:
                 if head.layer == layer:
                     old = scores[:, head.head]
                     scores[:, head.head] = torch.where(chosen & unmasked(old), changed(head, old), old)
@@ -143,4 +148,4 @@ def score_hooks(
 
         return change_scores
 
-    return [(hook_name("attn_scores", layer), layer_hook(layer)) for layer in sorted({head.layer for head in heads})]
+    return [(hook_name("attn_scores", layer), layer_hook(layer)) for layer in sorted({head.layer for head in found})]

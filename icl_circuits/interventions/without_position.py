@@ -27,7 +27,7 @@ from icl_circuits.models import (
     read_block,
     require_identities_of_model,
 )
-from icl_circuits.residual import Capture, Head, require_heads
+from icl_circuits.residual import Capture, Head, HeadLike, require_heads
 
 PROBED_POSITIONS = 64
 """How long a prompt the equations are tried on where no prompts are at hand."""
@@ -77,7 +77,7 @@ class WithoutPosition:
     `strength` 1 replaces the scores, as the paper does; less goes that share of the way. The future stays masked.
     """
 
-    heads: tuple[Head, ...]
+    heads: tuple[HeadLike, ...]
     strength: float = 1.0
     positions: Positions | None = None
     """Query positions (rows). Default: all."""
@@ -89,10 +89,10 @@ class WithoutPosition:
             Unfit: no position to take off, scores that nothing reads, or scores that the model makes in another way.
             InputError: a head that does not exist; while the model runs, one that generates with a key-value cache.
         """
-        require_heads(model, self.heads)
+        heads = require_heads(model, self.heads)
         blocks: dict[int, Block] = {}
         places: list[Place] = []
-        for layer in sorted({head.layer for head in self.heads}):
+        for layer in sorted({head.layer for head in heads}):
             blocks[layer], more = position_places(model, layer, 1)
             places += [("q", layer), ("k", layer), *more]
         require_identities_of_model(model, PROBED_POSITIONS, "scores", "projections")
@@ -110,4 +110,4 @@ class WithoutPosition:
             content = block.scores(q[:, :, head.head], k[:, :, kv_head(model, head.head)])
             return torch.lerp(scores, content.to(scores), self.strength)
 
-        return seen.hooks(model) + score_hooks(model, self.heads, changed, self.positions, None)
+        return seen.hooks(model) + score_hooks(model, heads, changed, self.positions, None)

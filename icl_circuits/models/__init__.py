@@ -28,6 +28,9 @@ from icl_circuits.models.facts import (
     scores_are_live as scores_are_live,
     unmasked as unmasked,
 )
+from icl_circuits.models.gguf_files import (
+    parsed_once as parsed_once,
+)
 from icl_circuits.models.hooks import (
     Hook as Hook,
     HookPair as HookPair,
@@ -43,6 +46,7 @@ from icl_circuits.models.lens import (
     Backend as Backend,
     LensModel as LensModel,
     Processing as Processing,
+    TextModel as TextModel,
     backend_of as backend_of,
     device_of as device_of,
     free_bytes as free_bytes,
@@ -52,6 +56,7 @@ from icl_circuits.models.load import (
     load_model as load_model,
     model_card as model_card,
     provenance as provenance,
+    require_device as require_device,
 )
 from icl_circuits.models.memory import (
     TOKENS_AT_ONCE as TOKENS_AT_ONCE,
@@ -64,6 +69,10 @@ from icl_circuits.models.norms import (
     Readout as Readout,
     block_norms as block_norms,
     readout as readout,
+)
+from icl_circuits.models.outlines import (
+    Outline as Outline,
+    outline as outline,
 )
 from icl_circuits.models.precision import (
     at_least_float32 as at_least_float32,

@@ -84,13 +84,16 @@ def to_hooked(
         cfg, state_dict = _converted(loading, hf_model, n_ctx, fold_ln=process, device=device, dtype=dtype)
         cfg.tokenizer_name = None  # else the constructor looks for it on the Hub
         model = hooked(cfg, None)
-        model.load_and_process_state_dict(
-            state_dict,
-            fold_ln=process,
-            center_writing_weights=process,
-            center_unembed=process,
-            fold_value_biases=process,
-        )
+        loaded: dict[str, Tensor] = {}
+        with mock.patch.object(model, "load_state_dict", lambda part, **_: loaded.update(part)):
+            model.load_and_process_state_dict(
+                state_dict,
+                fold_ln=process,
+                center_writing_weights=process,
+                center_unembed=process,
+                fold_value_biases=process,
+            )
+        model.load_state_dict(loaded, strict=False)  # TransformerLens goes through all modules for each tensor
     with _quiet():
         try:
             model.set_tokenizer(tokenizer, default_padding_side="right")
@@ -122,15 +125,19 @@ def _converted(loading: Any, hf_model: Any, n_ctx: int | None, **options: Any) -
         except NotImplementedError:  # some architectures (Gemma) it knows by their Hub names alone
             name = hf_model.config.name_or_path
             cfg = loading.get_pretrained_model_config(name, hf_cfg=config, **options)
-        cfg.n_ctx = _n_ctx(n_ctx, cfg.n_ctx, max_positions(hf_model.config.get_text_config()))
+        cfg.n_ctx = tokens_read(n_ctx, cfg.n_ctx, max_positions(hf_model.config.get_text_config()))
         state_dict = loading.get_pretrained_state_dict(name, cfg, hf_model, dtype=options["dtype"])
         if "pos_embed.W_pos" in state_dict:
             state_dict["pos_embed.W_pos"] = state_dict["pos_embed.W_pos"][: cfg.n_ctx]
         return cfg, state_dict
 
 
-def _n_ctx(wanted: int | None, cap: int, of_model: int | None) -> int:
-    """How many tokens the model reads: as asked for, else as many as it can and TransformerLens's cap allows."""
+def tokens_read(wanted: int | None, cap: int, of_model: int | None) -> int:
+    """How many tokens the model reads: as asked for, else as many as it can and TransformerLens's cap allows.
+
+    Raises:
+        InputError: more tokens than the model can read, or none.
+    """
     if wanted is None:
         return min(cap, of_model or cap)
     if not 1 <= wanted <= (of_model or wanted):

@@ -15,6 +15,17 @@ Processing = Literal["none", "default"]
 
 
 @runtime_checkable
+class TextModel(Protocol):
+    """What prompts need of a model: its tokenizer, and how many tokens it knows and reads (`cfg`)."""
+
+    @property
+    def cfg(self) -> Any: ...  # noqa: D102
+
+    @property
+    def tokenizer(self) -> Any: ...  # noqa: D102
+
+
+@runtime_checkable
 class LensModel(Protocol):
     """What the package needs of a model: the part that `HookedTransformer` and `TransformerBridge` share."""
 
@@ -55,9 +66,10 @@ def source_config(model: LensModel) -> Any:
     return config.get_text_config() if hasattr(config, "get_text_config") else config
 
 
-def device_of(model: LensModel) -> torch.device:
-    """The device that takes the tokens."""
-    return cast(torch.device, model.unembed.W_U.device)
+def device_of(model: TextModel) -> torch.device:
+    """The device that takes the tokens; the CPU where no weights are loaded."""
+    unembed = getattr(model, "unembed", None)
+    return torch.device("cpu") if unembed is None else cast(torch.device, unembed.W_U.device)
 
 
 def free_bytes(device: torch.device) -> int:

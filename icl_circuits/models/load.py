@@ -18,7 +18,7 @@ from icl_circuits.models.build import (
 )
 from icl_circuits.models.facts import note_live_scores, require_causal, require_per_head_z
 from icl_circuits.models.fidelity import max_positions, reference, require_same
-from icl_circuits.models.lens import Backend, LensModel, Processing, backend_of, hooked_transformer_class
+from icl_circuits.models.lens import Backend, LensModel, Processing, TextModel, backend_of, hooked_transformer_class
 from icl_circuits.models.series import series_folder
 from icl_circuits.models.source import load_hugging_face, offline, resolve
 from icl_circuits.models.told_apart import weights_sha256
@@ -77,14 +77,9 @@ def load_model(
             logits that differ from Hugging Face's. Nothing is installed, no code of the model's is run.
     """
     backend = backend or ("bridge" if hooked_transformer_class() is None else "hooked")
-    place = _device(device)
-    if n_ctx is not None and (backend == "bridge" or wants_own_weights(name)):
-        raise InputError(f"model {name!r} reads as many tokens as its weights allow: n_ctx is for backend 'hooked'")
-    if checkpoint is not None:
-        if revision:
-            raise InputError(f"model {name!r}: give revision {revision!r} or checkpoint {checkpoint}, not both")
-        if series_folder(name) is None:
-            revision = _checkpoint_revision(name, checkpoint)
+    place = require_device(device)
+    require_n_ctx_for(name, "bridge" if wants_own_weights(name) else backend, n_ctx)
+    revision = revision_of(name, revision, checkpoint)
     if wants_own_weights(name):
         if revision:
             raise InputError(f"model {name!r} is TransformerLens's own and has no revisions or checkpoints here")
@@ -94,7 +89,7 @@ def load_model(
         source = resolve(name, checkpoint)
         hf_model, tokenizer = load_hugging_face(source, revision, dtype)
         revision = revision or source.checkpoint
-        prepend_bos = _prepends_bos(tokenizer)
+        prepend_bos = prepends_bos(tokenizer)
         options: dict[str, Any] = {"processing": processing, "dtype": dtype, "device": place}
         with offline() if source.is_local else contextlib.nullcontext():
             if backend == "hooked":
@@ -114,11 +109,12 @@ def load_model(
     return model
 
 
-def model_card(model: LensModel) -> ModelCard:
+def model_card(model: TextModel) -> ModelCard:
     """The card of `model`: the one `load_model` left on it, else what its config tells."""
     card = getattr(model, "icl_card", None)
     if isinstance(card, ModelCard):
         return card
+    model = cast(LensModel, model)
     dtype = str(cast(torch.Tensor, model.unembed.W_U).dtype).removeprefix("torch.")
     name, bos = str(model.cfg.model_name), bool(getattr(model.cfg, "default_prepend_bos", False))
     return ModelCard(name, None, backend_of(model), None, dtype, bos)
@@ -133,9 +129,27 @@ def provenance(model: LensModel) -> dict[str, Any]:
     }
 
 
-def _prepends_bos(tokenizer: Any) -> bool:
+def prepends_bos(tokenizer: Any) -> bool:
+    """Whether a tokenizer starts a text with its BOS token."""
     ids = tokenizer("a").input_ids
     return bool(tokenizer.bos_token_id is not None and ids and ids[0] == tokenizer.bos_token_id)
+
+
+def require_n_ctx_for(name: str, backend: Backend | None, n_ctx: int | None) -> None:
+    """Raise `InputError` where a number of tokens is asked for of a class that takes none."""
+    if n_ctx is not None and backend == "bridge":
+        raise InputError(f"model {name!r} reads as many tokens as its weights allow: n_ctx is for backend 'hooked'")
+
+
+def revision_of(name: str, revision: str | None, checkpoint: int | None) -> str | None:
+    """The Hub revision that is asked for, by its name or as a checkpoint. Raises `InputError` for both, or for none
+    such.
+    """
+    if checkpoint is None:
+        return revision
+    if revision:
+        raise InputError(f"model {name!r}: give revision {revision!r} or checkpoint {checkpoint}, not both")
+    return None if series_folder(name) is not None else _checkpoint_revision(name, checkpoint)
 
 
 def _checkpoint_revision(name: str, checkpoint: int) -> str:
@@ -147,8 +161,12 @@ def _checkpoint_revision(name: str, checkpoint: int) -> str:
     raise InputError(f"model {name!r} has no known checkpoints: give its Hub branch as revision instead")
 
 
-def _device(device: str | torch.device | None) -> torch.device:
-    """The device asked for, after a try that it exists; by default the one TransformerLens chooses."""
+def require_device(device: str | torch.device | None) -> torch.device:
+    """The device asked for, after a try that it exists; by default the one TransformerLens chooses.
+
+    Raises:
+        InputError: no such device on this machine.
+    """
     if device is None:
         return default_device()
     if str(device) == "meta":

@@ -14,6 +14,7 @@ import torch
 
 from icl_circuits.errors import InputError, in_one_line
 from icl_circuits.models.build import official_name
+from icl_circuits.models.gguf_files import parsed_once
 from icl_circuits.models.series import SMALL, checkpoint_folder, series_folder
 
 SMOLLM2 = "smollm2-135m"
@@ -115,10 +116,28 @@ def load_hugging_face(source: Source, revision: str | None, dtype: torch.dtype) 
     Nothing is installed, no code of the model's is run, nothing is asked. A local source never leads online.
 
     Raises:
-        InputError: files that are missing or corrupt, a model that is no decoder or brings code of its own, a tokenizer
-            without character offsets, weights that are not finite or that the configuration does not fit.
+        InputError: what `read_without_weights` raises, a model that is no decoder or brings code of its own, weights
+            that are not finite or that the configuration does not fit.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
+    from transformers import AutoModelForCausalLM
+
+    with parsed_once(), _alone(source):
+        config, tokenizer = read_without_weights(source, revision)
+        with _loading(source, "model"):
+            hf_model, loading = AutoModelForCausalLM.from_pretrained(
+                source.location, config=config, dtype=dtype, output_loading_info=True, **_options(source, revision)
+            )
+    _require_whole(source, hf_model, loading)
+    return hf_model.eval(), tokenizer
+
+
+def read_without_weights(source: Source, revision: str | None) -> tuple[Any, Any]:
+    """The Hugging Face configuration and fast tokenizer of `source`.
+
+    Raises:
+        InputError: files that are missing or corrupt, or a tokenizer without character offsets.
+    """
+    from transformers import AutoConfig, PreTrainedConfig
 
     if source.is_local and revision:
         raise InputError(f"model {source.name!r} is on this machine and has no revision {revision!r}")
@@ -134,12 +153,8 @@ def load_hugging_face(source: Source, revision: str | None, dtype: torch.dtype) 
         )
     if source.is_local:
         _require_readable(source)
-    options: dict[str, Any] = {"trust_remote_code": False}
-    if source.gguf_file:
-        options["gguf_file"] = source.gguf_file
-    if revision:
-        options["revision"] = revision
-    with offline() if source.is_local else contextlib.nullcontext():
+    options = _options(source, revision)
+    with parsed_once(), _alone(source):
         with _loading(source, "config.json"):
             _require_few_layers(source, PreTrainedConfig.get_config_dict(source.location, **options)[0])
             config = AutoConfig.from_pretrained(source.location, **options)
@@ -147,16 +162,22 @@ def load_hugging_face(source: Source, revision: str | None, dtype: torch.dtype) 
         with _loading(source, "tokenizer"):
             tokenizer = _tokenizer_class(folder).from_pretrained(source.location, **options)
             tokenizer("a")  # one that cannot read anything fails here
-        with _loading(source, "model"):
-            hf_model, loading = AutoModelForCausalLM.from_pretrained(
-                source.location, config=config, dtype=dtype, output_loading_info=True, **options
-            )
     if not getattr(tokenizer, "is_fast", False):
         raise InputError(
             f"the tokenizer of {source.name!r} is not a fast one: label positions need its character offsets"
         )
-    _require_whole(source, hf_model, loading)
-    return hf_model.eval(), tokenizer
+    return config, tokenizer
+
+
+def _options(source: Source, revision: str | None) -> dict[str, Any]:
+    """What transformers is told each time that it reads a source."""
+    given = {"gguf_file": source.gguf_file, "revision": revision}
+    return {"trust_remote_code": False} | {name: value for name, value in given.items() if value}
+
+
+def _alone(source: Source) -> contextlib.AbstractContextManager[None]:
+    """Keeps a source on this machine from the network in the block."""
+    return offline() if source.is_local else contextlib.nullcontext()
 
 
 def _tokenizer_class(folder: Path) -> Any:

@@ -37,7 +37,7 @@ from icl_circuits.patching.paths import Paths
 from icl_circuits.patching.routes import Arrival, EdgeKind, NormKind, Passage, make_routes
 from icl_circuits.progress import tracked
 from icl_circuits.prompts import TokenBatch, label_positions_of
-from icl_circuits.residual import Head, HeadInput, Sender
+from icl_circuits.residual import HeadInput, HeadLike, Sender
 
 PROMPT_TOKENS = 2048
 """A backward pass keeps every activation: prompts go through in parts of at most this many tokens."""
@@ -84,7 +84,7 @@ def attribute(
     bases, effects, scale = [], [], 0.0
     for start, stop in tracked(list(batch.parts(PROMPT_TOKENS)), f"attributing to {site}"):
         rows = range(start, stop)
-        found = gradients(model, batch.select(rows), list(places), metric, source and source.select(rows), steps)
+        found = gradients(model, batch.part(start, stop), list(places), metric, source and source.select(rows), steps)
         bases.append(found.base)
         effects.append(torch.stack([_first_order(patch.of_prompts(start, stop), found) for patch in patches]))
         scale = max(scale, found.logit_scale)
@@ -98,8 +98,8 @@ def attribute_paths(
     model: LensModel,
     batch: TokenBatch,
     *,
-    senders: Sequence[Sender] | None = None,
-    receivers: Sequence[Head] | None = None,
+    senders: Sequence[Sender | HeadLike] | None = None,
+    receivers: Sequence[HeadLike] | None = None,
     inputs: Sequence[HeadInput] = ("q",),
     logits: bool = False,
     positions: PositionsName | Positions = "last",

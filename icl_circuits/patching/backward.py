@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from icl_circuits.errors import InputError
-from icl_circuits.interventions import Metric, from_logits
+from icl_circuits.interventions import Metric, of_base_run
 from icl_circuits.models import Hook, HookPair, LensModel, Place, at_least_float32, hook_name
 from icl_circuits.prompts import TokenBatch
 from icl_circuits.residual import answer_logits, embedding
@@ -59,7 +59,7 @@ def gradients(
         traced = _Traced(places, None if shift is None else shift * (step / steps))
         logits = answer_logits(model, batch, traced, grad=True)
         with torch.enable_grad():
-            value = from_logits(metric, logits, batch)
+            value = of_base_run(metric, logits, batch)
         if value.ndim != 1 or not value.requires_grad:
             raise InputError("attribution needs a metric with a gradient and one value for each prompt")
         tensors = [traced.found[place] for place in places]

@@ -23,6 +23,7 @@ from icl_circuits.interventions import (
     ReplaceHeads,
     ZeroHeads,
     from_logits,
+    of_base_run,
     require_metric,
 )
 from icl_circuits.models import TOKENS_AT_ONCE, LensModel, ModelShape, NotAlgebraError, engine_tolerance
@@ -80,7 +81,7 @@ def run_each(
         batch: the prompts. Positions and values in the variants count its rows.
         variants: what to change, each a sequence of interventions that apply together; an empty one changes nothing.
         metric: a name, or a function of the answer-position logits `[prompt d_vocab]` and their prompts, which may be
-            a part of the batch.
+            a part of the batch: `rows` says which part.
         budget: bytes that a bundle of variants may take; default a quarter of what is free. On a GPU that runs out of
             memory all the same, bundles are halved until they fit.
         verify: how many variants, drawn at random, to check against the plain computation.
@@ -126,14 +127,14 @@ def _run_each_in_engine(
 ) -> Variants:
     work: list[tuple[TokenBatch, Sequence[Changes], Bundle | None]] = []
     for start, stop in batch.parts(tokens_at_once(model, batch, budget)):
-        prompts = batch.select(range(start, stop))
+        prompts = batch.part(start, stop)
         cut = _of_prompts(variants, start, stop) if len(prompts) < len(batch) else variants
         work += [(prompts, cut, bundle) for bundle in (None, *into_bundles(model, prompts, cut, budget))]
     bases, values, scale = [], [], 0.0
     for prompts, cut, bundle in tracked(work, description):
         if bundle is None:
             base = run_base(model, prompts)
-            bases.append(from_logits(metric, base.logits, prompts).cpu())
+            bases.append(of_base_run(metric, base.logits, prompts).cpu())
             values.append(bases[-1].expand(len(variants), *bases[-1].shape).clone())
             scale = max(scale, float(base.logits.abs().max()))
         else:
@@ -169,9 +170,9 @@ def _run_each_plainly(
 ) -> Variants:
     bases, scale = [], 0.0
     for start, stop in batch.parts(PROMPT_TOKENS):
-        prompts = batch.select(range(start, stop))
+        prompts = batch.part(start, stop)
         logits = answer_logits(model, prompts)
-        bases.append(from_logits(metric, logits, prompts).cpu())
+        bases.append(of_base_run(metric, logits, prompts).cpu())
         scale = max(scale, float(logits.abs().max()))
     base = torch.cat(bases)
     values = [plain_metric(model, batch, variant, metric) for variant in tracked(variants, description)]
@@ -188,7 +189,7 @@ def plain_metric(
         return from_logits(metric, answer_logits(model, batch, *variant), batch).cpu()
     values = []
     for start, stop in batch.parts(PROMPT_TOKENS):
-        prompts = batch.select(range(start, stop))
+        prompts = batch.part(start, stop)
         logits = answer_logits(model, prompts, *(patch.of_prompts(start, stop) for patch in patches))
         values.append(from_logits(metric, logits, prompts).cpu())
     return torch.cat(values)

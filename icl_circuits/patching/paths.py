@@ -24,6 +24,7 @@ from icl_circuits.interventions import (
     Zero,
     from_logits,
     metric_name,
+    of_base_run,
     require_metric,
 )
 from icl_circuits.models import LensModel, ReadSite, at_least_float32
@@ -32,7 +33,7 @@ from icl_circuits.patching.routes import Arrival, EdgeKind, NormKind, Passage, m
 from icl_circuits.patching.step import Window
 from icl_circuits.progress import tracked
 from icl_circuits.prompts import TokenBatch, label_positions_of
-from icl_circuits.residual import Edge, Head, HeadInput, Sender
+from icl_circuits.residual import Edge, HeadInput, HeadLike, Sender
 from icl_circuits.stats import bootstrap_means
 
 
@@ -79,8 +80,8 @@ def path_patch(
     model: LensModel,
     batch: TokenBatch,
     *,
-    senders: Sequence[Sender] | None = None,
-    receivers: Sequence[Head] | None = None,
+    senders: Sequence[Sender | HeadLike] | None = None,
+    receivers: Sequence[HeadLike] | None = None,
     inputs: Sequence[HeadInput] = ("q",),
     logits: bool = False,
     positions: PositionsName | Positions = "last",
@@ -132,7 +133,7 @@ def path_patch(
     bases, parts, scale = [], [], 0.0
     for start, stop in tracked(list(routes.parts(budget)), "path patching"):
         passage = Passage(routes, start, stop)
-        unchanged = from_logits(metric, passage.base.logits, passage.base.batch).cpu()
+        unchanged = of_base_run(metric, passage.base.logits, passage.base.batch).cpu()
         if unchanged.ndim != 1:
             raise InputError(f"a path needs one value for each prompt, the metric gave {list(unchanged.shape[1:])}")
         found = [

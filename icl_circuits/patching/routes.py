@@ -36,10 +36,12 @@ from icl_circuits.residual import (
     Embedding,
     Head,
     HeadInput,
+    HeadLike,
     Logits,
     Mlp,
     Sender,
     all_heads,
+    head_of,
     layer_of,
     require_heads,
     write_order,
@@ -98,8 +100,8 @@ def make_routes(
     model: LensModel,
     batch: TokenBatch,
     *,
-    senders: Sequence[Sender] | None,
-    receivers: Sequence[Head] | None,
+    senders: Sequence[Sender | HeadLike] | None,
+    receivers: Sequence[HeadLike] | None,
     inputs: Sequence[HeadInput],
     logits: bool,
     positions: PositionsName | Positions,
@@ -116,7 +118,7 @@ def make_routes(
     require_one_of(norm, get_args(NormKind), "norm")
     for name in inputs:
         require_one_of(name, get_args(HeadInput), "input")
-    ordered = sorted(all_heads(model) if senders is None else senders, key=write_order)
+    ordered = sorted(all_heads(model) if senders is None else map(_sender, senders), key=write_order)
     places = dict.fromkeys(_place(model, sender) for sender in ordered)
     routes = Routes(
         model,
@@ -170,7 +172,7 @@ class Passage:
         """The same at the answer position, `[batch ...]`."""
         name = routes.model.cfg.model_name
         try:
-            self.base: BaseRun = run_base(routes.model, routes.batch.select(range(start, stop)), self._keep)
+            self.base: BaseRun = run_base(routes.model, routes.batch.part(start, stop), self._keep)
         except NotAlgebraError as error:
             raise Unfit(f"the paths of {name!r} cannot be patched exactly: {error}") from None
 
@@ -250,6 +252,10 @@ class Passage:
         return self._let_out(block.mlp_outlet, before, after - before)
 
 
+def _sender(sender: Sender | HeadLike) -> Sender:
+    return sender if isinstance(sender, Mlp | Embedding) else head_of(sender)
+
+
 def _place(model: LensModel, sender: Sender) -> tuple[Site, int]:
     """The site and layer that a sender's output is replaced at.
 
@@ -270,14 +276,13 @@ def _place(model: LensModel, sender: Sender) -> tuple[Site, int]:
 
 
 def _wanted_inputs(
-    model: LensModel, receivers: Sequence[Head] | None, inputs: Sequence[HeadInput]
+    model: LensModel, receivers: Sequence[HeadLike] | None, inputs: Sequence[HeadInput]
 ) -> dict[int, dict[HeadInput, tuple[int, ...]]]:
     """The receiving heads of each layer and input."""
     wanted: dict[int, dict[HeadInput, tuple[int, ...]]] = {}
     for name in inputs:
         n_heads = model.cfg.n_heads if name == "q" else n_kv_heads(model)
-        for head in all_heads(model) if receivers is None else receivers:
-            require_heads(model, (head,))
+        for head in all_heads(model) if receivers is None else require_heads(model, receivers):
             if head.head < n_heads:
                 heads = wanted.setdefault(head.layer, {}).setdefault(name, ())
                 wanted[head.layer][name] = (*heads, head.head)

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from icl_circuits.errors import InputError, Unfit, require_one_of
-from icl_circuits.models import LensModel, device_of, model_card
+from icl_circuits.models import TextModel, device_of, model_card
 from icl_circuits.prompts.apart import tell_apart
 from icl_circuits.prompts.cells import shown
 from icl_circuits.prompts.prompt import Prompt
@@ -96,7 +96,7 @@ def label_positions_of(batch: TokenBatch) -> Int[Tensor, "batch demo"]:
 
 
 def encode(
-    model: LensModel,
+    model: TextModel,
     prompts: Sequence[Prompt],
     *,
     separator: str = DEFAULT_SEPARATOR,
@@ -106,7 +106,7 @@ def encode(
     """Tokenise prompts in the paper's template `<text> : <label>`, units joined by `separator`.
 
     Args:
-        model: gives the tokenizer, the context length and the device.
+        model: gives the tokenizer, the context length and the device; an `outline` will do.
         prompts: all with the same label words and the same number of demonstrations.
         separator: between units; the paper uses a single space.
         prepend_bos: default: as the model's own tokenizer does (Llama: yes, GPT-2: no); a model of yours follows its
@@ -203,7 +203,7 @@ def require_demonstrations(batch: TokenBatch, purpose: str) -> None:
         raise Unfit(f"zero-shot prompts have no demonstrations {purpose}: use 1 shot or more")
 
 
-def bos_of(model: LensModel, prepend_bos: bool | None) -> list[int]:
+def bos_of(model: TextModel, prepend_bos: bool | None) -> list[int]:
     """The BOS token that prompts start with, or none; by default as the model's own tokenizer does.
 
     Raises:
@@ -219,7 +219,7 @@ def bos_of(model: LensModel, prepend_bos: bool | None) -> list[int]:
     return [tokenizer.bos_token_id]
 
 
-def ids_of(model: LensModel, text: str) -> list[int]:
+def ids_of(model: TextModel, text: str) -> list[int]:
     """The tokens of a text, without special ones. Raises `InputError` where the model has no tokenizer."""
     if model.tokenizer is None:
         raise InputError(f"{shown(text)} is text, but {model.cfg.model_name!r} has no tokenizer: give token ids")
@@ -228,13 +228,13 @@ def ids_of(model: LensModel, text: str) -> list[int]:
     return found
 
 
-def require_known_words(model: LensModel, text: str, where: str) -> None:
+def require_known_words(model: TextModel, text: str, where: str) -> None:
     """Raise `InputError` for a word that the tokenizer reads as an unknown one, as far as it says where words stand."""
     if model.tokenizer is not None and getattr(model.tokenizer, "is_fast", False):
         require_known(model.tokenizer, text, *tokenized(model.tokenizer, text), where)
 
 
-def require_vocabulary(model: LensModel, ids: Sequence[int], where: str) -> None:
+def require_vocabulary(model: TextModel, ids: Sequence[int], where: str) -> None:
     """Raise `InputError` for a token that the model does not have."""
     wrong = next((token for token in ids if not 0 <= token < model.cfg.d_vocab), None)
     if wrong is not None:
@@ -244,7 +244,7 @@ def require_vocabulary(model: LensModel, ids: Sequence[int], where: str) -> None
         )
 
 
-def require_context(model: LensModel, rows: Sequence[Sequence[int]], what: str, *, room: int = 0) -> None:
+def require_context(model: TextModel, rows: Sequence[Sequence[int]], what: str, *, room: int = 0) -> None:
     """Raise `InputError` naming the first row of tokens that is longer than the model reads, `room` more behind it."""
     for i, row in enumerate(rows):
         if len(row) + room > model.cfg.n_ctx:

@@ -57,9 +57,9 @@ def load_facts(
     columns = {"text_column": text_column, "answer_column": answer_column, "type_column": type_column}
     require_three(columns)
     name, frame = read_table(data, {FACTS: "facts.csv"}, encoding, delimiter)
-    readers = [(text_column, _beginning), (answer_column, stripped)]
+    readers = [(text_column, "text_column", _beginning), (answer_column, "answer_column", stripped)]
     if type_column != "type" or type_column in list(frame.columns):
-        readers.append((type_column, class_of))
+        readers.append((type_column, "type_column", class_of))
     facts: dict[str, Fact] = {}
     for where, (text, answer, *kind) in cells_of(name, frame, readers):
         fact = Fact(text, answer, kind[0] if kind else "fact")

@@ -76,7 +76,8 @@ def load_rows(
     if text_column == label_column:
         raise InputError(f"text_column and label_column are both {shown(text_column)}: name the column of each")
     name, frame = read_table(data, {WORD_CATEGORIES: "word_categories.csv"}, encoding, delimiter)
-    rows = [Row(*cells) for _, cells in cells_of(name, frame, [(text_column, stripped), (label_column, class_of)])]
+    columns = [(text_column, "text_column", stripped), (label_column, "label_column", class_of)]
+    rows = [Row(*cells) for _, cells in cells_of(name, frame, columns)]
     classes = sorted({row.label for row in rows})
     if len(classes) < 2:
         raise InputError(

@@ -44,31 +44,33 @@ def require_three(columns: Mapping[str, object]) -> None:
         raise InputError(f"{' and '.join(columns)} are {given}: name three columns")
 
 
-def require_column(name: str, frame: pd.DataFrame, column: str) -> None:
-    """Raise `InputError` unless the data set has a column of that name, once."""
+def require_column(name: str, frame: pd.DataFrame, column: str, argument: str | None = None) -> None:
+    """Raise `InputError` unless the data set has a column of that name, once; `argument` would name another."""
     found = list(frame.columns).count(column)
     if found != 1:
         problem = f"{found} columns" if found else "no column"
-        raise InputError(f"data {name!r} has {problem} {shown(column)}: its columns are {named(frame)}")
+        mend = f"; name the right one with {argument}" if argument else ""
+        raise InputError(f"data {name!r} has {problem} {shown(column)}: its columns are {named(frame)}{mend}")
 
 
 def cells_of(
-    name: str, frame: pd.DataFrame, columns: Sequence[tuple[str, Callable[[object, str], str]]]
+    name: str, frame: pd.DataFrame, columns: Sequence[tuple[str, str | None, Callable[[object, str], str]]]
 ) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Row by row, where it is (rows are counted from 0) and its cells as text, none of them empty.
 
     Args:
         name: what the data set is called.
         frame: its rows.
-        columns: the columns to read, each with what makes text of a cell, given also where that is.
+        columns: the columns to read, each with the argument that names it, if any, and with what makes text of a cell,
+            given also where that is.
 
     Raises:
         InputError: no such column, one that stands there twice, or an empty or unreadable cell.
     """
-    for column, _ in columns:
-        require_column(name, frame, column)
-    named_columns = [(named([column]), read) for column, read in columns]
-    for number, row in enumerate(zip(*(frame[column] for column, _ in columns), strict=True)):
+    for column, argument, _ in columns:
+        require_column(name, frame, column, argument)
+    named_columns = [(named([column]), read) for column, _, read in columns]
+    for number, row in enumerate(zip(*(frame[column] for column, *_ in columns), strict=True)):
         where = f"data {name!r}, row {number} (from 0)"
         cells = tuple(read(cell, f"{where}, {column}") for cell, (column, read) in zip(row, named_columns, strict=True))
         for (column, _), cell in zip(named_columns, cells, strict=True):

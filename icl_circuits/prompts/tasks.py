@@ -66,7 +66,7 @@ def load_tasks(
     """
     require_three({"text_column": text_column, "answer_column": answer_column, "task_column": task_column})
     name, frame = read_table(data, {TASKS: "tasks.csv"}, encoding, delimiter)
-    readers = [(text_column, stripped), (answer_column, stripped), (task_column, class_of)]
+    readers = [(text_column, None, stripped), (answer_column, None, stripped), (task_column, None, class_of)]
     tasks: dict[str, dict[str, WordPair]] = {}
     for _, (text, answer, task) in cells_of(name, frame, readers):
         tasks.setdefault(task, {}).setdefault(text, WordPair(text, answer))

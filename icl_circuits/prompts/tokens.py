@@ -33,9 +33,16 @@ class TokenBatch:
     texts: tuple[str, ...]
     """The prompts as given, without a BOS token and without the tokens that answer and foil share, which `tokens` has
     behind the text. Of prompts given as tokens, what the tokenizer makes of them, if there is one."""
+    part_of: Int[Tensor, " batch"] | None = None
+    """Of a part of a batch: which of its prompts these are. None: this is no part."""
 
     def __len__(self) -> int:
         return self.tokens.shape[0]
+
+    @property
+    def rows(self) -> Int[Tensor, " batch"]:
+        """Which prompts of the whole batch these are: what a metric looks up what it knows of each prompt by."""
+        return torch.arange(len(self), device=self.tokens.device) if self.part_of is None else self.part_of
 
     @property
     def is_text(self) -> Bool[Tensor, "batch pos"]:
@@ -57,7 +64,7 @@ class TokenBatch:
         """Each prompt's logit of the right answer less that of the wrong one, from the logits of `answer_tokens`."""
         assert self.foil is not None  # `answer_tokens` has raised otherwise
         right, wrong = (
-            torch.searchsorted(self.answer_tokens, tokens).expand(logits.shape[:-1])[..., None]
+            torch.searchsorted(self.answer_tokens, tokens.contiguous()).expand(logits.shape[:-1])[..., None]
             for tokens in (self.target, self.foil)
         )
         return (logits.gather(-1, right) - logits.gather(-1, wrong))[..., 0]
@@ -67,7 +74,7 @@ class TokenBatch:
         its own longest prompt.
         """
         for start, stop in self.parts(max_tokens):
-            part = self.select(range(start, stop))
+            part = self.part(start, stop)
             yield replace(part, tokens=part.tokens[:, : int(part.last.max()) + 1])
 
     def parts(self, max_tokens: int = TOKENS_AT_ONCE) -> Iterator[tuple[int, int]]:
@@ -75,6 +82,12 @@ class TokenBatch:
         rows = max(1, max_tokens // self.tokens.shape[1])
         for start in range(0, len(self), rows):
             yield start, min(start + rows, len(self))
+
+    def part(self: Batch, start: int, stop: int) -> Batch:
+        """The prompts `start` to `stop`, padded as they are, which know their `rows`. All are the batch itself."""
+        if stop - start == len(self):
+            return self
+        return replace(self.select(range(start, stop)), part_of=self.rows[start:stop])
 
     def followed_by(self: Batch, tokens: Sequence[int]) -> Batch:
         """The prompts with some tokens more behind each, the last of which is then `last`."""
@@ -105,6 +118,7 @@ class TokenBatch:
             "target": self.target[rows],
             "foil": None if self.foil is None else self.foil[rows],
             "texts": tuple(self.texts[row] for row in rows),
+            "part_of": None if self.part_of is None else self.part_of[rows],
         }
 
 

@@ -1,9 +1,10 @@
 """What writes to the residual stream and what reads from it: components, places in a prompt, and edges between them."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 from icl_circuits.errors import InputError
 from icl_circuits.models import LensModel, has_mlp, require_per_head_z
@@ -17,6 +18,10 @@ class Head(NamedTuple):
 
     def __str__(self) -> str:
         return f"L{self.layer}H{self.head}"
+
+
+HeadLike = Head | tuple[int, int] | str
+"""A head as people write it: `Head(23, 7)`, `(23, 7)` or `"L23H7"`."""
 
 
 @dataclass(frozen=True)
@@ -145,38 +150,56 @@ def all_mlps(model: LensModel) -> tuple[Mlp, ...]:
     return tuple(Mlp(layer) for layer in range(model.cfg.n_layers if has_mlp(model) else 0))
 
 
-def require_heads(model: LensModel, heads: Sequence[Head]) -> None:
-    """Raise `InputError` naming the first of `heads` that is no `Head` or that `model` does not have.
+def head_of(head: object) -> Head:
+    """A head as people write it: `Head(23, 7)`, `(23, 7)` or `"L23H7"`. Raises `InputError` for anything else."""
+    if isinstance(head, str):
+        written = re.fullmatch(r"L(\d{1,6})H(\d{1,6})", head.strip(), re.IGNORECASE | re.ASCII)
+        given: tuple[object, ...] = tuple(map(int, written.groups())) if written else ()
+    else:
+        given = head if isinstance(head, tuple) else ()
+    if len(given) != 2:
+        raise InputError(f"{head!r} is no head: write Head(23, 7), (23, 7) or 'L23H7', the layer first")
+    if not all(isinstance(number, Integral) and not isinstance(number, bool) for number in given):
+        raise InputError(f"head {given} does not count layers and heads: give whole numbers")
+    layer, number = (int(cast(int, number)) for number in given)
+    return Head(layer, number)
+
+
+def heads_of(heads: Iterable[object]) -> tuple[Head, ...]:
+    """Heads as people write them. Raises `InputError` for what is none, and for one head in place of several."""
+    if isinstance(heads, str | Head):
+        raise InputError(f"heads are {str(heads)!r}: give a list of heads, [{str(heads)!r}]")
+    return tuple(map(head_of, heads))
+
+
+def require_heads(model: LensModel, heads: Iterable[HeadLike]) -> tuple[Head, ...]:
+    """`heads`, read by `head_of`. Raises `InputError` naming the first that is no head or that `model` does not have.
 
     Raises `Unfit` for a model whose hooks show no heads.
     """
     require_per_head_z(model)
-    for head in heads:
-        if not isinstance(head, Head):
-            raise InputError(f"{head!r} is no Head: write Head(layer, head)")
-        given: tuple[object, ...] = tuple(head)
-        if not all(isinstance(number, Integral) and not isinstance(number, bool) for number in given):
-            raise InputError(f"Head{given} does not count layers and heads: give whole numbers")
+    found = heads_of(heads)
+    for head in found:
         if not (0 <= head.layer < model.cfg.n_layers and 0 <= head.head < model.cfg.n_heads):
             raise InputError(
                 f"head {head} does not exist: {model.cfg.model_name!r} has layers 0..{model.cfg.n_layers - 1} with "
                 f"heads 0..{model.cfg.n_heads - 1}"
             )
+    return found
 
 
-def require_some_heads(model: LensModel, heads: Sequence[Head]) -> tuple[Head, ...]:
-    """`heads` as a tuple. Raises `InputError` where there is none, or one that `model` does not have."""
-    heads = tuple(heads)
-    if not heads:
+def require_some_heads(model: LensModel, heads: Iterable[HeadLike]) -> tuple[Head, ...]:
+    """`heads`, read by `head_of`. Raises `InputError` where there is none, or one that `model` does not have."""
+    found = heads_of(heads)
+    if not found:
         raise InputError("no heads to analyse: name at least one")
-    require_heads(model, heads)
-    return heads
+    return require_heads(model, found)
 
 
-def require_distinct_heads(model: LensModel, heads: Sequence[Head]) -> tuple[Head, ...]:
-    """`heads` as a tuple. Raises `InputError` where there is none, one twice, or one that `model` does not have."""
-    heads = require_some_heads(model, heads)
-    twice = next((head for head in heads if heads.count(head) > 1), None)
+def require_distinct_heads(model: LensModel, heads: Iterable[HeadLike]) -> tuple[Head, ...]:
+    """The same. Raises `InputError` also where a head stands there twice."""
+    found = require_some_heads(model, heads)
+    twice = next((head for head in found if found.count(head) > 1), None)
     if twice is not None:
         raise InputError(f"{twice} is named twice: name each head once")
-    return heads
+    return found

@@ -34,7 +34,7 @@ from icl_circuits.models import (
 from icl_circuits.progress import tracked
 from icl_circuits.prompts import TokenBatch
 from icl_circuits.residual.capture import Capture, final_state
-from icl_circuits.residual.components import Head, require_some_heads
+from icl_circuits.residual.components import Head, HeadLike, require_some_heads
 from icl_circuits.residual.moved import Moved, Moves, by_source
 from icl_circuits.residual.run import answer_logits
 
@@ -140,7 +140,7 @@ def _increase_of_chunk(model: LensModel, batch: TokenBatch) -> LogProbIncrease:
 
 
 @torch.no_grad()
-def position_increase(model: LensModel, batch: TokenBatch, heads: Sequence[Head]) -> PositionIncrease:
+def position_increase(model: LensModel, batch: TokenBatch, heads: Sequence[HeadLike]) -> PositionIncrease:
     """Score every source position inside each of `heads` by what it adds to log p(target).
 
     The head's output is a sum over positions, `o = sum_p alpha_p vo_p` with `vo_p = v_p W_O`; each is scored alone.

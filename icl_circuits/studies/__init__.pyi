@@ -4,7 +4,9 @@ from .begun import (
     Begun as Begun,
     JobPrompts as JobPrompts,
     begin as begin,
+    check as check,
     load_data as load_data,
+    outline_spec as outline_spec,
     sample_job as sample_job,
 )
 from .every import STUDIES as STUDIES

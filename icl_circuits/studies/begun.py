@@ -1,13 +1,14 @@
 """What every study begins with: the prompts of a job, and the heads that they select."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from icl_circuits.errors import InputError
 from icl_circuits.heads import Rounding, Scores, require_selectable, rounding, score_every_head, select
 from icl_circuits.jobs import DataSpec, Job, ModelSpec, Settings
-from icl_circuits.models import LensModel, identity, provenance
-from icl_circuits.prompts import LabelScore, Prompt, PromptBatch, Rows, encode, load_rows, sample_prompts
+from icl_circuits.models import LensModel, Outline, identity, outline, provenance, require_device
+from icl_circuits.prompts import LabelScore, Prompt, PromptBatch, Rows, encode, load_rows, sample_prompts, shown
 from icl_circuits.report import RunRecord
 from icl_circuits.residual import Head
 from icl_circuits.store import Store
@@ -42,6 +43,7 @@ def sample_job(rows: Rows, settings: Settings, label_score: LabelScore = "first"
     if settings.heads < 1:
         raise InputError(f"cannot select {settings.heads} heads: ask for at least 1")
     for_selection, for_evaluation = rows.split(settings.seed)
+    _require_texts(rows, {"select": for_selection, "test": for_evaluation}, settings.shots)
     options: dict[str, Any] = {"labels": settings.labels, "shots": settings.shots}
     return JobPrompts(
         settings,
@@ -50,6 +52,18 @@ def sample_job(rows: Rows, settings: Settings, label_score: LabelScore = "first"
         sample_prompts(for_evaluation, settings.prompts, seed=settings.seed + EVALUATION_SEED, **options),
         label_score,
     )
+
+
+def _require_texts(rows: Rows, halves: Mapping[str, Rows], shots: int) -> None:
+    """Raise `InputError` that says what is in the half, where a class has too few texts in it for a prompt."""
+    for purpose, half in halves.items():
+        for name, texts in half.by_class().items():
+            if len(texts) < shots + 1:
+                raise InputError(
+                    f"data {rows.name!r}: class {shown(name)} has {len(rows.by_class()[name])} different texts, "
+                    f"{len(texts)} of them in the half to {purpose} on, but {shots} shots and a query need {shots + 1} "
+                    "there: lower --shots or add rows"
+                )
 
 
 def load_data(spec: DataSpec) -> Rows:
@@ -64,6 +78,40 @@ def load_data(spec: DataSpec) -> Rows:
         label_column=spec.label_column,
         encoding=spec.encoding,
         delimiter=spec.delimiter,
+    )
+
+
+def check(job: Job, prompts: JobPrompts) -> None:
+    """Find what cannot be done with the model's tokenizer and configuration alone, before its weights are loaded.
+
+    Raises:
+        InputError: labels that no token tells apart, a prompt longer than the model reads, more heads than half of the
+            model's, no such device, and whatever else `outline` and `encode` raise.
+    """
+    found = outline_spec(job.model)
+    if found is None:
+        return
+    check_prompts(found, prompts)
+    if found.cfg.n_layers and found.cfg.n_heads:
+        require_selectable(found, prompts.settings.heads)
+
+
+def check_prompts(model: Outline, prompts: JobPrompts) -> None:
+    """Try whether a model can read the prompts of a job. Raises whatever `encode` raises."""
+    encode(model, prompts.selection, separator=prompts.settings.separator)
+    encode(model, prompts.evaluation, separator=prompts.settings.separator, label_score=prompts.label_score)
+
+
+def outline_spec(spec: ModelSpec) -> Outline | None:
+    """The outline of a job's model, if it can be had without weights.
+
+    Raises:
+        InputError: no such device, and whatever `outline` raises.
+    """
+    if spec.device is not None:
+        require_device(spec.device)
+    return outline(
+        spec.model, backend=spec.backend, revision=spec.revision, checkpoint=spec.checkpoint, n_ctx=spec.n_ctx
     )
 
 
@@ -147,7 +195,7 @@ def begin(model: LensModel, prompts: JobPrompts, *, store: Store | None = None) 
     where = provenance(model) | {"data": prompts.data, "seed": settings.seed, "template": template}
     where["label_score"] = prompts.label_score
     selection = encode(model, prompts.selection, separator=separator)
-    require_selectable(model, selection, settings.heads)
+    require_selectable(model, settings.heads)
     of_model = identity(model)
     step = Steps((of_model, prompts), model, prompts.data, store)
     every = step(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from icl_circuits.errors import InputError, Unfit
+from icl_circuits.models import parsed_once
 from icl_circuits.report import LeftOut, Part, new_folder, write_report
 from icl_circuits.store import Store
 from icl_circuits.studies.files import figures_of, kinds_of
@@ -65,7 +66,14 @@ def run_job(
     beginning = import_module(studies[0].begins.module)
     prepared = beginning.prepare(job)
     with new_folder(out, "results", force=force) as folder:
-        begun = beginning.begin(Loaded(job.model, store).model, prepared, store=store)
+        with parsed_once():
+            getattr(beginning, "check", _nothing)(job, prepared)
+            model = Loaded(job.model, store).model
+        begun = beginning.begin(model, prepared, store=store)
         outcome = run_studies(begun, studies)
         write_report(begun.record, outcome.parts, outcome.left_out, folder, kinds=kinds, figures=figures)
     return outcome
+
+
+def _nothing(*_: Any) -> None:
+    """The check of a beginning that has none."""

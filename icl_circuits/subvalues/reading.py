@@ -17,7 +17,7 @@ from icl_circuits.models import (
     readout,
     require_identities_of_model,
 )
-from icl_circuits.residual import Head, Neuron, require_heads
+from icl_circuits.residual import HeadLike, Neuron, head_of, require_heads
 from icl_circuits.subvalues.exact import projected
 from icl_circuits.subvalues.writers import require_dimension, require_neuron
 
@@ -49,7 +49,7 @@ def neuron_tokens(model: LensModel, neurons: Sequence[Neuron], *, n_tokens: int 
 
 @torch.no_grad()
 def head_neuron_tokens(
-    model: LensModel, dimensions: Sequence[tuple[Head, int]], *, n_tokens: int = 10
+    model: LensModel, dimensions: Sequence[tuple[HeadLike, int]], *, n_tokens: int = 10
 ) -> tuple[Promoted, ...]:
     """The same for attention neurons: dimensions of heads, whose subvalues are rows of W_O.
 
@@ -59,7 +59,8 @@ def head_neuron_tokens(
     """
     _require_some(dimensions)
     rows = []
-    for head, dimension in dimensions:
+    for written, dimension in dimensions:
+        head = head_of(written)
         require_dimension(model, head, dimension)
         weights = attention_weights(model, head.layer)
         row = at_least_float32(weights.W_O[head.head, dimension])
@@ -68,7 +69,7 @@ def head_neuron_tokens(
 
 
 @torch.no_grad()
-def tokens_through_head(model: LensModel, neuron: Neuron, head: Head, *, n_tokens: int = 10) -> Promoted:
+def tokens_through_head(model: LensModel, neuron: Neuron, head: HeadLike, *, n_tokens: int = 10) -> Promoted:
     """What a query neuron promotes once a later head has read and written it: `u -> LN -> W_V -> W_O -> bs`.
 
     Most query neurons say nothing when they are projected themselves; this is their hidden-interpretable path. Where
@@ -78,7 +79,7 @@ def tokens_through_head(model: LensModel, neuron: Neuron, head: Head, *, n_token
         InputError: a neuron or head that does not exist, or a head below the neuron.
         Unfit: as for `neuron_tokens`.
     """
-    require_heads(model, [head])
+    (head,) = require_heads(model, [head])
     if head.layer <= neuron.layer:
         raise InputError(f"{head} does not read {neuron}: name a head of a later layer")
     weights, norm = attention_weights(model, head.layer), block_norms(model, head.layer).ln1

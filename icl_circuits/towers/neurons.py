@@ -19,7 +19,7 @@ from icl_circuits.errors import InputError, Unfit, require_whole
 from icl_circuits.models import LensModel, at_least_float32, has_mlp, mlp_weights, require_identities
 from icl_circuits.progress import tracked
 from icl_circuits.prompts import PromptBatch, require_demonstrations
-from icl_circuits.residual import Capture, Head, Neuron, answer_logits, require_some_heads
+from icl_circuits.residual import Capture, Head, HeadLike, Neuron, answer_logits, require_some_heads
 from icl_circuits.stats import bootstrap_means
 from icl_circuits.towers.reads import SIDES, TowerInputs
 
@@ -61,7 +61,12 @@ class NeuronReads:
 
 @torch.no_grad()
 def neuron_reads(
-    model: LensModel, batch: PromptBatch, heads: Sequence[Head], *, k: int = 10, choose_on: PromptBatch | None = None
+    model: LensModel,
+    batch: PromptBatch,
+    heads: Sequence[HeadLike],
+    *,
+    k: int = 10,
+    choose_on: PromptBatch | None = None,
 ) -> NeuronReads:
     """Split each head's class gap into what single FFN neurons write, on either tower's side.
 

@@ -20,7 +20,7 @@ from icl_circuits.models import LensModel, readout, require_identities
 from icl_circuits.patching import run_hooked
 from icl_circuits.progress import tracked
 from icl_circuits.prompts import PromptBatch, TokenBatch, require_labels
-from icl_circuits.residual import Capture, Head, Moves, by_source, final_state, require_some_heads
+from icl_circuits.residual import Capture, Head, HeadLike, Moves, by_source, final_state, require_some_heads
 from icl_circuits.stats import bootstrap_mean
 
 
@@ -136,7 +136,7 @@ def split_change(
 
 
 @torch.no_grad()
-def label_features(model: LensModel, batch: PromptBatch, heads: Sequence[Head]) -> LabelFeatures:
+def label_features(model: LensModel, batch: PromptBatch, heads: Sequence[HeadLike]) -> LabelFeatures:
     """What the value-output vectors of `heads` hold of each label at every source position.
 
     Raises:
@@ -189,7 +189,7 @@ def value_output(
 
 @torch.no_grad()
 def value_outputs(
-    model: LensModel, batch: TokenBatch, heads: Sequence[Head]
+    model: LensModel, batch: TokenBatch, heads: Sequence[HeadLike]
 ) -> list[tuple[Float[Tensor, "batch src_pos d_model"], Float[Tensor, "batch src_pos d_model"]]]:
     """`value_output` of several heads, from one forward pass.
 

@@ -17,7 +17,7 @@ from icl_circuits.models import (
     readout,
     require_identities_of_model,
 )
-from icl_circuits.residual import Head, require_some_heads
+from icl_circuits.residual import Head, HeadLike, require_some_heads
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def effective_rank(singular_values: Float[np.ndarray, " rank"]) -> float:
 
 
 @torch.no_grad()
-def ov_circuits(model: LensModel, heads: Sequence[Head]) -> OVCircuits:
+def ov_circuits(model: LensModel, heads: Sequence[HeadLike]) -> OVCircuits:
     """Copying score and spectrum of each head's value-output matrix.
 
     A post-norm counts with its weights: its scale, which depends on the prompt, changes no score.

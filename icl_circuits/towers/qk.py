@@ -18,7 +18,7 @@ from icl_circuits.models import LensModel, Place, at_least_float32, kv_head, req
 from icl_circuits.patching import run_hooked
 from icl_circuits.progress import tracked
 from icl_circuits.prompts import PromptBatch, require_demonstrations
-from icl_circuits.residual import Capture, Head, require_some_heads
+from icl_circuits.residual import Capture, Head, HeadLike, require_some_heads
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class TwoTowers:
 
 
 @torch.no_grad()
-def two_towers(model: LensModel, batch: PromptBatch, heads: Sequence[Head]) -> TwoTowers:
+def two_towers(model: LensModel, batch: PromptBatch, heads: Sequence[HeadLike]) -> TwoTowers:
     """The query tower at the answer position and the key tower at each label position, and their similarity.
 
     Raises:

@@ -26,7 +26,7 @@ from icl_circuits.models import (
 )
 from icl_circuits.progress import tracked
 from icl_circuits.prompts import PromptBatch, require_demonstrations
-from icl_circuits.residual import Component, Head, Written, components_below, layer_of, require_some_heads
+from icl_circuits.residual import Component, Head, HeadLike, Written, components_below, layer_of, require_some_heads
 from icl_circuits.stats import bootstrap_means
 from icl_circuits.towers.ov import mean_where
 
@@ -82,7 +82,7 @@ def _gap(
 
 
 @torch.no_grad()
-def tower_reads(model: LensModel, batch: PromptBatch, heads: Sequence[Head]) -> TowerReads:
+def tower_reads(model: LensModel, batch: PromptBatch, heads: Sequence[HeadLike]) -> TowerReads:
     """Split the scores between the answer position and each label position into what earlier components add.
 
     Linear through the norm with its scale frozen at the actual state, so the parts add up to the score exactly.

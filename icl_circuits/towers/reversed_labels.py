@@ -16,7 +16,7 @@ from icl_circuits.errors import Unfit
 from icl_circuits.heads import Answers, answer
 from icl_circuits.models import LensModel
 from icl_circuits.prompts import PromptBatch, encode, require_labels, reverse_labels
-from icl_circuits.residual import Head
+from icl_circuits.residual import HeadLike
 from icl_circuits.stats import Interval, relative_change
 from icl_circuits.towers.ov import LabelFeatures, label_features, mean_where, split_change
 
@@ -111,7 +111,7 @@ def _quantity(features: LabelFeatures, quantity: str) -> Float[np.ndarray, "prom
     return values[quantity]()
 
 
-def reversal(model: LensModel, batch: PromptBatch, heads: Sequence[Head]) -> Reversal:
+def reversal(model: LensModel, batch: PromptBatch, heads: Sequence[HeadLike]) -> Reversal:
     """Answer every prompt and its label-reversed twin, and read the label features of `heads` in both.
 
     Of each pair, the one whose right label is the first (foo) counts as the original.

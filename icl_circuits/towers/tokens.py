@@ -10,13 +10,13 @@ from torch import Tensor
 from icl_circuits.errors import InputError
 from icl_circuits.models import LensModel, Place, has_mlp, readout, require_identities
 from icl_circuits.prompts import PromptBatch, require_labels
-from icl_circuits.residual import Capture, Head, answer_logits, final_state, require_some_heads
+from icl_circuits.residual import Capture, Head, HeadLike, answer_logits, final_state, require_some_heads
 from icl_circuits.towers.ov import value_outputs
 
 
 @torch.no_grad()
 def tower_tokens(
-    model: LensModel, batch: PromptBatch, heads: Sequence[Head], *, prompt: int = 0, n_tokens: int = 10
+    model: LensModel, batch: PromptBatch, heads: Sequence[HeadLike], *, prompt: int = 0, n_tokens: int = 10
 ) -> pd.DataFrame:
     """Top and bottom tokens of what each head reads and moves in one prompt, `bs(.)` under the final frozen scale.
 

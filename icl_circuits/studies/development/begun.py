@@ -33,7 +33,7 @@ from icl_circuits.relations import SENTENCES, Corpus, load_conllu, relation_batc
 from icl_circuits.report import RunRecord
 from icl_circuits.stats import generator
 from icl_circuits.store import Store
-from icl_circuits.studies.begun import EVALUATION_SEED, JobPrompts, sample_job
+from icl_circuits.studies.begun import EVALUATION_SEED, JobPrompts, check_prompts, outline_spec, sample_job
 from icl_circuits.studies.loading import Loaded
 from icl_circuits.studies.relations.begun import TASK_SHOTS, asking, knowledge
 from icl_circuits.studies.steps import Steps
@@ -196,6 +196,17 @@ class RunBegun:
         summary = {"provenance": self.provenance, "settings": settings}
         title = f"How in-context learning forms in {self.provenance['name']}"
         return RunRecord(title, self.described, self.provenance, settings, summary, {}, self.step.costs)
+
+
+def check(job: DevelopmentJob, prepared: JobRuns) -> None:
+    """Find prompts that a checkpoint's tokenizer and configuration show to be wrong, before weights are loaded.
+
+    Raises:
+        InputError: whatever `outline` and `encode` raise.
+    """
+    found = outline_spec(prepared.runs[0][-1].spec)
+    if found is not None:
+        check_prompts(found, prepared.prompts)
 
 
 def begin(model: LensModel, prepared: JobRuns, *, store: Store | None = None) -> RunBegun:

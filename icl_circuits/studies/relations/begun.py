@@ -5,7 +5,7 @@ from typing import Any
 
 from icl_circuits.errors import InputError
 from icl_circuits.jobs import RelationJob, RelationSettings, RelationSpec, Settings
-from icl_circuits.models import OWN_BETWEEN, OWN_QUESTION, LensModel, identity, own_texts, provenance
+from icl_circuits.models import OWN_BETWEEN, OWN_QUESTION, LensModel, TextModel, identity, own_texts, provenance
 from icl_circuits.prompts import (
     BETWEEN,
     QUESTION,
@@ -36,7 +36,7 @@ from icl_circuits.relations import (
 from icl_circuits.relations.dependencies import conllu_sentences, corpus_of, parses_of, spacy_sentences
 from icl_circuits.report import RunRecord
 from icl_circuits.store import Store
-from icl_circuits.studies.begun import EVALUATION_SEED, JobPrompts, sample_job
+from icl_circuits.studies.begun import EVALUATION_SEED, JobPrompts, check_prompts, outline_spec, sample_job
 from icl_circuits.studies.steps import Steps
 
 FAMILIES = 7
@@ -162,6 +162,29 @@ class RelationsBegun:
         return RunRecord(title, self.described, self.provenance, settings, summary, {}, self.step.costs)
 
 
+def check(job: RelationJob, prepared: JobTexts) -> None:
+    """Find what cannot be done with the model's tokenizer and configuration alone, before its weights are loaded.
+
+    Raises:
+        InputError: prompts that the model cannot read, or more heads than leave random ones.
+    """
+    found = outline_spec(job.model)
+    if found is None:
+        return
+    check_prompts(found, prepared.words)
+    if found.cfg.n_layers and found.cfg.n_heads:
+        _require_random_heads(found, job.settings.heads)
+
+
+def _require_random_heads(model: TextModel, n_heads: int) -> None:
+    n_all = model.cfg.n_layers * model.cfg.n_heads
+    if (FAMILIES + 1) * n_heads > n_all:
+        raise InputError(
+            f"{FAMILIES} families of {n_heads} heads may leave too few of the {n_all} heads of "
+            f"{model.cfg.model_name!r} for random ones: ask for at most {max(1, n_all // (FAMILIES + 1))} with --heads"
+        )
+
+
 def begin(model: LensModel, prepared: JobTexts, *, store: Store | None = None) -> RelationsBegun:
     """Find the tokens of all triplets, and write the prompts. The store keeps the steps, if there is one.
 
@@ -171,12 +194,7 @@ def begin(model: LensModel, prepared: JobTexts, *, store: Store | None = None) -
     """
     settings, knowledge = prepared.settings, prepared.knowledge
     drawn: dict[str, Any] = {"n_texts": settings.texts, "seed": settings.seed}
-    n_heads, n_all = settings.heads, model.cfg.n_layers * model.cfg.n_heads
-    if (FAMILIES + 1) * n_heads > n_all:
-        raise InputError(
-            f"{FAMILIES} families of {n_heads} heads may leave too few of the {n_all} heads of "
-            f"{model.cfg.model_name!r} for random ones: ask for at most {max(1, n_all // (FAMILIES + 1))} with --heads"
-        )
+    _require_random_heads(model, settings.heads)
     n = settings.task_prompts
     tasks, mean_tasks, other_tasks = (
         task_prompts(model, prepared.tasks, few, shots=TASK_SHOTS, seed=settings.seed + other, **prepared.asking)

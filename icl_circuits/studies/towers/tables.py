@@ -58,10 +58,13 @@ def tower_table(begun: Begun, rows: Sequence[Measures]) -> Table:
 def control_table(findings: TowerFindings, means: Mapping[str, Measures]) -> Table:
     """The selected heads together, beside random heads."""
     columns = (("qk_auc", ".2f"), ("ov_copying", ".2f"), ("ov_contrast", "+.3f"))
-    sizes = {"in_context_heads": len(findings.own.heads), "random_heads": len(findings.random.heads)}
+    named = {
+        "in_context_heads": ("in-context heads", findings.own.heads),
+        "random_heads": ("random heads", findings.random.heads),
+    }
     body = [
-        (name.replace("_", " "), str(size), *(cell(means[name][key], form) for key, form in columns))
-        for name, size in sizes.items()
+        (name, str(len(heads)), *(cell(means[key][column], form) for column, form in columns))
+        for key, (name, heads) in named.items()
     ]
     return Table(
         ("", "heads", "class AUC", "copies (share)", "weighted logit minus, first label less second"), tuple(body)
