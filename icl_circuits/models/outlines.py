@@ -44,7 +44,8 @@ def outline(
     """Read a model's tokenizer and configuration alone, in a second or two; the arguments are those of `load_model`.
 
     Returns:
-        None where that cannot be: TransformerLens keeps the weights of some toy models itself.
+        None where that cannot be: TransformerLens keeps the weights of some toy models itself. None, too, where the
+        configuration fits no model or not the tokenizer; loading says that.
 
     Raises:
         InputError: what `load_model` raises of a model before it reads the weights.
@@ -63,5 +64,8 @@ def outline(
         getattr(text, "num_hidden_layers", None),
         getattr(text, "num_attention_heads", None),
     )
+    sizes = [size for size in (shape.n_layers, shape.n_heads) if size is not None]
+    if shape.d_vocab < len(tokenizer) or not all(isinstance(size, int) and size > 0 for size in sizes):
+        return None
     bos = prepends_bos(tokenizer)
     return Outline(shape, tokenizer, ModelCard(name, revision, backend or "hooked", None, "", bos))
