@@ -7,7 +7,8 @@ MODEL_TESTS = tests/test_load.py tests/test_lens.py tests/test_interventions.py 
   tests/test_heads.py tests/test_head_families.py tests/test_towers.py tests/test_biases.py tests/test_circuits.py tests/test_pairs.py \
   tests/test_studies.py tests/test_cli.py tests/test_identities.py tests/test_architectures.py tests/test_half.py \
   tests/test_odd_models.py tests/test_subvalues.py tests/test_facts.py tests/test_relations_corpus.py \
-  tests/test_relation_index.py tests/test_levels.py tests/test_small.py tests/test_development.py
+  tests/test_relation_index.py tests/test_run_hooked.py tests/test_store.py tests/test_levels.py tests/test_small.py \
+  tests/test_development.py
 
 # A process a core (a gigabyte each, so 8 at most), each with its share of the threads (tests/conftest.py).
 IN_PARALLEL = --numprocesses auto --maxprocesses 8 --dist worksteal

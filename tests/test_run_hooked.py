@@ -112,7 +112,7 @@ def test_moves(gpt2: LensModel, words: Rows) -> None:
 
 
 def test_kept_runs_are_of_the_same_prompts_and_weights(folders: dict[str, Path], words: Rows) -> None:
-    model = load_model(str(folders["gpt2"]), backend="hooked", device="cpu")
+    model = load_model(str(folders["gpt2"]), device="cpu")
     batch, other = batch_of(model, words), encode(model, sample_prompts(words, 3, shots=2, seed=7))
     with keeping_runs(model):
         for prompts in (batch, other, batch):
