@@ -199,7 +199,7 @@ def test_steps_are_computed_once(store: Store) -> None:
 
 def test_a_step_that_another_run_computes_is_waited_for(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     steps, got = Steps("run", store=store), list[int]()
-    key = digest((code_version(), code_version(__name__), "step", "run"))
+    key = digest((code_version(), code_version(__name__), "step", digest("run")))
     with FileLock(store.folder / "locks" / key):
         waiting = Thread(target=lambda: got.append(steps("step", lambda: pytest.fail("computed twice"))))
         waiting.start()

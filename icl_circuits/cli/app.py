@@ -16,6 +16,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from icl_circuits.characters import visible
 from icl_circuits.cli.batches import batching
+from icl_circuits.cli.folders import Force, Out
 from icl_circuits.cli.options import with_options
 from icl_circuits.cli.printing import console, rich_table, say
 from icl_circuits.cli.stores import NoStore, StoreFolder, store_commands, store_of
@@ -24,8 +25,6 @@ from icl_circuits.jobs import DataSpec, Dtype, Job, ModelSpec, Settings
 from icl_circuits.stopping import obey_signals
 from icl_circuits.studies import STUDIES, Study
 
-Out = Annotated[Path, Parameter(help="Folder to write.")]
-Force = Annotated[bool, Parameter(help="Replace what this command wrote there. Other files stay.", show_default=False)]
 Hidden = Parameter(parse=False)
 """A field that a command does without."""
 
@@ -160,16 +159,12 @@ def _figures(studies: Sequence[Study]) -> Callable[..., None]:
 
 def heads(*, job: Job = Job(), store: StoreFolder = None, no_store: NoStore = False) -> None:  # noqa: B008
     """Find the in-context heads and print their scores; no folder is written."""
-    from icl_circuits.models import parsed_once
-    from icl_circuits.studies import Loaded, begin, check, load_data, sample_job
+    from icl_circuits.studies import begin_job, begun, load_data, sample_job
     from icl_circuits.studies.shown import head_table
 
-    sampled, kept = sample_job(load_data(job.data), job.settings), store_of(store, no_store)
-    with parsed_once():
-        check(job, sampled)
-        model = Loaded(job.model, kept).model
-    scores = begin(model, sampled, store=kept).scores
-    console().print(rich_table(head_table(scores.selected), "In-context heads"))
+    sampled = sample_job(load_data(job.data), job.settings)
+    found = begin_job(job, begun, sampled, store_of(store, no_store))
+    console().print(rich_table(head_table(found.scores.selected), "In-context heads"))
 
 
 @Parameter(name="*")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
+from icl_circuits.cli.folders import Force, Out
 from icl_circuits.cli.printing import console, rich_table, say
 from icl_circuits.cli.stores import StoreFolder, store_of
 from icl_circuits.errors import InputError
@@ -38,8 +39,8 @@ def batching(app: App, studies: Mapping[str, Sequence[Study]]) -> Callable[..., 
         jobs: Annotated[Path, Parameter(help="A .toml file: options of the commands, lists of them to try each.")],
         /,
         *,
-        out: Annotated[Path, Parameter(help="Folder to write.")] = Path("icl-batch"),
-        force: Annotated[bool, Parameter(help="Replace what this command wrote there.", show_default=False)] = False,
+        out: Out = Path("icl-batch"),
+        force: Force = False,
         store: StoreFolder = None,
         shard: Annotated[str | None, Parameter(help="I/N: compute the I-th of N parts, and write no table.")] = None,
         engine: Annotated[Engine, Parameter(help="One job after the other here, or tasks on a Ray cluster.")] = "local",

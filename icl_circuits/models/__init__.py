@@ -109,6 +109,8 @@ from icl_circuits.models.told_apart import (
     files_of as files_of,
     identity as identity,
     note_weights as note_weights,
+    tokenizer_sha256 as tokenizer_sha256,
+    weight_versions as weight_versions,
     weights_sha256 as weights_sha256,
 )
 from icl_circuits.models.weights import (

@@ -18,11 +18,10 @@ NAMES = ("model_name", "tokenizer_name", "device", "n_devices", "seed")
 
 def weights_sha256(model: LensModel) -> str:
     """A SHA-256 of the weights in memory, remembered with the model until one of them changes."""
-    tensors = _tensors(model)
     known, digest = getattr(model, "icl_weights_sha256", (None, ""))
-    if known != _versions(tensors):
+    if known != _state(model):
         found = hashlib.sha256()
-        for key, value in tensors.items():
+        for key, value in _tensors(model).items():
             found.update(key.encode())
             found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         digest = found.hexdigest()
@@ -32,7 +31,12 @@ def weights_sha256(model: LensModel) -> str:
 
 def note_weights(model: LensModel, digest: str) -> None:
     """Note the SHA-256 of a model's weights as they are now, where it is known from elsewhere."""
-    cast(Any, model).icl_weights_sha256 = _versions(_tensors(model)), digest
+    cast(Any, model).icl_weights_sha256 = _state(model), digest
+
+
+def weight_versions(model: LensModel) -> tuple[tuple[int, int], ...]:
+    """What changes when a weight is replaced or written to, but not when it is changed through `.data`."""
+    return tuple((value.data_ptr(), value._version) for value in _tensors(model).values())
 
 
 def _tensors(model: LensModel) -> dict[str, torch.Tensor]:
@@ -40,9 +44,16 @@ def _tensors(model: LensModel) -> dict[str, torch.Tensor]:
     return {key: value for key, value in sorted(state.items()) if isinstance(value, torch.Tensor)}
 
 
-def _versions(tensors: dict[str, torch.Tensor]) -> tuple[tuple[int, int, float], ...]:
+def _state(model: LensModel) -> tuple[object, ...]:
     """What changes with the weights: sums, too, since `.data` changes weights and no version."""
-    return tuple((value.data_ptr(), value._version, float(value.sum())) for value in tensors.values())
+    return weight_versions(model), [float(value.sum()) for value in _tensors(model).values()]
+
+
+def tokenizer_sha256(model: LensModel) -> str:
+    """A SHA-256 of the tokenizer: equal where texts become the same tokens."""
+    backend_tokenizer = getattr(model.tokenizer, "backend_tokenizer", None)
+    vocabulary = backend_tokenizer.to_str() if backend_tokenizer else repr(sorted(model.tokenizer.get_vocab().items()))
+    return hashlib.sha256(f"{vocabulary}{model.tokenizer.special_tokens_map}".encode()).hexdigest()
 
 
 def identity(model: LensModel) -> dict[str, str]:
@@ -52,15 +63,13 @@ def identity(model: LensModel) -> dict[str, str]:
     """
     plain = (bool, int, float, str, tuple, list, type(None), torch.dtype)
     config = {key: value for key, value in vars(model.cfg).items() if key not in NAMES and isinstance(value, plain)}
-    backend_tokenizer = getattr(model.tokenizer, "backend_tokenizer", None)
-    vocabulary = backend_tokenizer.to_str() if backend_tokenizer else repr(sorted(model.tokenizer.get_vocab().items()))
     source: dict[str, Any] = getattr(source_config(model), "to_dict", dict)()
     hooked = any(point.fwd_hooks for point in hook_points(model).values())
     return {
         "weights": weights_sha256(model),
         "config": repr(sorted(config.items())),
         "source": repr(sorted((key, value) for key, value in source.items() if "name_or_path" not in key)),
-        "tokenizer": hashlib.sha256(f"{vocabulary}{model.tokenizer.special_tokens_map}".encode()).hexdigest(),
+        "tokenizer": tokenizer_sha256(model),
         "bos": str(getattr(getattr(model, "icl_card", None), "prepend_bos", None)),
         "backend": backend_of(model),
         "device": str(device_of(model)),

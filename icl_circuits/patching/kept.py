@@ -5,9 +5,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, cast
 
-import torch
-
-from icl_circuits.models import TOKENS_AT_ONCE, LensModel, computation_of, free_bytes
+from icl_circuits.models import TOKENS_AT_ONCE, LensModel, computation_of, free_bytes, weight_versions
 from icl_circuits.patching.step import BaseRun
 from icl_circuits.prompts import TokenBatch
 
@@ -60,9 +58,7 @@ def keep_run(model: LensModel, base: BaseRun) -> None:
 
 
 def _key(model: LensModel, batch: TokenBatch) -> Key:
-    tensors = cast(torch.nn.Module, model).state_dict(keep_vars=True).values()
-    weights = tuple((value.data_ptr(), value._version) for value in tensors if isinstance(value, torch.Tensor))
-    return computation_of(model), weights, *map(tuple, batch.tokens.tolist()), *batch.last.tolist()
+    return computation_of(model), weight_versions(model), *map(tuple, batch.tokens.tolist()), *batch.last.tolist()
 
 
 def _tokens(runs: dict[Key, BaseRun]) -> int:

@@ -22,6 +22,7 @@ from .loading import (
 )
 from .running import (
     Outcome as Outcome,
+    begin_job as begin_job,
     run_job as run_job,
     run_studies as run_studies,
 )

@@ -46,11 +46,11 @@ def run_on_ray(tasks: Sequence[Task], store: Store, address: str | None = None) 
     for task in tasks:
         gpus = int(has_gpus and task.job.model.device != "cpu")
         remote = ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=TRIES)
-        first = remote(_begin).remote(task, *common)
+        first = remote(_steps).remote(task, (), *common)
         names[first] = f"{task}: beginning"
         parts = []
         for study in task.studies:
-            parts.append(remote(_study).remote(task, study, *common, first))
+            parts.append(remote(_steps).remote(task, (study,), *common, first))
             names[parts[-1]] = f"{task}: {study.name}"
         last = remote(_end).remote(task, *common, *parts)
         names[last], done[last] = f"{task}: numbers", task
@@ -87,24 +87,14 @@ def _as_the_driver(threads: int, code: str) -> Iterator[None]:
         yield
 
 
-def _begin(task: Task, folder: str, threads: int, code: str) -> str:
-    """Compute what all studies of the task begin with. Gives why that cannot be, if it cannot."""
-    try:
-        with _as_the_driver(threads, code):
-            begin(task, _loaded(task.job.model, folder).model, prepare(task), Store(Path(folder)))
-    except InputError as error:
-        return str(error)
-    return ""
-
-
-def _study(task: Task, study: Study, folder: str, threads: int, code: str, why_not: str) -> str:
-    """Compute the steps of one study. Gives why that cannot be, if it cannot."""
+def _steps(task: Task, studies: Sequence[Study], folder: str, threads: int, code: str, why_not: str = "") -> str:
+    """Compute what all studies of a task begin with, and some of them. Gives why that cannot be, if it cannot."""
     if why_not:
         return why_not
     try:
         with _as_the_driver(threads, code):
             loaded = _loaded(task.job.model, folder)
-            run_studies(begin(task, loaded.model, prepare(task), Store(Path(folder))), [study])
+            run_studies(begin(task, loaded.model, prepare(task), Store(Path(folder))), studies)
     except InputError as error:
         return str(error)
     return ""

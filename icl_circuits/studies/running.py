@@ -66,13 +66,28 @@ def run_job(
     beginning = import_module(studies[0].begins.module)
     prepared = beginning.prepare(job)
     with new_folder(out, "results", force=force) as folder:
-        with parsed_once():
-            getattr(beginning, "check", _nothing)(job, prepared)
-            model = Loaded(job.model, store).model
-        begun = beginning.begin(model, prepared, store=store)
+        begun = begin_job(job, beginning, prepared, store)
         outcome = run_studies(begun, studies)
         write_report(begun.record, outcome.parts, outcome.left_out, folder, kinds=kinds, figures=figures)
     return outcome
+
+
+def begin_job(job: Any, beginning: Any, prepared: Any, store: Store | None) -> Any:
+    """What studies take: what can be checked without weights first, then the model.
+
+    Args:
+        job: what to run.
+        beginning: the module that a `Beginning` names.
+        prepared: what its `prepare` gave.
+        store: as for `run_job`.
+
+    Raises:
+        InputError: bad input of any kind.
+    """
+    with parsed_once():
+        getattr(beginning, "check", _nothing)(job, prepared)
+        model = Loaded(job.model, store).model
+    return beginning.begin(model, prepared, store=store)
 
 
 def _nothing(*_: Any) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeVar
 
 from icl_circuits.costs import Cost, tallied
@@ -44,7 +45,8 @@ class Steps:
         """
         if self.store is None:
             return self._computed(step, compute)
-        key = digest((code_version(), code_version(compute.__module__), step, self.on if on is None else on))
+        depends = self.digest if on is None else digest(on)
+        key = digest((code_version(), code_version(compute.__module__), step, depends))
         kept = self.store.get(key)
         if kept is not None:
             return self._taken(step, kept)
@@ -55,6 +57,11 @@ class Steps:
             value = self._computed(step, compute)
             self.store.put(key, value, self.costs[step], {"step": step, "model": self._name, "data": self.data})
             return value
+
+    @cached_property
+    def digest(self) -> str:
+        """Of everything that the numbers of the run depend on: worked out once, not for each step."""
+        return digest(self.on)
 
     def _taken(self, step: str, kept: Kept) -> Any:
         say(f"{step}: taken from the store")

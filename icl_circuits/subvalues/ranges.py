@@ -16,6 +16,7 @@ from icl_circuits.models import (
     computation_of,
     mlp_weights,
     readout,
+    weight_versions,
 )
 from icl_circuits.progress import tracked
 from icl_circuits.subvalues.exact import projected, rows_at_once
@@ -28,8 +29,7 @@ def neuron_ranges(model: LensModel, kind: Kind) -> list[Float[Tensor, " neuron"]
 
     One projection of each neuron, remembered with the model until a weight changes.
     """
-    parameters = cast(torch.nn.Module, model).parameters()
-    state = kind, computation_of(model), tuple((p.data_ptr(), p._version) for p in parameters)
+    state = kind, computation_of(model), weight_versions(model)
     known: dict[Any, list[Tensor]] = getattr(model, "icl_neuron_ranges", {})
     if state not in known:
         layers = tracked(range(model.cfg.n_layers), f"ranges of {kind} neurons")

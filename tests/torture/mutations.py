@@ -81,19 +81,19 @@ def put_in(draw: DrawFn, data: bytes) -> bytes:
 
 
 def replace_number(draw: DrawFn, data: bytes) -> bytes:
-    found = list(re.finditer(rb"-?\d+", data))
-    if not found:
-        return data
-    start, stop = found[_place(draw, found)].span()
-    return data[:start] + draw(st.sampled_from(PIECES)) + data[stop:]
+    return _replace_match(draw, data, rb"-?\d+", PIECES)
 
 
 def replace_word(draw: DrawFn, data: bytes) -> bytes:
-    found = list(re.finditer(rb"\w+", data))
+    return _replace_match(draw, data, rb"\w+", (*PIECES, b""))
+
+
+def _replace_match(draw: DrawFn, data: bytes, pattern: bytes, pieces: tuple[bytes, ...]) -> bytes:
+    found = list(re.finditer(pattern, data))
     if not found:
         return data
     start, stop = found[_place(draw, found)].span()
-    return data[:start] + draw(st.sampled_from((*PIECES, b""))) + data[stop:]
+    return data[:start] + draw(st.sampled_from(pieces)) + data[stop:]
 
 
 def drop_line(draw: DrawFn, data: bytes) -> bytes:

@@ -16,6 +16,7 @@ from icl_circuits.models import (
     own_texts,
     provenance,
     series_folder,
+    tokenizer_sha256,
 )
 from icl_circuits.prompts import (
     TASKS,
@@ -171,7 +172,7 @@ class RunBegun:
             InputError: one with other words than the model has, for which the prompts would be other texts.
         """
         found = Loaded(checkpoint.spec, self.step.store)
-        if found.identity["tokenizer"] != identity(self.model)["tokenizer"]:
+        if found.identity["tokenizer"] != tokenizer_sha256(self.model):
             raise InputError(
                 f"model {checkpoint.spec.model!r} has another vocabulary than {self.model.cfg.model_name!r}: give "
                 "runs of one model"

@@ -45,7 +45,7 @@ def compute(begun: RunBegun) -> RunFindings:
         lambda: zero_families(
             last.model, begun.yardsticks.prompts, families, n_random=RANDOM_DRAWS, seed=begun.settings.seed
         ),
-        on=(last.identity, begun.step.on, families),
+        on=(last.identity, begun.step.digest, families),
     )
     return RunFindings(tuple(runs), without)
 
@@ -61,7 +61,7 @@ def _snapshots(begun: RunBegun, run: int) -> Iterator[tuple[int, Snapshot]]:
 
 def _snapshot(begun: RunBegun, loaded: Loaded, step: str) -> Snapshot:
     return begun.step(
-        step, lambda: measure(loaded.model, begun.yardsticks), on=("checkpoint", loaded.identity, begun.step.on)
+        step, lambda: measure(loaded.model, begun.yardsticks), on=("checkpoint", loaded.identity, begun.step.digest)
     )
 
 
