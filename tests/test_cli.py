@@ -35,7 +35,7 @@ from icl_circuits.studies import Outcome, begin, load_results, sample_job
 from icl_circuits.studies.in_context.run import RANDOM_DRAWS
 
 TOWER_KEYS = {
-    "qk_auc", "qk_auc_shuffled", "qk_auc_without_position", "qk_auc_grouped_order", "ov_logit_minus",
+    "qk_auc", "qk_auc_shuffled", "qk_auc_p", "qk_auc_without_position", "qk_auc_grouped_order", "ov_logit_minus",
     "ov_logit_minus_raw", "ov_copying", "copying_score", "attention", "attention_change", "value_change", "ci95",
 }  # fmt: skip
 SMALL = ["--prompts", "6", "--heads", "2", "--select", "paper", "--shots", "2", "--device", "cpu"]
