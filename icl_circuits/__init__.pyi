@@ -29,6 +29,7 @@ from .heads import (
     induction_scores as induction_scores,
     overlap as overlap,
     random_heads as random_heads,
+    score_heads as score_heads,
     select_heads as select_heads,
     top_heads as top_heads,
     zero_each_head as zero_each_head,

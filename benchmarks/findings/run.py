@@ -41,9 +41,8 @@ def run(name: str, seed: int, qwen: Path, data: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         run_job(job, studies, Path(folder) / "out")
         results = json.loads((Path(folder) / "out" / "results.json").read_text(encoding="utf-8"))
-    where = results["provenance"]
     told = {part: results[part] for part in TOLD if part in results}
-    return {"model": where["name"], "data": name, "dtype": job.model.dtype} | told
+    return {"data": name, "dtype": job.model.dtype} | told
 
 
 def main() -> None:
