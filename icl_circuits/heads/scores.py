@@ -4,7 +4,9 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
+from icl_circuits.display import Displayed
 from icl_circuits.errors import InputError
 from icl_circuits.heads.causal import HeadEffects, zero_each_head
 from icl_circuits.heads.selection import InContextHeads, select_heads
@@ -13,8 +15,8 @@ from icl_circuits.prompts import PromptBatch, require_labels
 from icl_circuits.residual import Head, LogProbIncrease, log_prob_increase
 
 
-@dataclass(frozen=True)
-class Scores:
+@dataclass(frozen=True, repr=False)
+class Scores(Displayed):
     """Both scores of the heads on the selection prompts, and the heads they select."""
 
     batch: PromptBatch
@@ -22,6 +24,17 @@ class Scores:
     increase: LogProbIncrease
     effects: HeadEffects
     selected: InContextHeads
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        return f"prompt={len(self.batch)}, {self.selected.headline}"
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a head: both scores, and the label of the selected ones (missing for others)."""
+        at, labels = ["layer", "head"], self.selected.to_frame()
+        scores = self.increase.to_frame().merge(self.effects.to_frame(), on=at)
+        return scores.merge(labels.reindex(columns=[*at, "label"]), on=at, how="left")
 
     @property
     def ranked(self) -> tuple[Head, ...]:

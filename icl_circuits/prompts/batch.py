@@ -21,7 +21,7 @@ LabelScore = Literal["first", "whole"]
 """How an answer is scored: by the first token that tells the labels apart, or by all of its label's from there on."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class PromptBatch(TokenBatch):
     """Prompts of demonstrations and a query.
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import pandas as pd
 import torch
 
+from icl_circuits.display import Displayed
 from icl_circuits.errors import Unfit, require_whole
 from icl_circuits.models import LensModel
 from icl_circuits.progress import tracked
@@ -16,8 +17,8 @@ TOP = 10
 """The right answer is among so many tokens of the vocabulary."""
 
 
-@dataclass(frozen=True)
-class KnownFacts:
+@dataclass(frozen=True, repr=False)
+class KnownFacts(Displayed):
     """The facts that a model knows, as prompts, and how many of each type it was asked."""
 
     batch: TokenBatch
@@ -25,6 +26,12 @@ class KnownFacts:
     """Row by row those of `batch`."""
     asked: tuple[tuple[str, int, int], ...]
     """Each type, how many facts of it were tried, and how many of those are known."""
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        by_type = (f"{name} {known} of {tried}" for name, tried, known in self.asked)
+        return ", ".join([f"{len(self.facts)} facts", *by_type])
 
     def to_frame(self) -> pd.DataFrame:
         """One row a known fact, as a row of `batch`: text, answer and type."""
