@@ -91,7 +91,7 @@ def _readable(arguments: Sequence[str]) -> Sequence[str]:
 def _errors_as_lines() -> Iterator[None]:
     """Errors that are no bugs, and warnings, as one line each."""
     before = warnings.formatwarning
-    warnings.formatwarning = lambda message, *_, **__: f"icl-circuits: warning: {visible(str(message))}\n"
+    warnings.formatwarning = _warning
     try:
         yield
     except (InputError, CycloptsError, OSError) as error:
@@ -99,6 +99,14 @@ def _errors_as_lines() -> Iterator[None]:
         sys.exit(2)
     finally:
         warnings.formatwarning = before
+
+
+def _warning(message: Warning | str, *_: Any, **__: Any) -> str:
+    """A warning as a line, in place of the bar of progress."""
+    from icl_circuits.progress import clear
+
+    clear()
+    return f"icl-circuits: warning: {visible(str(message))}\n"
 
 
 def _writing(studies: Sequence[Study], folder: str) -> Callable[..., None]:
@@ -159,11 +167,13 @@ def _figures(studies: Sequence[Study]) -> Callable[..., None]:
 
 def heads(*, job: Job = Job(), store: StoreFolder = None, no_store: NoStore = False) -> None:  # noqa: B008
     """Find the in-context heads and print their scores; no folder is written."""
-    from icl_circuits.studies import begin_job, begun, load_data, sample_job
+    from icl_circuits.progress import run_of
+    from icl_circuits.studies import begin_job, begun, load_data, sample_job, steps_of
     from icl_circuits.studies.shown import head_table
 
     sampled = sample_job(load_data(job.data), job.settings)
-    found = begin_job(job, begun, sampled, store_of(store, no_store))
+    with run_of(steps_of(begun, (), sampled)):
+        found = begin_job(job, begun, sampled, store_of(store, no_store))
     console().print(rich_table(head_table(found.scores.selected), "In-context heads"))
 
 

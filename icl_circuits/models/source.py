@@ -121,7 +121,7 @@ def load_hugging_face(source: Source, revision: str | None, dtype: torch.dtype) 
     """
     from transformers import AutoModelForCausalLM
 
-    with parsed_once(), _alone(source):
+    with parsed_once(), _alone(source), _without_bars():
         config, tokenizer = read_without_weights(source, revision)
         with _loading(source, "model"):
             hf_model, loading = AutoModelForCausalLM.from_pretrained(
@@ -178,6 +178,15 @@ def _options(source: Source, revision: str | None) -> dict[str, Any]:
 def _alone(source: Source) -> contextlib.AbstractContextManager[None]:
     """Keeps a source on this machine from the network in the block."""
     return offline() if source.is_local else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _without_bars() -> Iterator[None]:
+    """Hide the bars that transformers draws while it takes weights from memory; those of downloads stay."""
+    from transformers.utils import logging
+
+    with mock.patch.object(logging, "_tqdm_active", False):
+        yield
 
 
 def _tokenizer_class(folder: Path) -> Any:

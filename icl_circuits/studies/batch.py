@@ -13,7 +13,7 @@ import pandas as pd
 from scipy.stats import t as student
 
 from icl_circuits.errors import InputError
-from icl_circuits.progress import say
+from icl_circuits.progress import run_of, step
 from icl_circuits.report import finite, merged, write_csv
 from icl_circuits.store import Store, code_version
 from icl_circuits.studies.loading import Loaded
@@ -105,9 +105,11 @@ def _flat(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
 
 def run_here(tasks: Sequence[Task], store: Store) -> Iterator[Done]:
     """The tasks one after the other in this process."""
-    for place, task in enumerate(tasks, start=1):
-        say(f"job {place} of {len(tasks)}: {task}")
-        yield run_task(task, store)
+    with run_of([str(task) for task in tasks], unit="job"):
+        for task in tasks:
+            with step(str(task)):
+                done = run_task(task, store)
+            yield done
 
 
 def table(done: Sequence[Done]) -> pd.DataFrame:

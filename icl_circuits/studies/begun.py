@@ -17,6 +17,8 @@ from icl_circuits.studies.steps import Steps
 
 EVALUATION_SEED = 1_000_003
 """Added to the seed for the evaluation prompts, so that neighbouring seeds share none."""
+SCORES, TO_FLOAT32 = "scores of every head", "difference to float32"
+"""The names of steps."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,11 @@ def prepare(job: Job) -> JobPrompts:
     return replace(prompts, exact=replace(job.model, dtype="float32") if is_half else None)
 
 
+def steps(prompts: JobPrompts) -> tuple[str, ...]:
+    """The steps of `begin`."""
+    return (SCORES,) if prompts.exact is None else (SCORES, TO_FLOAT32)
+
+
 @dataclass(frozen=True)
 class Begun:
     """What studies of in-context heads start from: the model, the selected heads, and the prompts to test on."""
@@ -199,14 +206,14 @@ def begin(model: LensModel, prompts: JobPrompts, *, store: Store | None = None) 
     of_model = identity(model)
     step = Steps((of_model, prompts), model, prompts.data, store)
     every = step(
-        "scores of every head",
+        SCORES,
         lambda: score_every_head(model, selection),
         on=(of_model, prompts.selection, separator),
     )
     scores = select(selection, *every, n_heads=settings.heads)
     exact, difference = prompts.exact, None
     if exact is not None:
-        difference = step("difference to float32", lambda: rounding(model, load_spec(exact), evaluation))
+        difference = step(TO_FLOAT32, lambda: rounding(model, load_spec(exact), evaluation))
     return Begun(model, prompts, scores, evaluation, where, step, difference)
 
 

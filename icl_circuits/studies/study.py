@@ -47,7 +47,8 @@ class Beginning:
     module: str
     """Imported when a run begins. Its `prepare(job)` reads the data before a model is loaded. Its
     `check(job, prepared)`, where it has one, raises what the model's tokenizer and configuration show to be wrong. Its
-    `begin(model, prepared, store=store)` gives what studies take, whose `record` says what was run.
+    `begin(model, prepared, store=store)` gives what studies take, whose `record` says what was run. The steps before
+    those of the studies are named by its `steps(prepared)`, where it has one.
     Where numbers depend on other models than that of the job, its `models(prepared)` names all of them."""
 
 
@@ -71,6 +72,8 @@ class Study:
     """Imports and gives what it does."""
     begins: Beginning = IN_CONTEXT_PROMPTS
     """What it begins with. Studies of one report begin alike."""
+    steps: tuple[str, ...] = ()
+    """The names of its steps, in order, so that a run can say how far it is. Some may not come."""
 
     def run(self, begun: Any) -> Any:
         """What the study finds. Raises `Unfit` for a model or prompts that it cannot be done on."""

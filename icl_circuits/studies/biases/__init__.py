@@ -8,4 +8,8 @@ BIASES = Study(
     out="icl-biases",
     in_report=True,
     body=body_of(__name__),
+    steps=(
+        "majority-label bias",
+        "recency bias",
+    ),
 )

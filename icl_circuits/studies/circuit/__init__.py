@@ -8,4 +8,10 @@ CIRCUIT = Study(
     out="icl-circuit",
     in_report=False,
     body=body_of(__name__),
+    steps=(
+        "circuit",
+        "label-reversed circuit",
+        "heads alone",
+        "prompts to see it on",
+    ),
 )

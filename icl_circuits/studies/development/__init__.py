@@ -12,5 +12,6 @@ DEVELOPMENT = Study(
     out="icl-development",
     in_report=False,
     body=body_of(__name__),
+    steps=("knock-out",),
     begins=TRAINING_RUN,
 )

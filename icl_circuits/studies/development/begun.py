@@ -105,6 +105,16 @@ def prepare(job: DevelopmentJob) -> JobRuns:
     )
 
 
+def steps(prepared: JobRuns) -> tuple[str, ...]:
+    """The steps before the study's last one: the checkpoints."""
+    return tuple(step_of(checkpoint) for run in prepared.runs for checkpoint in run)
+
+
+def step_of(checkpoint: Checkpoint) -> str:
+    """The name of the step that measures a checkpoint."""
+    return f"checkpoint {checkpoint.step} of {checkpoint.spec.model}"
+
+
 def models(prepared: JobRuns) -> list[Series]:
     """The models that the numbers of a job depend on."""
     return [checkpoint.spec for run in prepared.runs for checkpoint in run]

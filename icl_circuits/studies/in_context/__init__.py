@@ -8,4 +8,8 @@ IN_CONTEXT = Study(
     out="icl-in-context",
     in_report=True,
     body=body_of(__name__),
+    steps=(
+        "zeroing groups",
+        "positions and attention",
+    ),
 )

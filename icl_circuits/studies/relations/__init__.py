@@ -12,5 +12,13 @@ RELATIONS = Study(
     out="icl-relations",
     in_report=False,
     body=body_of(__name__),
+    steps=(
+        "relation index",
+        "probe of syntactic heads",
+        "induction heads",
+        "function-vector heads",
+        "in-context heads",
+        "zeroing families",
+    ),
     begins=RELATION_TEXTS,
 )

@@ -17,6 +17,8 @@ from icl_circuits.subvalues import KnownFacts, known_facts
 
 PROMPT = "prompt"
 """The type of a prompt of the user's own."""
+ASKING = "asking for facts"
+"""The name of a step."""
 
 
 DATA_OPTIONS = ("data", "text_column", "answer_column", "type_column", "encoding", "delimiter")
@@ -61,6 +63,11 @@ def prepare(job: FactJob) -> JobFacts:
         delimiter=spec.delimiter,
     )
     return JobFacts(facts, job.settings, False)
+
+
+def steps(prepared: JobFacts) -> tuple[str, ...]:
+    """The steps of `begin`."""
+    return () if prepared.is_prompt else (ASKING,)
 
 
 @dataclass(frozen=True)
@@ -127,8 +134,6 @@ def begin(model: LensModel, prepared: JobFacts, *, store: Store | None = None) -
         batch = token_batch(model, [fact.text], [f" {fact.answer}"])
         known = KnownFacts(batch, facts.facts, ())  # a prompt is not asked whether it is known
     else:
-        known = step(
-            "asking for facts", lambda: known_facts(model, facts, per_type=settings.per_type, seed=settings.seed)
-        )
+        known = step(ASKING, lambda: known_facts(model, facts, per_type=settings.per_type, seed=settings.seed))
     where = provenance(model) | {"data": facts.name, "seed": settings.seed}
     return FactsBegun(model, known, facts.name, settings, where, prepared.is_prompt, step)

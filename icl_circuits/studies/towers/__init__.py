@@ -8,4 +8,11 @@ TOWERS = Study(
     out="icl-towers",
     in_report=True,
     body=body_of(__name__),
+    steps=(
+        "label features",
+        "two towers",
+        "what the towers read",
+        "flow",
+        "reversal",
+    ),
 )
