@@ -1,6 +1,8 @@
 """What is answered before weights are loaded, in the words of the command line."""
 
+import json
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +15,11 @@ from conftest import require_smollm2, save_model, save_tokenizer
 from icl_circuits import cli
 from icl_circuits.cli.options import with_options
 from icl_circuits.errors import InputError
-from icl_circuits.models import LensModel, outline
+from icl_circuits.models import LensModel, outline, outlines
+from icl_circuits.models.source import read_without_weights
 from icl_circuits.prompts import PromptBatch, Rows, encode, load_rows, sample_prompts
 from icl_circuits.prompts.rows import Row
+from icl_circuits.store import Store
 from icl_circuits.studies.shown import marked_tokens, with_whole_characters
 
 SMALL = ("--prompts", "6", "--heads", "2", "--shots", "2", "--device", "cpu")
@@ -97,6 +101,22 @@ def test_other_studies_check_their_prompts_first(refused: Callable[..., str], fo
     assert "label 'foobar' has no tokens" in refused("development", "--labels", "foo,foobar")
 
 
+@pytest.mark.usefixtures("no_weights")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--prompt", "foo " * 300, "--answer", "bar"), "reads at most 256"),
+        (("--prompt", "foo", "--answer", " "), "--answer is ' ': give some words"),
+        (("--per-type", "0"), "cannot keep 0 facts of a type"),
+        (("--text-column", "nothing"), "--text-column"),
+    ],
+)
+def test_facts_are_checked_before_weights_are_loaded(
+    refused: Callable[..., str], folders: dict[str, Path], arguments: tuple[str, ...], message: str
+) -> None:
+    assert message in refused("subvalues", "--model", str(folders["gpt2"]), "--device", "cpu", *arguments)
+
+
 def test_columns_and_halves_are_named(refused: Callable[..., str], tmp_path: Path) -> None:
     rows = "".join(f"{kind}{i},{kind}\n" for kind in ("x", "y") for i in range(9))
     (tmp_path / "d.csv").write_text("body,label\n" + rows)
@@ -144,6 +164,35 @@ def test_bytes_that_make_no_character_stay_as_they_are(hanzi: Path) -> None:
     ]
     joined = with_whole_characters(known, tokens, marked)
     assert "".join(token.text for token in joined) == batch.texts[0]
+
+
+def test_an_outline_is_remembered_until_a_file_changes(
+    folders: dict[str, Path], words: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, model = Store(tmp_path / "store"), tmp_path / "model"
+    shutil.copytree(folders["llama"], model)
+    read = []
+    monkeypatch.setattr(outlines, "read_without_weights", lambda *args: read.append(1) or read_without_weights(*args))
+    prompts = sample_prompts(words, 3, shots=2)
+    first, second = (outline(str(model), store=store) for _ in range(2))
+    assert len(read) == 1
+    assert first is not None
+    assert second is not None
+    assert first.cfg == second.cfg
+    assert first.icl_card == second.icl_card
+    assert (encode(first, prompts).tokens == encode(second, prompts).tokens).all()
+    changed = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(changed | {"max_position_embeddings": 99}))
+    third = outline(str(model), store=store)
+    assert third is not None
+    assert (third.cfg.n_ctx, len(read)) == (99, 2)
+    save_tokenizer(model, [" other words"])
+    fourth = outline(str(model), store=store)
+    assert fourth is not None
+    assert len(read) == 3
+    assert fourth.tokenizer(" foo").input_ids != third.tokenizer(" foo").input_ids
+    outline(str(model))
+    assert len(read) == 4  # without a store nothing is remembered
 
 
 def test_smollm2_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -201,6 +201,8 @@ def prompts(
     model: Tokenized = Tokenized(),
     data: DataSpec = DataSpec(),  # noqa: B008
     settings: Shown = Shown(),
+    store: StoreFolder = None,
+    no_store: NoStore = False,
 ) -> None:
     """Show prompts token by token (between bars), their label positions and last position marked."""
     from rich.text import Text
@@ -210,7 +212,7 @@ def prompts(
     from icl_circuits.studies.shown import marked_tokens, with_whole_characters
 
     sampled = sample_job(load_data(data), settings)
-    known = outline_spec(model) or load_spec(model)
+    known = outline_spec(model, store_of(store, no_store)) or load_spec(model)
     batch = encode(known, sampled.selection, separator=settings.separator)
     screen = console()
     for row, prompt in enumerate(sampled.selection):

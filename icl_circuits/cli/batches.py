@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -48,7 +48,7 @@ def batching(app: App, studies: Mapping[str, Sequence[Study]]) -> Callable[..., 
     ) -> None:
         """Run a grid of jobs into one store and one table, with intervals over seeds."""
         from icl_circuits.report import new_folder
-        from icl_circuits.studies.batch import run_here, write_batch
+        from icl_circuits.studies.batch import refusals, run_here, write_batch
         from icl_circuits.studies.on_ray import run_on_ray
 
         tasks = read_jobs(jobs, app, studies)
@@ -58,38 +58,44 @@ def batching(app: App, studies: Mapping[str, Sequence[Study]]) -> Callable[..., 
         if address is not None and engine != "ray":
             raise InputError(f"--address {address!r} is of a Ray cluster: add --engine ray")
         mine = tasks[_shard(shard)]
+        refused = refusals(mine, kept)
+        _require_some(refused, mine)
+        _say_left_out(refused)
+        names = {str(one.task) for one in refused}
+        fit = [task for task in mine if str(task) not in names]
 
-        def run(some: Sequence["Task"]) -> Any:
-            return run_on_ray(some, kept, address) if engine == "ray" else run_here(some, kept)
+        def run() -> list["Done"]:
+            found = run_on_ray(fit, kept, address) if engine == "ray" else run_here(fit, kept)
+            return [*refused, *found]
 
         if shard is not None:
-            done = list(run(mine))
-            _say_left_out(done)
+            done = run()
+            _say_left_out(done[len(refused) :])
             n_done = sum(not one.why_not for one in done)
             say(f"Shard {shard}: {n_done} of {len(tasks)} jobs are in {kept.folder}")
-            _require_some(done)
+            _require_some(done, mine)
             return
         with new_folder(out, "batch", force=force) as folder:
             place = {str(task): i for i, task in enumerate(tasks)}
-            done = sorted(run(tasks), key=lambda one: place[str(one.task)])
+            done = sorted(run(), key=lambda one: place[str(one.task)])
             shown = write_batch(done, folder)
         console().print(rich_table(shown, "Means over seeds"))
-        _say_left_out(done)
+        _say_left_out(one for one in done if str(one.task) not in names)
         say(f"Table: {out / 'table.csv'}, over seeds: {out / 'seeds.csv'}")
-        _require_some(done)
+        _require_some(done, mine)
 
     return command
 
 
-def _say_left_out(done: Sequence["Done"]) -> None:
+def _say_left_out(done: Iterable["Done"]) -> None:
     for one in done:
         if one.why_not:
             say(f"Left out: {one.task}: {one.why_not}")
 
 
-def _require_some(done: Sequence["Done"]) -> None:
-    if done and all(one.why_not for one in done):
-        raise InputError(f"none of {len(done)} jobs could be done, for one because {done[0].why_not}")
+def _require_some(done: Sequence["Done"], asked: Sequence["Task"]) -> None:
+    if done and sum(bool(one.why_not) for one in done) == len(asked):
+        raise InputError(f"none of {len(done)} jobs could be done; job {str(done[0].task)!r}: {done[0].why_not}")
 
 
 def read_jobs(path: Path, app: App, studies: Mapping[str, Sequence[Study]]) -> list["Task"]:

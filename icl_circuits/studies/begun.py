@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from icl_circuits.errors import InputError
 from icl_circuits.heads import Rounding, Scores, require_selectable, rounding, score_every_head, select
 from icl_circuits.jobs import DataSpec, Job, ModelSpec, Settings
-from icl_circuits.models import LensModel, Outline, identity, outline, provenance, require_device
+from icl_circuits.models import LensModel, Outline, files_of, identity, outline, provenance, require_device
 from icl_circuits.prompts import LabelScore, Prompt, PromptBatch, Rows, encode, load_rows, sample_prompts, shown
 from icl_circuits.report import RunRecord
 from icl_circuits.residual import Head
@@ -83,14 +84,14 @@ def load_data(spec: DataSpec) -> Rows:
     )
 
 
-def check(job: Job, prompts: JobPrompts) -> None:
+def check(job: Job, prompts: JobPrompts, *, store: Store | None = None) -> None:
     """Find what cannot be done with the model's tokenizer and configuration alone, before its weights are loaded.
 
     Raises:
         InputError: labels that no token tells apart, a prompt longer than the model reads, more heads than half of the
             model's, no such device, and whatever else `outline` and `encode` raise.
     """
-    found = outline_spec(job.model)
+    found = outline_spec(job.model, store)
     if found is None:
         return
     check_prompts(found, prompts)
@@ -104,16 +105,28 @@ def check_prompts(model: Outline, prompts: JobPrompts) -> None:
     encode(model, prompts.evaluation, separator=prompts.settings.separator, label_score=prompts.label_score)
 
 
-def outline_spec(spec: ModelSpec) -> Outline | None:
-    """The outline of a job's model, if it can be had without weights.
+def outline_spec(spec: ModelSpec, store: Store | None = None) -> Outline | None:
+    """The outline of a job's model, if it can be had without weights. The store remembers it.
 
     Raises:
         InputError: no such device, and whatever `outline` raises.
     """
     if spec.device is not None:
         require_device(spec.device)
+    files = files_of(spec.model, spec.checkpoint)
+    return _outline(spec, store, None if files is None else tuple(files))
+
+
+@lru_cache(maxsize=1)
+def _outline(spec: ModelSpec, store: Store | None, files: tuple[tuple[str, int, int], ...] | None) -> Outline | None:
+    """The outline of a model whose files are these, kept for the next job of a grid."""
     return outline(
-        spec.model, backend=spec.backend, revision=spec.revision, checkpoint=spec.checkpoint, n_ctx=spec.n_ctx
+        spec.model,
+        backend=spec.backend,
+        revision=spec.revision,
+        checkpoint=spec.checkpoint,
+        n_ctx=spec.n_ctx,
+        store=store,
     )
 
 

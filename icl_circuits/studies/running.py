@@ -104,11 +104,17 @@ def begin_job(job: Any, beginning: Any, prepared: Any, store: Store | None) -> A
         InputError: bad input of any kind.
     """
     with parsed_once():
-        getattr(beginning, "check", _nothing)(job, prepared)
+        check_job(job, beginning, prepared, store)
         with step(LOADING):
             model = Loaded(job.model, store).model
     return beginning.begin(model, prepared, store=store)
 
 
-def _nothing(*_: Any) -> None:
-    """The check of a beginning that has none."""
+def check_job(job: Any, beginning: Any, prepared: Any, store: Store | None) -> None:
+    """Find what the tokenizer and the configuration of a job's model show to be wrong, before weights are loaded.
+
+    Raises:
+        InputError: what the beginning's `check` raises, where it has one.
+    """
+    if hasattr(beginning, "check"):
+        beginning.check(job, prepared, store=store)

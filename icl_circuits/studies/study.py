@@ -46,9 +46,9 @@ class Beginning:
     """Its fields are the options of a command. One is `model`, a `ModelSpec`."""
     module: str
     """Imported when a run begins. Its `prepare(job)` reads the data before a model is loaded. Its
-    `check(job, prepared)`, where it has one, raises what the model's tokenizer and configuration show to be wrong. Its
-    `begin(model, prepared, store=store)` gives what studies take, whose `record` says what was run. The steps before
-    those of the studies are named by its `steps(prepared)`, where it has one.
+    `check(job, prepared, store=store)`, where it has one, raises what the model's tokenizer and configuration show to
+    be wrong. Its `steps(prepared)`, where it has one, names the steps before those of the studies. Its
+    `begin(model, prepared, store=store)` gives what studies take, whose `record` says what was run.
     Where numbers depend on other models than that of the job, its `models(prepared)` names all of them."""
 
 

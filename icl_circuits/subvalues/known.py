@@ -47,6 +47,12 @@ class KnownFacts(Displayed):
         return tuple(dict.fromkeys(fact.type for fact in self.facts))
 
 
+def require_per_type(per_type: int | None) -> None:
+    """Raise `InputError` unless this is how many facts to keep of each type; None: all."""
+    if per_type is not None:
+        require_whole(per_type, 1, f"cannot keep {per_type} facts of a type: ask for 1 or more")
+
+
 @torch.no_grad()
 def known_facts(model: LensModel, facts: Facts, *, per_type: int | None = None, seed: int = 0) -> KnownFacts:
     """Keep the facts whose answer is among the model's first ten tokens, and above all other answers of its type.
@@ -64,8 +70,7 @@ def known_facts(model: LensModel, facts: Facts, *, per_type: int | None = None, 
         InputError: a fact that the tokenizer cannot read, or too long for the model, or a `per_type` below 1.
         Unfit: the model knows none of the facts.
     """
-    if per_type is not None:
-        require_whole(per_type, 1, f"cannot keep {per_type} facts of a type: ask for 1 or more")
+    require_per_type(per_type)
     batch = token_batch(model, [fact.text for fact in facts.facts], [f" {fact.answer}" for fact in facts.facts])
     kinds = [fact.type for fact in facts.facts]
     words: dict[str, dict[str, int]] = {kind: {} for kind in facts.types}

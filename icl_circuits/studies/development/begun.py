@@ -209,13 +209,13 @@ class RunBegun:
         return RunRecord(title, self.described, self.provenance, settings, summary, {}, self.step.costs)
 
 
-def check(job: DevelopmentJob, prepared: JobRuns) -> None:
+def check(job: DevelopmentJob, prepared: JobRuns, *, store: Store | None = None) -> None:
     """Find prompts that a checkpoint's tokenizer and configuration show to be wrong, before weights are loaded.
 
     Raises:
         InputError: whatever `outline` and `encode` raise.
     """
-    found = outline_spec(prepared.runs[0][-1].spec)
+    found = outline_spec(prepared.runs[0][-1].spec, store)
     if found is not None:
         check_prompts(found, prepared.prompts)
 
