@@ -117,7 +117,7 @@ def test_a_grid_of_impossible_jobs_loads_nothing(
 
 WRONG = {
     "": "does not say what to run",
-    "run = ": "is no TOML",
+    "run = ": "is not TOML",
     'run = "dance"': "runs 'dance': give one of report, in-context",
     'run = "towers"\nmodels = "x"': "--models",
     'run = "towers"\nout = "x"': "has out, which is of the whole batch",

@@ -10,21 +10,33 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
 from icl_circuits.characters import visible
 from icl_circuits.cli.batches import batching
-from icl_circuits.cli.folders import Force, Out
+from icl_circuits.cli.folders import Force, Out, example
+from icl_circuits.cli.option_files import Config, from_file
 from icl_circuits.cli.options import with_options
 from icl_circuits.cli.printing import console, rich_table, say
 from icl_circuits.cli.stores import NoStore, StoreFolder, store_commands, store_of
 from icl_circuits.errors import InputError
 from icl_circuits.jobs import DataSpec, Dtype, Job, ModelSpec, Settings
+from icl_circuits.jobs.job import MODEL, SETTINGS
 from icl_circuits.stopping import obey_signals
 from icl_circuits.studies import STUDIES, Study
 
+EXAMPLES = {
+    "report": "--model icl-small --heads 4 --out my-report",
+    "figures": "my-report --out my-figures",
+    "heads": "--model icl-small --heads 4",
+    "prompts": "--model icl-small --labels A,B --shots 2",
+    "train-small": "--steps 500 --out my-small-model",
+    "batch": "jobs.toml --out my-batch",
+    "completion": "bash > icl-circuits.bash",
+}
+"""Of the commands that are no studies: options to begin with."""
 Hidden = Parameter(parse=False)
 """A field that a command does without."""
 
@@ -37,7 +49,7 @@ def main(studies: Sequence[Study] = STUDIES) -> None:
 
 
 def make_app(studies: Sequence[Study] = STUDIES) -> App:
-    """The commands: `report`, one for each study, `figures`, `heads`, `prompts`, `train-small`, `batch` and `store`.
+    """The commands: `report`, one for each study, and those that are no studies.
 
     Raises:
         InputError: a study is named like another command.
@@ -45,7 +57,7 @@ def make_app(studies: Sequence[Study] = STUDIES) -> App:
     others: dict[str, Callable[..., None]] = {
         "figures": _figures(studies), "heads": heads, "prompts": prompts, "train-small": train_small,
     }  # fmt: skip
-    _require_own_names(studies, ("report", *others, "batch", "store"))
+    _require_own_names(studies, (*EXAMPLES, "store"))
     look: dict[str, Any] = {
         "help_flags": "--help", "help_format": "plaintext",
         "default_parameter": Parameter(negative=(), allow_repeating=True),
@@ -53,21 +65,25 @@ def make_app(studies: Sequence[Study] = STUDIES) -> App:
     app = App(
         name="icl-circuits",
         help="Find and test the in-context heads of a language model.",
+        help_epilogue=example("report", EXAMPLES["report"]),
         version=lambda: f"icl-circuits {version('icl_circuits')}",
+        config=from_file,
         **look,
     )
     app["--help"].help = "Show this message and exit."
     app["--version"].help = "Show the version and exit."
     together = [study for study in studies if study.in_report]
     found = "Find the in-context heads, test what each does, and write results, figures and a page."
-    app.command(_writing(together, "icl-report"), name="report", help=found, sort_key=0)
-    for place, study in enumerate(studies, start=1):
-        app.command(_writing([study], study.out), name=study.command, help=study.help, sort_key=place)
-    for place, (name, command) in enumerate(others.items(), start=len(studies) + 1):
-        app.command(command, name=name, sort_key=place)
     named = {"report": together} | {study.command: [study] for study in studies}
-    app.command(batching(app, named), name="batch", sort_key=len(studies) + len(others) + 1)
-    app.command(store_commands(sort_key=len(studies) + len(others) + 2, **look))
+    others["batch"], others["completion"] = batching(app, named), _completing(app)
+    report = {"help": found, "help_epilogue": example("report", EXAMPLES["report"])}
+    app.command(_writing(together, "icl-report"), name="report", sort_key=0, **report)
+    for place, study in enumerate(studies, start=1):
+        shown = {"help": study.help, "help_epilogue": example(study.command, study.example)}
+        app.command(_writing([study], study.out), name=study.command, sort_key=place, **shown)
+    for place, (name, command) in enumerate(others.items(), start=len(studies) + 1):
+        app.command(command, name=name, sort_key=place, help_epilogue=example(name, EXAMPLES[name]))
+    app.command(store_commands(sort_key=len(studies) + len(others) + 1, **look))
     return app
 
 
@@ -120,6 +136,7 @@ def _writing(studies: Sequence[Study], folder: str) -> Callable[..., None]:
         force: Force = False,
         store: StoreFolder = None,
         no_store: NoStore = False,
+        config: Config = None,
     ) -> None:
         from icl_circuits.studies import run_job
 
@@ -165,7 +182,23 @@ def _figures(studies: Sequence[Study]) -> Callable[..., None]:
     return command
 
 
-def heads(*, job: Job = Job(), store: StoreFolder = None, no_store: NoStore = False) -> None:  # noqa: B008
+def _completing(app: App) -> Callable[..., None]:
+    """The command that prints what a shell completes commands and options with."""
+
+    def command(shell: Literal["bash", "zsh", "fish", "powershell"], /) -> None:
+        """Print a script with which a shell completes commands and options; nothing is written."""
+        sys.stdout.write(app.generate_completion(prog_name="icl-circuits", shell=shell))
+
+    return command
+
+
+def heads(
+    *,
+    job: Job = Job(),  # noqa: B008
+    store: StoreFolder = None,
+    no_store: NoStore = False,
+    config: Config = None,
+) -> None:
     """Find the in-context heads and print their scores; no folder is written."""
     from icl_circuits.progress import run_of
     from icl_circuits.studies import begin_job, begun, load_data, sample_job, steps_of
@@ -177,7 +210,7 @@ def heads(*, job: Job = Job(), store: StoreFolder = None, no_store: NoStore = Fa
     console().print(rich_table(head_table(found.scores.selected), "In-context heads"))
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=MODEL)
 @dataclass(frozen=True)
 class Tokenized(ModelSpec):
     """A model of which the tokenizer matters, not the weights."""
@@ -186,7 +219,7 @@ class Tokenized(ModelSpec):
     device: Annotated[str | None, Hidden] = None
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=SETTINGS)
 @dataclass(frozen=True)
 class Shown(Settings):
     """The settings of prompts alone."""
@@ -203,6 +236,7 @@ def prompts(
     settings: Shown = Shown(),
     store: StoreFolder = None,
     no_store: NoStore = False,
+    config: Config = None,
 ) -> None:
     """Show prompts token by token (between bars), their label positions and last position marked."""
     from rich.text import Text

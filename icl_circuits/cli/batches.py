@@ -1,7 +1,6 @@
 """A grid of jobs from a file, on the command line."""
 
 import re
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -10,15 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 from icl_circuits.cli.folders import Force, Out
+from icl_circuits.cli.option_files import read_toml, text_of
 from icl_circuits.cli.printing import console, rich_table, say
 from icl_circuits.cli.stores import StoreFolder, store_of
 from icl_circuits.errors import InputError
 from icl_circuits.studies.study import Study
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 if TYPE_CHECKING:
     from icl_circuits.studies.batch import Done, Task
@@ -27,7 +22,7 @@ COMMAND = "run"
 """The key that names commands."""
 GRID = "grid"
 """The key of several grids."""
-OF_ALL = ("out", "force", "store", "no_store", "help", "version")
+OF_ALL = ("out", "force", "store", "no_store", "config", "help", "version")
 """Options that are of the whole batch."""
 Engine = Literal["local", "ray"]
 
@@ -123,12 +118,7 @@ def read_jobs(path: Path, app: App, studies: Mapping[str, Sequence[Study]]) -> l
 
 
 def _grids(path: Path) -> list[dict[str, Any]]:
-    try:
-        read = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"jobs file {str(path)!r} cannot be read ({error.strerror}): give a .toml file") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"jobs file {str(path)!r} is no TOML ({error}): mend it there") from error
+    read = read_toml(path, "jobs file")
     several = read.pop(GRID, [{}])
     if not isinstance(several, list) or not all(isinstance(grid, dict) for grid in several):
         raise InputError(f"{str(path)!r} has a {GRID} that is no table: write [[{GRID}]] above its options")
@@ -151,7 +141,7 @@ def _task(path: Path, app: App, studies: Mapping[str, Sequence[Study]], cell: di
     if command not in studies:
         raise InputError(f"{str(path)!r} runs {command!r}: give one of {', '.join(studies)}")
     given = {name: value for name, value in cell.items() if name != COMMAND}
-    options = {name: _text(path, name, value) for name, value in given.items()}
+    options = {name: text_of(path, name, value) for name, value in given.items()}
     words = [_word(path, name, given[name], text) for name, text in options.items() if given[name] is not False]
     try:
         _, bound, _ = app.parse_args([command, *words], exit_on_error=False, print_error=False)
@@ -170,17 +160,6 @@ def _require_taken(path: Path, job: Any, name: str, value: Any) -> None:
     is_number = isinstance(value, int | float) and isinstance(found, int | float)
     if is_number and (found != value or isinstance(found, bool) != isinstance(value, bool)):
         raise InputError(f"{str(path)!r} gives {name} the value {value}, but takes such as {found}: mend it there")
-
-
-def _text(path: Path, name: str, value: Any) -> str:
-    """An option's value as the command line has it."""
-    if isinstance(value, list) and all(isinstance(item, str | int) for item in value):
-        return ",".join(map(str, value))
-    if isinstance(value, bool):
-        return str(value).lower()
-    if not isinstance(value, str | int | float):
-        raise InputError(f"{str(path)!r} gives {name} the value {value!r}: give a text, a number, or a list of them")
-    return str(value)
 
 
 def _word(path: Path, name: str, value: Any, text: str) -> str:

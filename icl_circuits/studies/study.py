@@ -72,6 +72,8 @@ class Study:
     """Imports and gives what it does."""
     begins: Beginning = IN_CONTEXT_PROMPTS
     """What it begins with. Studies of one report begin alike."""
+    example: str = "--model icl-small"
+    """Options to begin with, for the help of its command."""
     steps: tuple[str, ...] = ()
     """The names of its steps, in order, so that a run can say how far it is. Some may not come."""
 

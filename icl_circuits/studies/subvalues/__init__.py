@@ -12,6 +12,7 @@ SUBVALUES = Study(
     out="icl-subvalues",
     in_report=False,
     body=body_of(__name__),
+    example='--prompt "The capital of France is" --answer Paris --out my-fact',
     steps=(
         "layers and heads",
         "value neurons",
