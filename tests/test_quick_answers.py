@@ -80,9 +80,11 @@ def test_prompts_need_no_weights(run: Callable[..., str], folders: dict[str, Pat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--labels", "foo,foobar"), "no token tells label 'foo' from label 'foobar'"),
-        (("--heads", "7"), "select at most 6"),
-        (("--shots", "19"), "reads at most 256"),
+        (("--labels", "foo,foobar"), "no token tells label 'foo' from label 'foobar': choose another word (--labels)"),
+        (("--heads", "7"), "select at most 6 (--heads)"),
+        (("--shots", "19"), "shorter texts (--shots)"),
+        (("--shots", "-1"), "--shots is -1: ask for 0"),
+        (("--labels", "foo"), "without spaces around them (--labels)"),
         (("--n-ctx", "9"), "reads at most 9"),
         (("--n-ctx", "999"), "--n-ctx is 999, but the model reads 1 to 256"),
         (("--device", "nonsense"), "device 'nonsense' does not exist"),
@@ -97,7 +99,7 @@ def test_mistakes_are_answered_before_weights_are_loaded(
 
 @pytest.mark.usefixtures("no_weights")
 def test_other_studies_check_their_prompts_first(refused: Callable[..., str], folders: dict[str, Path]) -> None:
-    assert "at most 1 with --heads" in refused("relations", "--model", str(folders["gpt2"]), "--heads", "2")
+    assert "ask for at most 1 (--heads)" in refused("relations", "--model", str(folders["gpt2"]), "--heads", "2")
     assert "label 'foobar' has no tokens" in refused("development", "--labels", "foo,foobar")
 
 
@@ -129,6 +131,8 @@ def test_columns_and_halves_are_named(refused: Callable[..., str], tmp_path: Pat
 def test_arguments_are_options_on_the_command_line() -> None:
     assert with_options("use backend='bridge' or n_ctx=9") == "use --backend bridge or --n-ctx=9"
     assert with_options("job 'towers seed=1' twice, n_ctx=9") == "job 'towers seed=1' twice, --n-ctx=9"
+    assert with_options("seed is -1: give 0") == "--seed is -1: give 0"
+    assert with_options("the seed is -1") == "the seed is -1"
     assert with_options("text_column is 'text_column'") == "--text-column is 'text_column'"
     assert with_options("file 'n_ctx.csv' of /tmp/n_ctx.csv: shots") == "file 'n_ctx.csv' of /tmp/n_ctx.csv: shots"
 

@@ -18,7 +18,7 @@ from icl_circuits.characters import visible
 from icl_circuits.cli.batches import batching
 from icl_circuits.cli.folders import Force, Out, example
 from icl_circuits.cli.option_files import Config, from_file
-from icl_circuits.cli.options import with_options
+from icl_circuits.cli.options import error_line
 from icl_circuits.cli.printing import console, rich_table, say
 from icl_circuits.cli.stores import NoStore, StoreFolder, store_commands, store_of
 from icl_circuits.errors import InputError
@@ -111,7 +111,7 @@ def _errors_as_lines() -> Iterator[None]:
     try:
         yield
     except (InputError, CycloptsError, OSError) as error:
-        print(f"icl-circuits: error: {visible(with_options(str(error)))}", file=sys.stderr)
+        print(f"icl-circuits: error: {visible(error_line(error))}", file=sys.stderr)
         sys.exit(2)
     finally:
         warnings.formatwarning = before

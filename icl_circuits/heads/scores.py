@@ -63,7 +63,8 @@ def require_selectable(model: TextModel, n_heads: int) -> None:
     if n_heads > in_model // 2:
         raise InputError(
             f"cannot select {n_heads} heads: {model.cfg.model_name!r} has {in_model}, and as many others are "
-            f"needed for the random control, so select at most {in_model // 2}"
+            f"needed for the random control, so select at most {in_model // 2}",
+            about="heads",
         )
 
 

@@ -44,7 +44,7 @@ def sample_job(rows: Rows, settings: Settings, label_score: LabelScore = "first"
         InputError: no head asked for, and whatever `sample_prompts` raises (a half may have too few texts of a class).
     """
     if settings.heads < 1:
-        raise InputError(f"cannot select {settings.heads} heads: ask for at least 1")
+        raise InputError(f"cannot select {settings.heads} heads: ask for at least 1", about="heads")
     for_selection, for_evaluation = rows.split(settings.seed)
     _require_texts(rows, {"select": for_selection, "test": for_evaluation}, settings.shots)
     options: dict[str, Any] = {"labels": settings.labels, "shots": settings.shots}

@@ -181,7 +181,8 @@ def _require_random_heads(model: TextModel, n_heads: int) -> None:
     if (FAMILIES + 1) * n_heads > n_all:
         raise InputError(
             f"{FAMILIES} families of {n_heads} heads may leave too few of the {n_all} heads of "
-            f"{model.cfg.model_name!r} for random ones: ask for at most {max(1, n_all // (FAMILIES + 1))} with --heads"
+            f"{model.cfg.model_name!r} for random ones: ask for at most {max(1, n_all // (FAMILIES + 1))}",
+            about="heads",
         )
 
 
