@@ -5,7 +5,7 @@ from typing import SupportsIndex
 
 
 class InputError(ValueError):
-    """Input that cannot be analysed. The message names the input, the problem and the mend.
+    """Input that cannot be analysed. The message names the input, the problem and the fix.
 
     The command line prints the message alone and exits with code 2; every other exception is a bug and keeps its
     traceback. `about` is the argument to change, where the message does not name it: the command line adds its option.

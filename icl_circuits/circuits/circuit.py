@@ -72,7 +72,7 @@ class Circuit(Displayed):
             InputError: fewer than one edge asked for.
         """
         if n_edges < 1:
-            raise InputError(f"a circuit of {n_edges} edges is none: keep at least 1")
+            raise InputError(f"cannot keep {n_edges} edges: keep at least 1")
         order = np.argsort(-np.abs(self.mean), kind="stable")[:n_edges]
         return self._keep(np.isin(np.arange(len(self.edges)), order))
 

@@ -174,7 +174,9 @@ def _figures(studies: Sequence[Study]) -> Callable[..., None]:
             except OSError:  # the disk's, not of the file that was read
                 raise
             except DAMAGED as error:  # numbers of the right shapes that cannot be drawn all the same
-                raise InputError(f"{str(results)!r} holds values that no study wrote ({error}): run it anew") from error
+                raise InputError(
+                    f"{str(results)!r} holds values that no study wrote ({error}): run it again"
+                ) from error
             if not names:
                 raise InputError(f"{str(results)!r} holds nothing that a figure is drawn of: give a report's folder")
         say(f"Figures in {out}: {', '.join(names)}")
@@ -267,7 +269,7 @@ def train_small(
     seed: Annotated[int, Parameter(help="Of the weights and the texts; 1 is that of the package.")] = 1,
     force: Force = False,
 ) -> None:
-    """Train the small model that comes with the package anew, with its checkpoints: six minutes on 2 cores."""
+    """Train the small model of the package again, with its checkpoints: six minutes on 2 cores."""
     from icl_circuits.report import new_folder
     from icl_circuits.small import STEPS, train_small
 

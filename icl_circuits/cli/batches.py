@@ -159,7 +159,7 @@ def _require_taken(path: Path, job: Any, name: str, value: Any) -> None:
     found = next((getattr(part, name) for part in vars(job).values() if hasattr(part, name)), None)
     is_number = isinstance(value, int | float) and isinstance(found, int | float)
     if is_number and (found != value or isinstance(found, bool) != isinstance(value, bool)):
-        raise InputError(f"{str(path)!r} gives {name} the value {value}, but takes such as {found}: mend it there")
+        raise InputError(f"{str(path)!r} gives {name} the value {value}, but takes such as {found}: correct it there")
 
 
 def _word(path: Path, name: str, value: Any, text: str) -> str:
