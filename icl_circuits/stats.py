@@ -185,15 +185,46 @@ def false_discovery(p: Float[np.ndarray, "*tests"]) -> Float[np.ndarray, "*tests
     return found
 
 
+FALSE_DISCOVERIES = 0.05
+"""The share of heads called significant that are so by chance, at most, in the long run."""
+
+
+def corrected_above_zero(values: Float[np.ndarray, "row prompt"]) -> Float[np.ndarray, " row"]:
+    """p-values that the mean of each row is not above 0, corrected for looking at all rows (`false_discovery`).
+
+    Student's t-test over prompts, one-sided. NaN for fewer than 2 prompts. Prompts that all have one value, above 0,
+    leave no doubt: 0.
+    """
+    from scipy.stats import t  # a second of import that few need
+
+    n_rows, n_prompts = values.shape
+    if n_prompts < 2:
+        return np.full(n_rows, np.nan)
+    values = values.astype(float)
+    mean, error = values.mean(axis=1), values.std(axis=1, ddof=1) / np.sqrt(n_prompts)
+    certain = np.where(mean > 0, np.inf, -np.inf)
+    return false_discovery(t.sf(np.divide(mean, error, out=certain, where=error > 0), n_prompts - 1))
+
+
 def mean_of_finite(values: Float[np.ndarray, "some *rest"]) -> Float[np.ndarray, "*rest"]:
     """The mean over the first axis of the values that there are; NaN where there is none."""
     counts = np.isfinite(values).sum(axis=0)
     return np.where(counts > 0, np.nansum(values, axis=0) / np.maximum(counts, 1), np.nan)
 
 
+def mean_of(values: Shaped[np.ndarray, " prompt"]) -> Interval:
+    """The mean over prompts: `wilson` of hits and misses, `bootstrap_mean` of anything else."""
+    return wilson(values) if values.dtype == bool else bootstrap_mean(values)
+
+
 def wilson(hits: Bool[np.ndarray, " prompt"]) -> Interval:
-    """The share of prompts that hit, with its 95 % Wilson interval, which no hits of 32 do not make `[0, 0]`."""
+    """The share of prompts that hit, with its 95 % Wilson interval, which no hits of 32 do not make `[0, 0]`.
+
+    NaN if empty.
+    """
     from scipy.stats import binomtest  # a second of import that few need
 
+    if not len(hits):
+        return Interval(float("nan"), float("nan"), float("nan"))
     found = binomtest(int(hits.sum()), len(hits)).proportion_ci(method="wilson")
     return Interval(float(hits.mean()), float(found.low), float(found.high))

@@ -166,7 +166,21 @@ def test_models_that_cannot_be(
     shutil.copytree(folders["gpt2"], tmp_path / "m")
     spoil, message = SPOILED[name]
     spoil(tmp_path / "m")
-    said = refused("heads", "--model", "m", "--prompts", "4", "--shots", "1", "--heads", "2", "--device", "cpu")
+    said = refused(
+        "heads",
+        "--model",
+        "m",
+        "--prompts",
+        "4",
+        "--shots",
+        "1",
+        "--heads",
+        "2",
+        "--select",
+        "paper",
+        "--device",
+        "cpu",
+    )
     assert message in said
     assert "'m'" in said or "label" in said or "tokenizer" in said or "GPT2LMHeadModel" in said
 

@@ -23,6 +23,7 @@ GRID = f"""
 run = ["in-context"]
 model = "{SMALL}"
 heads = 2
+select = "paper"
 prompts = 6
 shots = 2
 seed = [0, 1, 2]
@@ -53,7 +54,20 @@ def test_a_grid_gives_the_numbers_of_its_jobs(run: Callable[..., str], tmp_path:
     assert set(table["seed"]) == {"0", "1", "2"}
     found = table[table["measure"] == "accuracy.heads_zeroed.top1"].set_index("seed")["value"]
     for seed in ("0", "2"):
-        options = ("--model", SMALL, "--heads", "2", "--prompts", "6", "--shots", "2", "--seed", seed)
+        options = (
+            "--model",
+            SMALL,
+            "--heads",
+            "2",
+            "--select",
+            "paper",
+            "--prompts",
+            "6",
+            "--shots",
+            "2",
+            "--seed",
+            seed,
+        )
         run("in-context", *options, "--out", f"alone{seed}", "--no-store")
         alone = json.loads(Path(f"alone{seed}/results.json").read_text())
         assert found[seed] == alone["accuracy"]["heads_zeroed"]["top1"]
@@ -79,6 +93,7 @@ def test_several_grids_and_lists_of_labels(run: Callable[..., str], tmp_path: Pa
     grids = f"""
 model = "{SMALL}"
 heads = 2
+select = "paper"
 prompts = 4
 shots = 2
 run = "in-context"

@@ -32,12 +32,13 @@ from icl_circuits.report import Results, new_folder, write_results
 from icl_circuits.report.manifest import is_unchanged, read_manifest
 from icl_circuits.store import Store, default_folder
 from icl_circuits.studies import Outcome, begin, load_results, sample_job
+from icl_circuits.studies.in_context.run import RANDOM_DRAWS
 
 TOWER_KEYS = {
-    "qk_auc", "qk_auc_shuffled", "qk_auc_without_position", "qk_auc_grouped_order", "ov_logit_minus",
+    "qk_auc", "qk_auc_shuffled", "qk_auc_p", "qk_auc_without_position", "qk_auc_grouped_order", "ov_logit_minus",
     "ov_logit_minus_raw", "ov_copying", "copying_score", "attention", "attention_change", "value_change", "ci95",
 }  # fmt: skip
-SMALL = ["--prompts", "6", "--heads", "2", "--shots", "2", "--device", "cpu"]
+SMALL = ["--prompts", "6", "--heads", "2", "--select", "paper", "--shots", "2", "--device", "cpu"]
 
 
 @pytest.fixture
@@ -71,11 +72,12 @@ def check_report(out: Path, *, heads: int, prompts: int) -> dict[str, Any]:
         for rule in ("top1", "between_labels"):
             low, high = accuracy["ci95"][rule]
             assert 0 <= low <= accuracy[rule] <= high <= 1
-    assert results["accuracy"]["random_zeroed"]["draws"] == 20
+    assert results["accuracy"]["random_zeroed"]["draws"] == RANDOM_DRAWS
     assert len(results["heads"]) == heads
     for head in results["heads"]:
         assert set(head) == {
-            "layer", "head", "label", "log_prob_increase", "accuracy_drop", "log_prob_drop", *TOWER_KEYS
+            "layer", "head", "label", "log_prob_increase", "accuracy_drop", "log_prob_drop", "log_prob_drop_low",
+            "log_prob_drop_high", "p_increase", "p_drop", *TOWER_KEYS
         }  # fmt: skip
     where = results["provenance"]
     assert len(where["weights_sha256"]) == 64
@@ -88,7 +90,7 @@ def check_report(out: Path, *, heads: int, prompts: int) -> dict[str, Any]:
     arrays = load_file(out / "results.safetensors")
     assert arrays["groups.base.answers.top1"].shape == (prompts,)
     assert arrays["groups.base.answers.top1"].mean() == pytest.approx(results["accuracy"]["base"]["top1"])
-    assert arrays["groups.random.answers.log_prob"].shape == (20, prompts)
+    assert arrays["groups.random.answers.log_prob"].shape == (RANDOM_DRAWS, prompts)
     means = arrays["increase.heads"].mean(axis=0)
     for head in results["heads"]:
         assert means[head["layer"], head["head"]] == pytest.approx(head["log_prob_increase"], abs=1e-5)
@@ -196,7 +198,7 @@ def test_three_labels_and_force(run: Any, folders: dict[str, Path], tmp_path: Pa
 def test_report_on_smollm2(run: Any, tmp_path: Path) -> None:
     """What a report is, on the real model, and every number as it was recorded."""
     require_smollm2()
-    code, _, err = run("report", "--prompts", "8", "--out", "r", "--device", "cpu")
+    code, _, err = run("report", "--prompts", "8", "--select", "paper", "--out", "r", "--device", "cpu")
     assert code == 0, err
     results = check_report(tmp_path / "r", heads=12, prompts=8)
     accuracy = results["accuracy"]
@@ -318,7 +320,7 @@ def test_labels_of_several_tokens(run: Any, folders: dict[str, Path], tmp_path: 
     found = load_results(tmp_path / "icl-report").values
     model = load_model(str(folders["gpt2"]), device="cpu")
     read = load_rows(tmp_path / "d.csv", encoding="latin-1", delimiter="\t")
-    settings = Settings(("foo cat", "0 1"), shots=2, prompts=6, heads=2)
+    settings = Settings(("foo cat", "0 1"), shots=2, prompts=6, heads=2, select="paper")
     batch = begin(model, sample_job(read, settings, "whole")).evaluation
     expected = answer(model, batch).log_prob
     np.testing.assert_allclose(found["groups"].base.answers.log_prob, expected, atol=1e-5)

@@ -78,7 +78,7 @@ def held(values: Sequence[Any]) -> Iterator[Displayed]:
 
 
 def of_heads(model: LensModel, batch: PromptBatch, others: PromptBatch) -> Iterator[Displayed]:
-    scores = score_heads(model, batch, n_heads=2)
+    scores = score_heads(model, batch, n_heads=2, rule="paper")
     heads = scores.selected.of()
     yield scores
     yield icl.group_intervention(model, others, scores.selected, n_random=2)

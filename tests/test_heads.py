@@ -6,11 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from planted import GAIN, VOCABULARY, planted_rows
 
-from icl_circuits.errors import InputError
+from icl_circuits.errors import InputError, Unfit
 from icl_circuits.heads import (
+    Answers,
+    HeadEffects,
     InContextHeads,
     answer,
     as_answers,
@@ -67,7 +70,10 @@ def test_planted_log_prob_increase(planted: LensModel, planted_batch: PromptBatc
     np.testing.assert_allclose(increase.attn, expected.sum(axis=2), atol=1e-6)
     np.testing.assert_allclose(increase.mlp, 0)
     frame = increase.to_frame()
-    assert list(frame.columns) == ["layer", "head", "log_prob_increase", "std"]
+    assert list(frame.columns) == [
+        "layer", "head", "log_prob_increase", "log_prob_increase_low", "log_prob_increase_high", "p_corrected",
+        "significant",
+    ]  # fmt: skip
     assert frame.loc[3, "log_prob_increase"] == pytest.approx((RIGHT - CHANCE) / 2)
 
 
@@ -122,7 +128,7 @@ def test_planted_selection(
     increase = log_prob_increase(planted, planted_batch)
     effects = zero_each_head(planted, planted_batch, positions="all")
     gold = planted_batch.gold.numpy()
-    selected = select_heads(increase, effects, gold, ("foo", "bar"), n_heads=n_heads, combine=combine)
+    selected = select_heads(increase, effects, gold, ("foo", "bar"), n_heads=n_heads, rule="paper", combine=combine)
     assert set(selected.of()) == expected
     labels = {head.component: head.label for head in selected.heads}
     assert labels.get(FOOHEAD, "foo") == "foo"
@@ -130,16 +136,58 @@ def test_planted_selection(
     assert set(selected.of("foo")) | set(selected.of("bar")) == expected
 
 
+def test_sure_heads_are_those_whose_loss_is_told_from_zero(planted: LensModel, planted_batch: PromptBatch) -> None:
+    """At the last position three of six heads do nothing, and are never selected; the others are."""
+    increase, effects = log_prob_increase(planted, planted_batch), zero_each_head(planted, planted_batch)
+    gold = planted_batch.gold.numpy()
+    selected = select_heads(increase, effects, gold, ("foo", "bar"), n_heads=6)
+    assert set(selected.of()) == {FOOHEAD, BARHEAD, COLLECTORS[1]}
+    frame = effects.to_frame()
+    for row in frame.itertuples():
+        assert row.significant == (Head(row.layer, row.head) in selected.of())
+        assert row.log_prob_drop_low <= row.log_prob_drop <= row.log_prob_drop_high
+    for head in selected.heads:
+        row = frame[(frame["layer"] == head.layer) & (frame["head"] == head.head)].iloc[0]
+        assert (head.log_prob_drop_low, head.p_drop) == (row.log_prob_drop_low, row.p_corrected)
+
+
+def test_noise_selects_no_head_more_often_than_it_should() -> None:
+    """Of 200 scans of 100 heads that all do nothing, a false-discovery rate of 5 % flags any in some ten."""
+    rng, flagged = np.random.default_rng(0), 0
+    heads = tuple(Head(0, head) for head in range(100))
+    for _ in range(200):
+        base, zeroed = np.zeros(32), rng.normal(size=(100, 32))
+        right = base > 0
+        effects = HeadEffects(heads, Answers(right, right, base, base), Answers(zeroed > 0, zeroed > 0, zeroed, zeroed))
+        flagged += effects.significant.any()
+    assert 1 <= flagged <= 20
+
+
+def test_corrected_p_values_by_hand() -> None:
+    """Student's t over prompts, one-sided, and Benjamini and Hochberg's step-up, written out."""
+    drops = np.random.default_rng(1).normal(0.3, 1.0, size=(3, 10))
+    zeros = np.zeros(10)
+    effects = HeadEffects(
+        tuple(Head(0, head) for head in range(3)),
+        Answers(zeros > 0, zeros > 0, zeros, zeros),
+        Answers(drops > 0, drops > 0, -drops, drops),
+    )
+    p = scipy.stats.ttest_1samp(drops, 0, axis=1, alternative="greater").pvalue
+    order = np.argsort(p)
+    stepped = np.minimum.accumulate((p[order] * 3 / np.arange(1, 4))[::-1])[::-1]
+    np.testing.assert_allclose(effects.p_corrected[order], stepped)
+
+
 def test_planted_selection_lists(planted: LensModel, planted_batch: PromptBatch) -> None:
     """Static picks the copying heads, causal the collectors: two of each make four, and none in common."""
     increase = log_prob_increase(planted, planted_batch)
     effects = zero_each_head(planted, planted_batch, positions="all")
     arguments = (increase, effects, planted_batch.gold.numpy(), ("foo", "bar"))
-    selected = select_heads(*arguments, n_heads=6, top_n=2)
+    selected = select_heads(*arguments, n_heads=6, rule="paper", top_n=2)
     assert set(selected.of()) == {FOOHEAD, BARHEAD, *COLLECTORS}
     assert list(selected.to_frame()["layer"]) == [head.layer for head in selected.of()]
     with pytest.raises(InputError, match="no head is among the best 2 by both scores"):
-        select_heads(*arguments, n_heads=6, top_n=2, combine="intersection")
+        select_heads(*arguments, n_heads=6, rule="paper", top_n=2, combine="intersection")
 
 
 def test_planted_groups(planted: LensModel, planted_batch: PromptBatch) -> None:
@@ -155,11 +203,14 @@ def test_planted_groups(planted: LensModel, planted_batch: PromptBatch) -> None:
     assert top1["in-context heads", None] == 0.0
     assert (top1["fooheads", "foo"], top1["fooheads", "bar"]) == (0.0, 1.0)
     assert (top1["barheads", "foo"], top1["barheads", "bar"]) == (1.0, 0.0)
-    assert len(groups.random_heads) == 8
-    assert all(Head(1, 2) in draw and not set(draw) & set(selected.of()) for draw in groups.random_heads)
-    harmless = [set(draw) == {Head(1, 2), Head(0, 2)} for draw in groups.random_heads]
+    assert len(groups.random.draws) == 8
+    assert all(Head(1, 2) in draw and not set(draw) & set(selected.of()) for draw in groups.random.draws)
+    harmless = [set(draw) == {Head(1, 2), Head(0, 2)} for draw in groups.random.draws]
     assert top1["random heads", None] == pytest.approx(np.mean(harmless))
-    assert [group.n_heads for group in groups.groups] == [0, 2, 1, 1, 2]
+    assert [group.n_heads for group in groups.groups] == [0, 2, 2, 1, 1, 1, 1]
+    for control in groups.random_by_label:  # the layer has one head left, which does nothing
+        assert control.draws == ((Head(1, 2),),) * 8
+        assert top1[f"random, as many as {control.label}heads", None] == 1.0
     with pytest.raises(InputError, match="0 draws of random heads"):
         group_intervention(planted, planted_batch, selected, n_random=0)
 
@@ -168,7 +219,8 @@ def test_label_words_cannot_be_taken_for_groups(words: Any, gpt2: LensModel) -> 
     """A label may be called `all` or `random` where the tokenizer has one token for it."""
     batch = encode(gpt2, sample_prompts(words, 4, shots=1))
     effects = zero_each_head(gpt2, batch, all_heads(gpt2))
-    selected = select_heads(log_prob_increase(gpt2, batch), effects, batch.gold.numpy(), ("all", "random"), n_heads=4)
+    increase, gold = log_prob_increase(gpt2, batch), batch.gold.numpy()
+    selected = select_heads(increase, effects, gold, ("all", "random"), n_heads=4, rule="paper")
     groups = group_intervention(gpt2, batch, selected, n_random=2)
     assert groups.all.n_heads == groups.random.n_heads == 4
     assert sum(group.n_heads for group in groups.by_label) == 4
@@ -180,7 +232,8 @@ def test_planted_three_labels_share_nothing(planted: LensModel) -> None:
     """A label that no prompt has as gold gets no head."""
     batch = encode(planted, sample_prompts(planted_rows(), 1, shots=2, seed=0))
     effects = zero_each_head(planted, batch, [FOOHEAD, BARHEAD])
-    selected = select_heads(log_prob_increase(planted, batch), effects, batch.gold.numpy(), ("foo", "bar"), n_heads=2)
+    increase, gold = log_prob_increase(planted, batch), batch.gold.numpy()
+    selected = select_heads(increase, effects, gold, ("foo", "bar"), n_heads=2, rule="paper")
     assert {head.label for head in selected.heads} == {("foo", "bar")[int(batch.gold[0])]}
 
 
@@ -358,4 +411,6 @@ def test_group_zeroing_equals_zeroing_together(
 def test_one_prompt_selects_heads_with_a_warning(gpt2: LensModel, words: Rows) -> None:
     batch = encode(gpt2, sample_prompts(words, 1, shots=1))
     with pytest.warns(UserWarning, match="selected on 1 prompt, mostly by chance: use more prompts"):
+        score_heads(gpt2, batch, n_heads=2, rule="paper")
+    with pytest.raises(Unfit, match="no head of 12 adds log-probability.* that 1 prompts tell from zero"):
         score_heads(gpt2, batch, n_heads=2)

@@ -22,7 +22,7 @@ from icl_circuits.prompts.rows import Row
 from icl_circuits.store import Store
 from icl_circuits.studies.shown import marked_tokens, with_whole_characters
 
-SMALL = ("--prompts", "6", "--heads", "2", "--shots", "2", "--device", "cpu")
+SMALL = ("--prompts", "6", "--heads", "2", "--select", "paper", "--shots", "2", "--device", "cpu")
 HANZI = "红橙黄绿蓝紫黑白灰粉猫狗鸡鸭牛羊马猪鱼鸟"
 
 

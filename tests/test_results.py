@@ -68,7 +68,10 @@ def made(
 
     orders = arrangements(n_demos, shots, 4, seed=0)
     strengths = tuple(dict.fromkeys((0.0, 0.03, coefficient)))
-    chosen = tuple(InContextHead(*head, labels[i % len(labels)], 1.0, 0.5, np.nan) for i, head in enumerate(heads))
+    chosen = tuple(
+        InContextHead(*head, labels[i % len(labels)], 1.0, 0.5, np.nan, np.nan, np.nan, np.nan, np.nan)
+        for i, head in enumerate(heads)
+    )
     always = Answers(*(np.ones(n_prompts, kind) for kind in (bool, bool, float, float)))
     twins = features(), features()
     values: dict[str, Any] = {
@@ -80,11 +83,11 @@ def made(
         ),
         "effects": HeadEffects(heads, answers(), answers(n_heads)),
         "groups": GroupEffects(
-            Group("base", None, 0, answers()),
-            Group("all", None, n_heads, answers()),
-            tuple(Group("label", label, 1, answers()) for label in labels),
-            Group("random", None, n_heads, answers(5)),
-            (heads,) * 5,
+            Group("base", None, ((),), answers()),
+            Group("all", None, (heads,), answers()),
+            tuple(Group("label", label, (heads[:1],), answers()) for label in labels),
+            Group("random", None, (heads,) * 5, answers(5)),
+            tuple(Group("random", label, (heads[:1],) * 5, answers(5)) for label in labels),
             gold,
             labels,
         ),

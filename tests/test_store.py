@@ -258,7 +258,7 @@ def test_a_model_is_known_by_its_files(store: Store, monkeypatch: pytest.MonkeyP
         Loaded(spec, store).identity  # noqa: B018
 
 
-SETTINGS = Settings(prompts=6, heads=2, shots=2)
+SETTINGS = Settings(prompts=6, heads=2, select="paper", shots=2)
 JOB = Job(ModelSpec(SMALL), settings=SETTINGS)
 
 
@@ -309,7 +309,7 @@ def test_commands_look_after_the_store(
 
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(cli.app, "obey_signals", lambda: None)  # this process is pytest's
-    options = ("--model", SMALL, "--heads", "2", "--prompts", "6", "--shots", "2")
+    options = ("--model", SMALL, "--heads", "2", "--select", "paper", "--prompts", "6", "--shots", "2")
     run("in-context", *options, "--out", str(tmp_path / "out"))
     listed = run("store", "list")
     assert "scores of every head" in listed

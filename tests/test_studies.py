@@ -45,7 +45,7 @@ from icl_circuits.studies.in_context import IN_CONTEXT
 from icl_circuits.studies.towers import TOWERS
 from icl_circuits.viz import Section, Table, new_figure, style
 
-SMALL = ("--prompts", "6", "--heads", "2", "--shots", "2", "--device", "cpu")
+SMALL = ("--prompts", "6", "--heads", "2", "--select", "paper", "--shots", "2", "--device", "cpu")
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def test_a_new_study_goes_the_whole_way(
 
 
 def test_only_what_does_not_suit_is_left_out(gpt2: LensModel) -> None:
-    begun = begin(gpt2, sample_job(load_rows("word-categories"), Settings(shots=1, prompts=4, heads=2)))
+    begun = begin(gpt2, sample_job(load_rows("word-categories"), Settings(shots=1, prompts=4, heads=2, select="paper")))
     assert run_studies(begun, [UNFIT, LENGTHS]).left_out == (LeftOut("unfit", "this study suits no model"),)
     with pytest.raises(Unfit, match="suits no model"):
         run_studies(begun, [UNFIT])

@@ -44,14 +44,17 @@ def results() -> tuple[LogProbIncrease, HeadEffects, InContextHeads, GroupEffect
     increase = LogProbIncrease(rng.normal(size=(8, 5)), rng.normal(size=(8, 5)), rng.normal(size=(8, 5, 4)))
     heads = (Head(4, 1), Head(3, 2), Head(3, 0))
     effects = HeadEffects(heads, answers(rng.random(8) < 0.9), answers(rng.random((3, 8)) < 0.5))
-    chosen = (InContextHead(4, 1, "foo", 1.0, 0.3, 0.5), InContextHead(3, 0, "bar", 0.5, 0.1, 0.2))
+    chosen = (
+        InContextHead(4, 1, "foo", 1.0, 0.3, 0.5, 0.4, 0.6, 0.001, 0.001),
+        InContextHead(3, 0, "bar", 0.5, 0.1, 0.2, -0.1, 0.5, 0.01, 0.3),
+    )
     selected = InContextHeads(chosen, ("foo", "bar"))
     groups = GroupEffects(
-        base=Group("base", None, 0, answers(rng.random(8) < 0.9)),
-        all=Group("all", None, 2, answers(rng.random(8) < 0.1)),
+        base=Group("base", None, ((),), answers(rng.random(8) < 0.9)),
+        all=Group("all", None, (selected.of(),), answers(rng.random(8) < 0.1)),
         by_label=(),
-        random=Group("random", None, 2, answers(rng.random((5, 8)) < 0.8)),
-        random_heads=((Head(0, 0),),) * 5,
+        random=Group("random", None, ((Head(0, 0), Head(0, 1)),) * 5, answers(rng.random((5, 8)) < 0.8)),
+        random_by_label=(),
         gold=np.arange(8) % 2,
         labels=("foo", "bar"),
     )

@@ -31,7 +31,7 @@ from icl_circuits.residual import (
     require_heads,
     require_some_heads,
 )
-from icl_circuits.stats import Counts, bootstrap_mean, each_once, weighted_mean
+from icl_circuits.stats import Counts, each_once, weighted_mean, wilson
 
 COEFFICIENTS = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 """Values of `a_c` that are swept; the paper's is 0.03."""
@@ -169,7 +169,7 @@ class MajorityBias(Displayed):
                 row: dict[str, object] = {f"n_{label}": n for label, n in zip(self.labels, keep, strict=True)}
                 row |= {"coefficient": strength, "gold": None if gold is None else self.labels[gold]}
                 for rule in ("top1", "between_labels"):
-                    row |= bootstrap_mean(getattr(self.answers, rule)[c, s][chosen].astype(float)).columns(rule)
+                    row |= wilson(getattr(self.answers, rule)[c, s][chosen]).columns(rule)
                 rows.append(row)
         return pd.DataFrame(rows).assign(gold=pd.Series([row["gold"] for row in rows], dtype=object))
 

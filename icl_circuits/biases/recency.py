@@ -24,7 +24,7 @@ from icl_circuits.patching import keeping_runs, run_hooked
 from icl_circuits.progress import tracked
 from icl_circuits.prompts import DEFAULT_SEPARATOR, Prompt, PromptBatch, encode, reorder
 from icl_circuits.residual import Capture, Head, HeadLike, require_some_heads
-from icl_circuits.stats import Counts, bootstrap_mean, generator, weighted_mean
+from icl_circuits.stats import Counts, generator, weighted_mean, wilson
 
 STRENGTHS = (0.0, 0.5, 1.0)
 """How far scores go towards those without position; 1, the paper's, replaces them."""
@@ -102,7 +102,7 @@ class RecencyBias(Displayed):
                 row: dict[str, object] = {"order": "".join("S" if same else "o" for same in order)}
                 row |= {"strength": strength}
                 for rule in ("top1", "between_labels"):
-                    row |= bootstrap_mean(getattr(self.answers, rule)[o, s].astype(float)).columns(rule)
+                    row |= wilson(getattr(self.answers, rule)[o, s]).columns(rule)
                 rows.append(row)
         return pd.DataFrame(rows)
 

@@ -53,6 +53,7 @@ from icl_circuits.heads.scores import (
 from icl_circuits.heads.selection import (
     InContextHead as InContextHead,
     InContextHeads as InContextHeads,
+    Rule as Rule,
     select_heads as select_heads,
 )
 from icl_circuits.heads.without import (

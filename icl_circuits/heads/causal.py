@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from icl_circuits.display import Displayed, highest
 from icl_circuits.errors import require_one_of
@@ -16,6 +16,7 @@ from icl_circuits.models import LensModel, require_per_head_z
 from icl_circuits.patching import run_each
 from icl_circuits.prompts import TokenBatch
 from icl_circuits.residual import Head, HeadLike, all_heads, heads_of
+from icl_circuits.stats import FALSE_DISCOVERIES, bootstrap_means, corrected_above_zero
 
 
 @dataclass(frozen=True, repr=False)
@@ -49,14 +50,32 @@ class HeadEffects(Displayed):
         drops = self.logit_diff_drop.mean(axis=1)
         return f"head={len(self.heads)}, {highest('logit_diff_drop', drops, self.heads.__getitem__)}"
 
+    @property
+    def p_corrected(self) -> Float[np.ndarray, " head"]:
+        """p-values that zeroing a head costs no log-probability, corrected for having looked at all of `heads`.
+
+        One-sided t-tests over prompts, with Benjamini and Hochberg's false-discovery rate. NaN for a single prompt.
+        """
+        return corrected_above_zero(self.log_prob_drop)
+
+    @property
+    def significant(self) -> Bool[np.ndarray, " head"]:
+        """Whether what a head's zeroing costs can be told from zero, at a false-discovery rate of 5 %."""
+        return np.asarray(self.p_corrected < FALSE_DISCOVERIES)
+
     def to_frame(self) -> pd.DataFrame:
-        """One row a head: layer, head and the three drops, means over prompts."""
+        """One row a head: layer, head and the three drops, means over prompts.
+
+        The log-probability drop has its 95 % bootstrap interval over prompts, its corrected p-value, and a flag.
+        """
         return pd.DataFrame(
             {
                 "layer": [head.layer for head in self.heads],
                 "head": [head.head for head in self.heads],
                 "accuracy_drop": self.accuracy_drop,
-                "log_prob_drop": self.log_prob_drop.mean(axis=1),
+                **bootstrap_means(self.log_prob_drop.astype(float)).columns("log_prob_drop"),
+                "p_corrected": self.p_corrected,
+                "significant": self.significant,
                 "logit_diff_drop": self.logit_diff_drop.mean(axis=1),
             }
         )

@@ -16,7 +16,7 @@ from icl_circuits.interventions import ZeroHeads
 from icl_circuits.models import LensModel
 from icl_circuits.prompts import PromptBatch, require_labels
 from icl_circuits.residual import Head, HeadLike, all_heads, heads_of
-from icl_circuits.stats import bootstrap_mean, generator
+from icl_circuits.stats import generator, mean_of
 
 
 @dataclass(frozen=True, repr=False)
@@ -25,8 +25,9 @@ class Group(Displayed):
 
     kind: Literal["base", "all", "label", "random"]
     label: str | None
-    """The label whose heads these are, where `kind` is `label`."""
-    n_heads: int
+    """The label whose heads these are, or stand for; None: all labels."""
+    draws: tuple[tuple[Head, ...], ...]
+    """The heads of each draw; one draw but for `random`."""
     answers: Answers
     """Axes: prompt; for `random`: draw, prompt."""
 
@@ -40,10 +41,16 @@ class Group(Displayed):
         return self.answers.to_frame()
 
     @property
+    def n_heads(self) -> int:
+        """How many heads are zeroed at once."""
+        return len(self.draws[0])
+
+    @property
     def name(self) -> str:
         """What the group zeroes, for people to read."""
-        names = {"base": "nothing", "all": "in-context heads", "random": "random heads"}
-        return f"{self.label}heads" if self.kind == "label" else names[self.kind]
+        if self.label is not None:
+            return f"{self.label}heads" if self.kind == "label" else f"random, as many as {self.label}heads"
+        return {"base": "nothing", "all": "in-context heads", "random": "random heads"}[self.kind]
 
 
 @dataclass(frozen=True, repr=False)
@@ -55,15 +62,17 @@ class GroupEffects(Displayed):
     by_label: tuple[Group, ...]
     """A group for each label that has heads."""
     random: Group
-    random_heads: tuple[tuple[Head, ...], ...]
-    """The heads of each random draw."""
+    """As many random heads as `all`, of the same layers."""
+    random_by_label: tuple[Group, ...]
+    """As many random heads as each of `by_label`, of the same layers."""
     gold: Int[np.ndarray, " prompt"]
     labels: tuple[str, ...]
 
     @property
     def groups(self) -> tuple[Group, ...]:
         """Every group, nothing zeroed first."""
-        return (self.base, self.all, *self.by_label, self.random)
+        apart = zip(self.by_label, self.random_by_label, strict=True)
+        return (self.base, self.all, self.random, *(group for pair in apart for group in pair))
 
     @property
     def headline(self) -> str:
@@ -73,9 +82,10 @@ class GroupEffects(Displayed):
         return f"top1 by what is zeroed: {top1}"
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a group and gold label (None: all prompts): accuracies with 95 % bootstrap intervals over prompts.
+        """One row a group and gold label (None: all prompts): accuracies with 95 % intervals over prompts.
 
-        The random control is averaged over its draws within each prompt first.
+        They are Wilson intervals. Random heads are averaged over their draws within each prompt first, so they have
+        bootstrap intervals.
         """
         splits = [
             (None, np.full(len(self.gold), True)),
@@ -87,9 +97,9 @@ class GroupEffects(Displayed):
                 row: dict[str, object] = {"kind": group.kind, "label": group.label, "zeroed": group.name}
                 row |= {"n_heads": group.n_heads, "gold": gold}
                 for rule in ("top1", "between_labels"):
-                    right = getattr(group.answers, rule).astype(float)
+                    right = getattr(group.answers, rule)
                     per_prompt = right if right.ndim == 1 else right.mean(axis=0)
-                    row |= bootstrap_mean(per_prompt[chosen]).columns(rule)
+                    row |= mean_of(per_prompt[chosen]).columns(rule)
                 rows.append(row)
         words = {column: pd.Series([row[column] for row in rows], dtype=object) for column in ("label", "gold")}
         return pd.DataFrame(rows).assign(**words)  # object columns keep None
@@ -98,13 +108,14 @@ class GroupEffects(Displayed):
 def group_intervention(
     model: LensModel, batch: PromptBatch, selected: InContextHeads, *, n_random: int = 20, seed: int = 0
 ) -> GroupEffects:
-    """Accuracy before and after zeroing the selected heads, each label's heads alone, and random heads.
+    """Accuracy before and after zeroing the selected heads, each label's heads alone, and random heads for each.
 
     Args:
         model: the model.
         batch: prompts, other than those the heads were selected on.
         selected: the in-context heads.
-        n_random: draws of random heads, at least 1, each of as many heads as selected and in the same layers.
+        n_random: draws of random heads for each group, at least 1, each of as many heads as the group, in the same
+            layers. No random head is a selected one.
         seed: of the draws.
 
     Raises:
@@ -113,15 +124,26 @@ def group_intervention(
     require_labels(batch, "to group heads by")
     if n_random < 1:
         raise InputError(f"{n_random} draws of random heads make no control: ask for at least 1")
-    draws = tuple(random_heads(all_heads(model), selected.of(), seed=(seed, i)) for i in range(n_random))
-    chosen: list[tuple[Literal["all", "label"], str | None, tuple[Head, ...]]] = [("all", None, selected.of())]
-    chosen += [("label", label, selected.of(label)) for label in selected.labels if selected.of(label)]
-    variants = [(ZeroHeads(heads),) for heads in (*(heads for _, _, heads in chosen), *draws)]
+    heads, labels = selected.of(), [label for label in selected.labels if selected.of(label)]
+    free = tuple(head for head in all_heads(model) if head not in heads)
+
+    def drawn(like: tuple[Head, ...], *numbers: int) -> tuple[tuple[Head, ...], ...]:
+        return tuple(random_heads((*like, *free), like, seed=(seed, i, *numbers)) for i in range(n_random))
+
+    wanted: list[tuple[Literal["all", "label", "random"], str | None, tuple[tuple[Head, ...], ...]]]
+    wanted = [("all", None, (heads,)), ("random", None, drawn(heads))]
+    for i, label in enumerate(labels):
+        wanted += [("label", label, (selected.of(label),)), ("random", label, drawn(selected.of(label), i))]
+    variants = [(ZeroHeads(draw),) for _, _, draws in wanted for draw in draws]
     base, zeroed = answer_each(model, batch, variants, "zeroing groups of heads")
-    groups = [Group(kind, label, len(heads), zeroed[i]) for i, (kind, label, heads) in enumerate(chosen)]
-    random = Group("random", None, len(selected.heads), zeroed[len(chosen) :])
-    unchanged, gold = Group("base", None, 0, base), batch.gold.cpu().numpy()
-    return GroupEffects(unchanged, groups[0], tuple(groups[1:]), random, draws, gold, selected.labels)
+    groups, start = [], 0
+    for kind, of_label, draws in wanted:
+        found = zeroed[start : start + len(draws)] if kind == "random" else zeroed[start]
+        groups.append(Group(kind, of_label, draws, found))
+        start += len(draws)
+    everything, random, *apart = groups
+    unchanged, gold = Group("base", None, ((),), base), batch.gold.cpu().numpy()
+    return GroupEffects(unchanged, everything, tuple(apart[::2]), random, tuple(apart[1::2]), gold, selected.labels)
 
 
 def random_heads(heads: Sequence[HeadLike], selected: Sequence[HeadLike], *, seed: tuple[int, ...]) -> tuple[Head, ...]:

@@ -9,7 +9,7 @@ import pandas as pd
 from icl_circuits.display import Displayed
 from icl_circuits.errors import InputError
 from icl_circuits.heads.causal import HeadEffects, zero_each_head
-from icl_circuits.heads.selection import InContextHeads, select_heads
+from icl_circuits.heads.selection import InContextHeads, Rule, select_heads
 from icl_circuits.models import LensModel, TextModel
 from icl_circuits.prompts import PromptBatch, require_labels
 from icl_circuits.residual import Head, LogProbIncrease, log_prob_increase
@@ -33,7 +33,7 @@ class Scores(Displayed):
     def to_frame(self) -> pd.DataFrame:
         """One row a head: both scores, and the label of the selected ones (missing for others)."""
         at, labels = ["layer", "head"], self.selected.to_frame()
-        scores = self.increase.to_frame().merge(self.effects.to_frame(), on=at)
+        scores = self.increase.to_frame().merge(self.effects.to_frame(), on=at, suffixes=("_increase", "_drop"))
         return scores.merge(labels.reindex(columns=[*at, "label"]), on=at, how="left")
 
     @property
@@ -44,17 +44,19 @@ class Scores(Displayed):
         return (*selected, *(effects.heads[i] for i in order if effects.heads[i] not in selected))
 
 
-def score_heads(model: LensModel, batch: PromptBatch, *, n_heads: int = 12) -> Scores:
-    """Score every head statically and causally on `batch`, and select `n_heads` (arXiv 2402.02872).
+def score_heads(model: LensModel, batch: PromptBatch, *, n_heads: int = 12, rule: Rule = "sure") -> Scores:
+    """Score every head statically and causally on `batch`, and select up to `n_heads` (arXiv 2402.02872).
+
+    The rules are those of `select_heads`.
 
     Raises:
         InputError: more heads asked for than half of the model's, prompts that `encode` did not make, and whatever
             scoring and selecting raise.
-        Unfit: what `log_prob_increase` raises.
+        Unfit: no head's loss can be told from zero, and what `log_prob_increase` raises.
     """
     require_labels(batch, "to select heads for")
     require_selectable(model, n_heads)
-    return select(batch, *score_every_head(model, batch), n_heads=n_heads)
+    return select(batch, *score_every_head(model, batch), n_heads=n_heads, rule=rule)
 
 
 def require_selectable(model: TextModel, n_heads: int) -> None:
@@ -73,12 +75,14 @@ def score_every_head(model: LensModel, batch: PromptBatch) -> tuple[LogProbIncre
     return log_prob_increase(model, batch), zero_each_head(model, batch)
 
 
-def select(batch: PromptBatch, increase: LogProbIncrease, effects: HeadEffects, *, n_heads: int) -> Scores:
+def select(
+    batch: PromptBatch, increase: LogProbIncrease, effects: HeadEffects, *, n_heads: int, rule: Rule = "sure"
+) -> Scores:
     """The heads that both scores select on the prompts they were measured on. Raises what `select_heads` raises.
 
-    Warns where that is a single prompt.
+    Warns where that is a single prompt, from which `sure` selects none.
     """
-    if len(batch) == 1:
+    if len(batch) == 1 and rule == "paper":
         warnings.warn("heads are selected on 1 prompt, mostly by chance: use more prompts", stacklevel=2)
-    selected = select_heads(increase, effects, batch.gold.cpu().numpy(), batch.labels, n_heads=n_heads)
+    selected = select_heads(increase, effects, batch.gold.cpu().numpy(), batch.labels, n_heads=n_heads, rule=rule)
     return Scores(batch, increase, effects, selected)

@@ -19,7 +19,7 @@ from icl_circuits.models import LensModel
 from icl_circuits.patching import run_each
 from icl_circuits.prompts import TokenBatch
 from icl_circuits.residual import Head, HeadLike, all_heads, require_distinct_heads
-from icl_circuits.stats import bootstrap_mean
+from icl_circuits.stats import bootstrap_mean, mean_of
 
 FamilyKind = Literal["base", "whole", "exclusive", "random_whole", "random_exclusive"]
 """`whole`: the family. `exclusive`: its heads that are in no other. `random_...`: as many random heads as those."""
@@ -79,7 +79,7 @@ class FamilyEffects(Displayed):
         for group in (self.base, *self.groups):
             row: dict[str, object] = {"family": group.family, "kind": group.kind, "n_heads": len(group.draws[0])}
             log_prob = group.log_prob.mean(axis=0)
-            row |= bootstrap_mean(group.top1.mean(axis=0)).columns("top1")
+            row |= mean_of(group.top1[0] if len(group.top1) == 1 else group.top1.mean(axis=0)).columns("top1")
             row |= bootstrap_mean(log_prob).columns("log_prob")
             row |= bootstrap_mean(self.base.log_prob[0] - log_prob).columns("log_prob_drop")
             rows.append(row)

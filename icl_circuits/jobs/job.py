@@ -83,7 +83,9 @@ class Settings:
     prompts: int = 64
     """Prompts to select on, and as many to test on."""
     heads: int = 12
-    """In-context heads to select."""
+    """In-context heads to select, at most."""
+    select: Literal["sure", "paper"] = "sure"
+    """Select by log-probability lost that can be told from zero, or, as the paper, by accuracy lost."""
     seed: int = 0
     """Seed of every random choice."""
     separator: Separator = " "

@@ -38,6 +38,7 @@ from icl_circuits.residual.capture import Capture, final_state
 from icl_circuits.residual.components import Head, HeadLike, require_some_heads
 from icl_circuits.residual.moved import Moved, Moves, by_source
 from icl_circuits.residual.run import answer_logits
+from icl_circuits.stats import FALSE_DISCOVERIES, bootstrap_means, corrected_above_zero
 
 
 @dataclass(frozen=True, repr=False)
@@ -57,14 +58,28 @@ class LogProbIncrease(Displayed):
         """Its main number."""
         return highest("log_prob_increase", self.head_means(), Head)
 
+    @property
+    def p_corrected(self) -> Float[np.ndarray, "layer head"]:
+        """p-values that a head adds nothing, corrected for having looked at all heads.
+
+        One-sided t-tests over prompts, with Benjamini and Hochberg's false-discovery rate. NaN for a single prompt.
+        """
+        shape = self.heads.shape[1:]
+        return corrected_above_zero(self.heads.reshape(len(self.heads), -1).T).reshape(shape)
+
+    @property
+    def significant(self) -> Bool[np.ndarray, "layer head"]:
+        """Whether what a head adds can be told from zero, at a false-discovery rate of 5 %."""
+        return np.asarray(self.p_corrected < FALSE_DISCOVERIES)
+
     def to_frame(self) -> pd.DataFrame:
-        """One row a head: layer, head, its mean increase and the standard deviation over prompts."""
-        means, spread = self.head_means(), self.heads.std(axis=0)
-        return pd.DataFrame(
-            [
-                {"layer": layer, "head": head, "log_prob_increase": means[layer, head], "std": spread[layer, head]}
-                for layer, head in np.ndindex(*means.shape)
-            ]
+        """One row a head: its mean increase, the 95 % bootstrap interval, the corrected p-value and a flag."""
+        layer, head = np.indices(self.heads.shape[1:]).reshape(2, -1)
+        interval = bootstrap_means(self.heads.reshape(len(self.heads), -1).T.astype(float))
+        return pd.DataFrame({"layer": layer, "head": head}).assign(
+            **interval.columns("log_prob_increase"),
+            p_corrected=self.p_corrected.ravel(),
+            significant=self.significant.ravel(),
         )
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from icl_circuits.heads import InContextHeads
 from icl_circuits.models import TextModel
 from icl_circuits.prompts import PromptBatch
+from icl_circuits.stats import Interval
 from icl_circuits.viz import MarkedToken, Table
 
 PARTIAL = "\ufffd"
@@ -56,10 +57,14 @@ def head_table(selected: InContextHeads) -> Table:
             str(head.component),
             head.label,
             f"{head.log_prob_increase:.3f}",
+            f"{Interval.in_row(vars(head), 'log_prob_drop'):+.3f}",
+            f"{head.p_drop:.2g}",
             f"{head.accuracy_drop:+.3f}",
-            f"{head.log_prob_drop:+.3f}",
         )
         for head in selected.heads
     ]
-    columns = ("head", "label", "log-prob increase (nats)", "accuracy drop", "log-prob drop (nats)")
+    columns = (
+        "head", "label", "log-prob increase (nats)", "log-prob drop (nats)", "p of the drop, corrected",
+        "accuracy drop",
+    )  # fmt: skip
     return Table(columns, tuple(rows))

@@ -20,7 +20,7 @@ from icl_circuits.interventions import KnockOut
 from icl_circuits.models import LensModel, require_layer
 from icl_circuits.patching import run_each
 from icl_circuits.prompts import PromptBatch, require_demonstrations
-from icl_circuits.stats import bootstrap_mean
+from icl_circuits.stats import mean_of
 
 ROUTES = ("text -> label", "query -> last", "near -> last", "far -> last", "labels -> last")
 """Each demonstration's text to its own label position; the query's text, the texts of the nearer and of the farther
@@ -45,7 +45,7 @@ class Flow(Displayed):
         return highest("loss of logit_diff", -changes, lambda i, j: f"{self.routes[i]} from layer {self.layers[j]}")
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a route and layer, with 95 % bootstrap intervals: accuracy by both rules, the logit difference, and
+        """One row a route and layer, with 95 % intervals: accuracy by both rules, the logit difference, and
         its change from the same prompts uncut.
 
         The last layer of each route, `n_layers`, cuts nothing.
@@ -57,7 +57,7 @@ class Flow(Displayed):
                 values = {name: getattr(self.cut, name)[i, j] for name in ("top1", "between_labels", "logit_diff")}
                 values["logit_diff_change"] = self.cut.logit_diff[i, j] - self.base.logit_diff
                 for name, of_prompts in values.items():
-                    row |= bootstrap_mean(of_prompts.astype(float)).columns(name)
+                    row |= mean_of(of_prompts).columns(name)
                 rows.append(row)
         return pd.DataFrame(rows)
 

@@ -55,7 +55,8 @@ def head_measures(
 
     `ov_logit_minus` (logits) is the weighted logit minus, first label less second, at positions that hold the head's
     own label; with three and more labels, own less next. `attention_change` and `value_change` are what a label
-    reversal does there, relative to before. The interval of `qk_auc_shuffled` is where 95 % of the shuffles lie.
+    reversal does there, relative to before. The interval of `qk_auc_shuffled` is where 95 % of the shuffles lie;
+    `qk_auc_p` is corrected for all heads of the group.
 
     Args:
         group: the heads.
@@ -72,6 +73,7 @@ def head_measures(
         row: Measures = {
             "qk_auc": Interval.in_row(auc, "auc"),
             "qk_auc_shuffled": Interval.in_row(auc, "auc_shuffled"),
+            "qk_auc_p": auc["p_corrected"],
             "qk_auc_without_position": auc["auc_content"],
             "qk_auc_grouped_order": grouped_auc[place],
             **_at_own_label(group.features, place, own),

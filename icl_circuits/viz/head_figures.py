@@ -92,7 +92,8 @@ def _group_bars(
 ) -> "matplotlib.figure.Figure":
     """Horizontal bars for each group of zeroed heads, one of each kind: its name, its rows and their column."""
     groups = kinds[0][1]
-    names = [f"{name} ({n})" if n else name for name, n in zip(groups["zeroed"], groups["n_heads"], strict=True)]
+    zeroed = groups["zeroed"].where(groups["kind"] != "random", "random heads")  # each below the group it is for
+    names = [f"{name} ({n})" if n else name for name, n in zip(zeroed, groups["n_heads"], strict=True)]
     with style():
         figure = new_figure(0.75 + 0.17 * len(names) * len(kinds))
         axes = figure.subplots()

@@ -21,7 +21,7 @@ from icl_circuits.models import SMALL
 pytestmark = pytest.mark.torture
 KILLS = int(os.environ.get("ICL_CIRCUITS_KILLS", "100"))
 """How often runs are killed, over all tests of this file that kill."""
-REPORT = ("report", "--model", SMALL, "--heads", "2", "--prompts", "6", "--shots", "2")
+REPORT = ("report", "--model", SMALL, "--heads", "2", "--select", "paper", "--prompts", "6", "--shots", "2")
 SECONDS = re.compile(rb'("seconds": )[\d.]+|(<td>)[\d.]+(</td><td>[\d,]+</td><td>[\d,]+</td></tr>)')
 """What a run took, in `results.json` and on the page: the one thing that two runs may differ in."""
 GRID = f'run = ["in-context", "circuit"]\nmodel = "{SMALL}"\nseed = [0, 1]\nheads = 2\nprompts = 6\nshots = 2\n'
@@ -252,7 +252,21 @@ def test_a_batch_has_the_numbers_of_its_commands(tmp_path: Path) -> None:
     (tmp_path / "jobs.toml").write_text(GRID)
     assert run("batch", "jobs.toml", "--store", "store", cwd=tmp_path).returncode == 0
     table = json.loads((tmp_path / "icl-batch" / "results.json").read_text())
-    words = ("in-context", "--model", SMALL, "--heads", "2", "--prompts", "6", "--shots", "2", "--seed", "1")
+    words = (
+        "in-context",
+        "--model",
+        SMALL,
+        "--heads",
+        "2",
+        "--select",
+        "paper",
+        "--prompts",
+        "6",
+        "--shots",
+        "2",
+        "--seed",
+        "1",
+    )
     assert run(*words, "--store", "store", cwd=tmp_path).returncode == 0
     alone = json.loads((tmp_path / "icl-in-context" / "results.json").read_text())
     (found,) = [one["numbers"] for one in table if "in-context" in one["job"] and "seed=1" in one["job"]]

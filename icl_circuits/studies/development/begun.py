@@ -91,7 +91,14 @@ def prepare(job: DevelopmentJob) -> JobRuns:
     tasks = load_tasks(data.tasks or own_texts(name, "tasks") or TASKS)
     own = words is not None and set(CATEGORIES) <= {row.label for row in rows.rows}
     dependencies = load_conllu(data.dependencies or own_texts(name, "dependencies") or SENTENCES)
-    asked = Settings(settings.labels, settings.shots, settings.prompts, settings.heads, settings.seed, "\n")
+    asked = Settings(
+        labels=settings.labels,
+        shots=settings.shots,
+        prompts=settings.prompts,
+        heads=settings.heads,
+        seed=settings.seed,
+        separator="\n",
+    )
     return JobRuns(
         tuple(_checkpoints(replace(job.model, model=run)) for run in runs),
         sample_job(rows, asked),

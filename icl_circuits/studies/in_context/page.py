@@ -57,7 +57,7 @@ def _headline(begun: Begun, groups: GroupEffects) -> str:
         f"Zeroing {len(heads)} of {n_scored} heads ({len(heads) / n_scored:.1%}) takes top-1 "
         f"accuracy from {top1:.1%} to {top1_zeroed:.1%}, and accuracy between the labels alone "
         f"from {between:.1%} to {between_zeroed:.1%}. As many random heads of the same layers (mean of "
-        f"{len(groups.random_heads)} draws) leave {top1_random:.1%} and {between_random:.1%}."
+        f"{len(groups.random.draws)} draws) leave {top1_random:.1%} and {between_random:.1%}."
     )
 
 

@@ -18,7 +18,8 @@ from icl_circuits.studies.begun import Begun
 from icl_circuits.studies.shown import marked_tokens
 from icl_circuits.viz import MarkedToken
 
-RANDOM_DRAWS = 20
+RANDOM_DRAWS = 8
+"""Of random heads, for the selected heads and for those of each label."""
 VIEWED_PROMPTS = 3
 KINDS = (LogProbIncrease, HeadEffects, GroupEffects, PositionIncrease)
 

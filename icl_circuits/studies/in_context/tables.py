@@ -26,7 +26,7 @@ def summary(groups: GroupEffects) -> dict[str, Any]:
         "accuracy": {
             "base": overall["base"],
             "heads_zeroed": overall["all"],
-            "random_zeroed": overall["random"] | {"draws": len(groups.random_heads)},
+            "random_zeroed": overall["random"] | {"draws": len(groups.random.draws)},
             "by_group": [
                 {key: row[key] for key in ("kind", "label", "n_heads", "gold")} | accuracy(row)
                 for _, row in frame.iterrows()

@@ -15,6 +15,10 @@ from icl_circuits.studies.relations.tables import (
 )
 from icl_circuits.viz import Section, Table
 
+NO_IN_CONTEXT = (
+    " In-context heads are missing: no head's scores can be told from zero on these prompts (--prompts asks for more)."
+)
+
 
 def present(begun: RelationsBegun, findings: RelationFindings) -> Part:
     """What is written of the findings."""
@@ -103,7 +107,8 @@ def _sections(begun: RelationsBegun, findings: RelationFindings, figures: Path) 
             "What families of heads share",
             "The best heads of each family: in-context heads (arXiv 2402.02872), semantic induction heads of both "
             "kinds (arXiv 2402.13055), induction heads by prefix matching (Olsson et al. 2022), function-vector heads "
-            "(arXiv 2310.15213), token- and concept-induction heads (arXiv 2504.03022).",
+            "(arXiv 2310.15213), token- and concept-induction heads (arXiv 2504.03022)."
+            + ("" if "in-context" in findings.families else NO_IN_CONTEXT),
             overlap_table(findings),
             figures / "family_overlap.svg",
         ),

@@ -8,13 +8,16 @@ from icl_circuits.heads import (
     ConceptScores,
     FamilyEffects,
     FunctionVectorHeads,
+    InContextHeads,
     InductionScores,
     Overlap,
     concept_scores,
     function_vector_heads,
     induction_scores,
     overlap,
-    score_heads,
+    require_selectable,
+    score_every_head,
+    select,
     top_heads,
     zero_families,
 )
@@ -67,12 +70,10 @@ def compute(begun: RelationsBegun) -> RelationFindings:
         "function-vector heads",
         lambda: function_vector_heads(model, begun.tasks.clean, begun.tasks.shuffled, means=begun.mean_tasks.clean),
     )
-    scored = begun.step(
-        "in-context heads", lambda: score_heads(model, begun.selection, n_heads=settings.heads).selected
-    )
+    scored = begun.step("in-context heads", lambda: _in_context(begun))
     n = settings.heads
     families = {
-        "in-context": scored.of(),
+        "in-context": () if scored is None else scored.of(),
         DEPENDENCY: dependencies.salient(n),
         KNOWLEDGE: knowledge.salient(n),
         "induction": top_heads(induction.prefix_matching.mean(axis=0), n),
@@ -130,6 +131,16 @@ def _induction(begun: RelationsBegun) -> tuple[InductionScores, ConceptScores | 
         return induction, concept_scores(begun.model, seed=begun.settings.seed)
     except Unfit:
         return induction, None
+
+
+def _in_context(begun: RelationsBegun) -> InContextHeads | None:
+    """The in-context heads; None where no head's scores can be told from zero."""
+    require_selectable(begun.model, begun.settings.heads)
+    scores = score_every_head(begun.model, begun.selection)
+    try:
+        return select(begun.selection, *scores, n_heads=begun.settings.heads).selected
+    except Unfit:
+        return None
 
 
 def _probe(begun: RelationsBegun) -> HeadProbe | None:

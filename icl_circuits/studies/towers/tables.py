@@ -43,6 +43,7 @@ def tower_table(begun: Begun, rows: Sequence[Measures]) -> Table:
     columns = {
         "class AUC": ("qk_auc", ".2f"),
         "AUC, shuffled": ("qk_auc_shuffled", ".2f"),
+        "p, corrected": ("qk_auc_p", ".2g"),
         "logit minus at own label": ("ov_logit_minus", "+.3f"),
         "copies (share)": ("ov_copying", ".2f"),
         "attention change": ("attention_change", "+.0%"),
