@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Shaped
 
-ROWS = 60
+ROWS = 20
 """Of a table in a notebook, at most: as in pandas, the middle ones are left out."""
 WIDTH = 200
 """Characters that a line has at most."""
@@ -37,7 +37,8 @@ class Displayed(ABC):
 
     def _repr_html_(self) -> str:
         """The line and the table, which leaves out rows in the middle where it is long."""
-        return f"<p>{escape(repr(self))}</p>{self.to_frame().to_html(max_rows=ROWS, notebook=True)}"
+        table = self.to_frame().to_html(max_rows=ROWS, notebook=True, float_format="{:.3g}".format)
+        return f"<p>{escape(repr(self))}</p>{table}"
 
     def _sizes(self) -> dict[str, int]:
         """The named axes of the arrays, as their types declare them, and how long each is."""
