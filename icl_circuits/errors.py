@@ -5,11 +5,16 @@ from typing import SupportsIndex
 
 
 class InputError(ValueError):
-    """Input that cannot be analysed. The message names the input, the problem and the mend.
+    """Input that cannot be analysed. The message names the input, the problem and the fix.
 
     The command line prints the message alone and exits with code 2; every other exception is a bug and keeps its
-    traceback.
+    traceback. `about` is the argument to change, where the message does not name it: the command line adds its option.
     """
+
+    def __init__(self, message: str = "", *, about: str = "") -> None:
+        """Take the message, and perhaps the argument that it is about."""
+        super().__init__(message)
+        self.about = about
 
 
 class Unfit(InputError):  # noqa: N818

@@ -115,12 +115,24 @@ def test_a_job_that_cannot_be_done_is_left_out_by_name(run: Callable[..., str], 
     said = run("batch", "jobs.toml")
     assert "Left out: in-context model=icl-small heads=12" in said
     assert "select at most 8" in said
+    assert said.index("Left out") < said.index("job 1 of 1: in-context model=icl-small heads=2")  # before any weights
     assert set(pd.read_csv("icl-batch/table.csv")["heads"]) == {2}
+
+
+@pytest.mark.parametrize("shard", [(), ("--shard", "1/1")])
+def test_a_grid_of_impossible_jobs_loads_nothing(
+    refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr("icl_circuits.studies.loading.load_model", None)
+    (tmp_path / "jobs.toml").write_text(GRID.replace("heads = 2", "heads = 12").replace("[0, 1, 2]", "0"))
+    said = refused("batch", "jobs.toml", *shard)
+    assert "none of 1 jobs could be done; job 'in-context model=icl-small heads=12" in said
+    assert "select at most 8" in said
 
 
 WRONG = {
     "": "does not say what to run",
-    "run = ": "is no TOML",
+    "run = ": "is not TOML",
     'run = "dance"': "runs 'dance': give one of report, in-context",
     'run = "towers"\nmodels = "x"': "--models",
     'run = "towers"\nout = "x"': "has out, which is of the whole batch",

@@ -423,7 +423,7 @@ def test_the_page_with_hostile_strings(tmp_path: Path, chromium: str) -> None:
 
 def test_a_view_that_does_not_fit_is_refused() -> None:
     view = hostile_view()
-    with pytest.raises(InputError, match="make the view anew"):
+    with pytest.raises(InputError, match="make a new view for it"):
         replace(view, circuit=view.circuit.top(2), reversed=view.circuit.top(2))
     with pytest.raises(InputError, match="score the same edges"):
         replace(view, circuit=view.circuit.top(2))

@@ -365,11 +365,12 @@ def test_help_and_version(run: Any) -> None:
         "prompts",
         "train-small",
         "batch",
+        "completion",
         "store",
     )
     assert [line.split()[1] for line in out.splitlines() if re.match(r"│ [a-z]", line)] == list(commands)
     assert run()[1] == out  # no arguments
-    others = ("train-small", "batch", "store")
+    others = ("train-small", "batch", "completion", "store")
     for command in commands:
         shown = run(command, "--help")[1]
         options = re.findall(r"│ +(--[a-z-]+)", shown)

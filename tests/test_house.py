@@ -1,7 +1,11 @@
 """Rules of the house that no other tool checks."""
 
 import ast
+import re
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 import icl_circuits
 
@@ -57,3 +61,32 @@ def test_every_public_name_is_there() -> None:
     assert len(icl_circuits.__all__) > 50
     for name in icl_circuits.__all__:
         assert getattr(icl_circuits, name).__doc__, f"{name} has no documentation"
+
+
+DOCS = [*sorted(PACKAGE.parent.glob("docs/*.md")), PACKAGE.parent / "CONTRIBUTING.md"]
+COLUMNS = 120
+ARCHAIC = re.compile(r"\b(mend(s|ed|ing)?|anew|whence|wherein|thereof|hitherto|naught|lest)\b", re.IGNORECASE)
+
+
+def prose(page: Path) -> Iterator[tuple[int, str]]:
+    """The numbered lines of a page, without code and tables."""
+    is_code = False
+    for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), start=1):
+        is_code ^= line.lstrip().startswith("```")
+        if not is_code and not line.startswith("|"):
+            yield number, line
+
+
+@pytest.mark.parametrize("page", [page for page in DOCS if page.name != "findings.md"], ids=lambda page: page.name)
+def test_docs_are_wrapped(page: Path) -> None:
+    """A line that is one link may be longer."""
+    long = [number for number, line in prose(page) if len(line) > COLUMNS and len(line.split()) > 1]
+    assert not long, f"{page.name}: lines {long} have more than {COLUMNS} columns"
+
+
+def test_words_are_plain() -> None:
+    """In docs, messages and help texts."""
+    said = [(page.name, line) for page in DOCS if page.name != "findings.md" for _, line in prose(page)]
+    said += [(module.name, text) for module in MODULES for text in texts(module)]
+    found = [(name, ARCHAIC.search(text)[0]) for name, text in said if ARCHAIC.search(text)]  # type: ignore[index]
+    assert not found

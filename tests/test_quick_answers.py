@@ -1,6 +1,8 @@
 """What is answered before weights are loaded, in the words of the command line."""
 
+import json
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +15,11 @@ from conftest import require_smollm2, save_model, save_tokenizer
 from icl_circuits import cli
 from icl_circuits.cli.options import with_options
 from icl_circuits.errors import InputError
-from icl_circuits.models import LensModel, outline
+from icl_circuits.models import LensModel, outline, outlines
+from icl_circuits.models.source import read_without_weights
 from icl_circuits.prompts import PromptBatch, Rows, encode, load_rows, sample_prompts
 from icl_circuits.prompts.rows import Row
+from icl_circuits.store import Store
 from icl_circuits.studies.shown import marked_tokens, with_whole_characters
 
 SMALL = ("--prompts", "6", "--heads", "2", "--select", "paper", "--shots", "2", "--device", "cpu")
@@ -76,9 +80,11 @@ def test_prompts_need_no_weights(run: Callable[..., str], folders: dict[str, Pat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--labels", "foo,foobar"), "no token tells label 'foo' from label 'foobar'"),
-        (("--heads", "7"), "select at most 6"),
-        (("--shots", "19"), "reads at most 256"),
+        (("--labels", "foo,foobar"), "no token tells label 'foo' from label 'foobar': choose another word (--labels)"),
+        (("--heads", "7"), "select at most 6 (--heads)"),
+        (("--shots", "19"), "shorter texts (--shots)"),
+        (("--shots", "-1"), "--shots is -1: ask for 0"),
+        (("--labels", "foo"), "without spaces around them (--labels)"),
         (("--n-ctx", "9"), "reads at most 9"),
         (("--n-ctx", "999"), "--n-ctx is 999, but the model reads 1 to 256"),
         (("--device", "nonsense"), "device 'nonsense' does not exist"),
@@ -93,8 +99,24 @@ def test_mistakes_are_answered_before_weights_are_loaded(
 
 @pytest.mark.usefixtures("no_weights")
 def test_other_studies_check_their_prompts_first(refused: Callable[..., str], folders: dict[str, Path]) -> None:
-    assert "at most 1 with --heads" in refused("relations", "--model", str(folders["gpt2"]), "--heads", "2")
+    assert "ask for at most 1 (--heads)" in refused("relations", "--model", str(folders["gpt2"]), "--heads", "2")
     assert "label 'foobar' has no tokens" in refused("development", "--labels", "foo,foobar")
+
+
+@pytest.mark.usefixtures("no_weights")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--prompt", "foo " * 300, "--answer", "bar"), "reads at most 256"),
+        (("--prompt", "foo", "--answer", " "), "--answer is ' ': give some words"),
+        (("--per-type", "0"), "cannot keep 0 facts of a type"),
+        (("--text-column", "nothing"), "--text-column"),
+    ],
+)
+def test_facts_are_checked_before_weights_are_loaded(
+    refused: Callable[..., str], folders: dict[str, Path], arguments: tuple[str, ...], message: str
+) -> None:
+    assert message in refused("subvalues", "--model", str(folders["gpt2"]), "--device", "cpu", *arguments)
 
 
 def test_columns_and_halves_are_named(refused: Callable[..., str], tmp_path: Path) -> None:
@@ -109,6 +131,8 @@ def test_columns_and_halves_are_named(refused: Callable[..., str], tmp_path: Pat
 def test_arguments_are_options_on_the_command_line() -> None:
     assert with_options("use backend='bridge' or n_ctx=9") == "use --backend bridge or --n-ctx=9"
     assert with_options("job 'towers seed=1' twice, n_ctx=9") == "job 'towers seed=1' twice, --n-ctx=9"
+    assert with_options("seed is -1: give 0") == "--seed is -1: give 0"
+    assert with_options("the seed is -1") == "the seed is -1"
     assert with_options("text_column is 'text_column'") == "--text-column is 'text_column'"
     assert with_options("file 'n_ctx.csv' of /tmp/n_ctx.csv: shots") == "file 'n_ctx.csv' of /tmp/n_ctx.csv: shots"
 
@@ -144,6 +168,35 @@ def test_bytes_that_make_no_character_stay_as_they_are(hanzi: Path) -> None:
     ]
     joined = with_whole_characters(known, tokens, marked)
     assert "".join(token.text for token in joined) == batch.texts[0]
+
+
+def test_an_outline_is_remembered_until_a_file_changes(
+    folders: dict[str, Path], words: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, model = Store(tmp_path / "store"), tmp_path / "model"
+    shutil.copytree(folders["llama"], model)
+    read = []
+    monkeypatch.setattr(outlines, "read_without_weights", lambda *args: read.append(1) or read_without_weights(*args))
+    prompts = sample_prompts(words, 3, shots=2)
+    first, second = (outline(str(model), store=store) for _ in range(2))
+    assert len(read) == 1
+    assert first is not None
+    assert second is not None
+    assert first.cfg == second.cfg
+    assert first.icl_card == second.icl_card
+    assert (encode(first, prompts).tokens == encode(second, prompts).tokens).all()
+    changed = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(changed | {"max_position_embeddings": 99}))
+    third = outline(str(model), store=store)
+    assert third is not None
+    assert (third.cfg.n_ctx, len(read)) == (99, 2)
+    save_tokenizer(model, [" other words"])
+    fourth = outline(str(model), store=store)
+    assert fourth is not None
+    assert len(read) == 3
+    assert fourth.tokenizer(" foo").input_ids != third.tokenizer(" foo").input_ids
+    outline(str(model))
+    assert len(read) == 4  # without a store nothing is remembered
 
 
 def test_smollm2_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:

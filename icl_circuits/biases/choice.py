@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 
+from icl_circuits.display import Displayed
 from icl_circuits.errors import InputError
 from icl_circuits.stats import Counts, Interval, Statistic, bootstrap
 
@@ -50,8 +52,8 @@ def require_plain_first(bias: AnyBias) -> None:
         raise InputError(f"the first strength is {bias.strengths[0]:g}: run 0, no mitigation, first")
 
 
-@dataclass(frozen=True)
-class Mitigation:
+@dataclass(frozen=True, repr=False)
+class Mitigation(Displayed):
     """What a mitigation gains and costs, each with a 95 % bootstrap interval over prompts.
 
     A fluctuation is never negative, so noise alone makes it positive: compare it with the one after, not with 0.
@@ -68,6 +70,18 @@ class Mitigation:
     accuracy_after: Interval
     cost: Interval
     """Accuracy lost; negative where some is gained."""
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        return f"strength {self.strength:g}, reduction {self.reduction:.2f}, accuracy lost {self.cost:.2f}"
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row: every number with the ends of its interval."""
+        columns: dict[str, float] = {"strength": self.strength}
+        for name in ("before", "after", "reduction", "accuracy_before", "accuracy_after", "cost"):
+            columns |= getattr(self, name).columns(name)
+        return pd.DataFrame([columns])
 
 
 def mitigation(

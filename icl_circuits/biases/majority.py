@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from icl_circuits.display import Displayed
 from icl_circuits.errors import InputError, Unfit
 from icl_circuits.heads import Answers, as_answers, score_answers
 from icl_circuits.models import HookPair, LensModel, hook_name, readout, require_identities, require_identities_of_model
@@ -110,8 +111,8 @@ def add_minority_values(batch: PromptBatch, heads: Sequence[HeadLike], coefficie
     return AddWeightedValues(heads_of(heads), coefficient * minority_weights(batch), batch.last)
 
 
-@dataclass(frozen=True)
-class MajorityBias:
+@dataclass(frozen=True, repr=False)
+class MajorityBias(Displayed):
     """Answers to prompts with ever fewer demonstrations of one label, under the mitigation at several coefficients."""
 
     keeps: tuple[tuple[int, ...], ...]
@@ -150,6 +151,12 @@ class MajorityBias:
 
     def _right(self, strength: int) -> Float[np.ndarray, "condition prompt"]:
         return self.answers.top1[:, strength].astype(float)
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        spread = ", ".join(f"{self.fluctuation(i)[0]:.2f} at {value:g}" for i, value in enumerate(self.strengths))
+        return f"fluctuation {spread}"
 
     def to_frame(self) -> pd.DataFrame:
         """One row a condition, coefficient and gold label (None: all prompts): accuracies with 95 % intervals."""

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from icl_circuits.display import Displayed
 from icl_circuits.errors import InputError, Unfit
 from icl_circuits.heads import Answers, as_answers, score_answers
 from icl_circuits.interventions import WithoutPosition
@@ -32,8 +33,8 @@ Order = tuple[bool, ...]
 """Which places, first to last, hold a demonstration of the query's class."""
 
 
-@dataclass(frozen=True)
-class RecencyBias:
+@dataclass(frozen=True, repr=False)
+class RecencyBias(Displayed):
     """Answers to the same prompts with their demonstrations in several orders, with ever less position in the heads."""
 
     orders: tuple[Order, ...]
@@ -84,6 +85,12 @@ class RecencyBias:
 
     def _accuracy(self, strength: int, counts: Counts) -> Float[np.ndarray, "order draw"]:
         return weighted_mean(self.answers.top1[:, strength].astype(float), counts)
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        spread = ", ".join(f"{self.fluctuation(i)[0]:.2f} at {value:g}" for i, value in enumerate(self.strengths))
+        return f"fluctuation {spread}"
 
     def to_frame(self) -> pd.DataFrame:
         """One row an order and strength: accuracies with 95 % intervals. In `order`, S is a demonstration of the

@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from icl_circuits.display import Displayed, highest
 from icl_circuits.errors import InputError
 from icl_circuits.residual import Edge, Embedding, Head, Label, Last, Logits, Mlp, Node, Query, Text
 from icl_circuits.stats import bootstrap_means
 
 
-@dataclass(frozen=True)
-class Circuit:
+@dataclass(frozen=True, repr=False)
+class Circuit(Displayed):
     """Edges and what each contributes: `base - metric without it`, for each prompt, in the metric's unit.
 
     A positive score supports the right answer, a negative one works against it. Edges of different kinds are cut in
@@ -46,6 +47,12 @@ class Circuit:
         """The mean score of each edge over prompts."""
         return self.scores.mean(axis=1)
 
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        best = highest("score", np.abs(self.mean), lambda i: f"{self.edges[i].sender} -> {self.edges[i].receiver}")
+        return f"{self.provenance.get('name', 'a model')}, head={len(self.heads)}, {self.metric}, {best}"
+
     def to_frame(self) -> pd.DataFrame:
         """One row an edge, strongest first: its ends, mean score and its 95 % bootstrap interval over prompts."""
         frame = pd.DataFrame(
@@ -65,7 +72,7 @@ class Circuit:
             InputError: fewer than one edge asked for.
         """
         if n_edges < 1:
-            raise InputError(f"a circuit of {n_edges} edges is none: keep at least 1")
+            raise InputError(f"cannot keep {n_edges} edges: keep at least 1")
         order = np.argsort(-np.abs(self.mean), kind="stable")[:n_edges]
         return self._keep(np.isin(np.arange(len(self.edges)), order))
 

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
+from icl_circuits.display import Displayed
 from icl_circuits.errors import InputError
 from icl_circuits.interventions import Metric, ReplaceHeads, mean_z, metric_name
 from icl_circuits.models import LensModel
@@ -24,8 +25,8 @@ CURVES = ("circuit", "complement", "random")
 """The first heads alone, all others alone, and as many random heads alone, mean over draws."""
 
 
-@dataclass(frozen=True)
-class CircuitTest:
+@dataclass(frozen=True, repr=False)
+class CircuitTest(Displayed):
     """The metric with only some heads left as they are, a value for each prompt."""
 
     heads: tuple[Head, ...]
@@ -38,6 +39,12 @@ class CircuitTest:
     """With every head ablated."""
     values: Float[np.ndarray, "curve size prompt"]
     """Axis 0 as in `CURVES`."""
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        whole, empty = self.whole.mean(), self.empty.mean()
+        return f"head={len(self.heads)}, {self.metric} with all {whole:.3g}, with none {empty:.3g}"
 
     def to_frame(self) -> pd.DataFrame:
         """One row a curve and size: the metric, and `share = (F(C) - F(0)) / (F(M) - F(0))`, how much it is of the

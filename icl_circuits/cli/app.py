@@ -10,21 +10,33 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
 from icl_circuits.characters import visible
 from icl_circuits.cli.batches import batching
-from icl_circuits.cli.folders import Force, Out
-from icl_circuits.cli.options import with_options
+from icl_circuits.cli.folders import Force, Out, example
+from icl_circuits.cli.option_files import Config, from_file
+from icl_circuits.cli.options import error_line
 from icl_circuits.cli.printing import console, rich_table, say
 from icl_circuits.cli.stores import NoStore, StoreFolder, store_commands, store_of
 from icl_circuits.errors import InputError
 from icl_circuits.jobs import DataSpec, Dtype, Job, ModelSpec, Settings
+from icl_circuits.jobs.job import MODEL, SETTINGS
 from icl_circuits.stopping import obey_signals
 from icl_circuits.studies import STUDIES, Study
 
+EXAMPLES = {
+    "report": "--model icl-small --heads 4 --out my-report",
+    "figures": "my-report --out my-figures",
+    "heads": "--model icl-small --heads 4",
+    "prompts": "--model icl-small --labels A,B --shots 2",
+    "train-small": "--steps 500 --out my-small-model",
+    "batch": "jobs.toml --out my-batch",
+    "completion": "bash > icl-circuits.bash",
+}
+"""Of the commands that are no studies: options to begin with."""
 Hidden = Parameter(parse=False)
 """A field that a command does without."""
 
@@ -37,7 +49,7 @@ def main(studies: Sequence[Study] = STUDIES) -> None:
 
 
 def make_app(studies: Sequence[Study] = STUDIES) -> App:
-    """The commands: `report`, one for each study, `figures`, `heads`, `prompts`, `train-small`, `batch` and `store`.
+    """The commands: `report`, one for each study, and those that are no studies.
 
     Raises:
         InputError: a study is named like another command.
@@ -45,7 +57,7 @@ def make_app(studies: Sequence[Study] = STUDIES) -> App:
     others: dict[str, Callable[..., None]] = {
         "figures": _figures(studies), "heads": heads, "prompts": prompts, "train-small": train_small,
     }  # fmt: skip
-    _require_own_names(studies, ("report", *others, "batch", "store"))
+    _require_own_names(studies, (*EXAMPLES, "store"))
     look: dict[str, Any] = {
         "help_flags": "--help", "help_format": "plaintext",
         "default_parameter": Parameter(negative=(), allow_repeating=True),
@@ -53,21 +65,25 @@ def make_app(studies: Sequence[Study] = STUDIES) -> App:
     app = App(
         name="icl-circuits",
         help="Find and test the in-context heads of a language model.",
+        help_epilogue=example("report", EXAMPLES["report"]),
         version=lambda: f"icl-circuits {version('icl_circuits')}",
+        config=from_file,
         **look,
     )
     app["--help"].help = "Show this message and exit."
     app["--version"].help = "Show the version and exit."
     together = [study for study in studies if study.in_report]
     found = "Find the in-context heads, test what each does, and write results, figures and a page."
-    app.command(_writing(together, "icl-report"), name="report", help=found, sort_key=0)
-    for place, study in enumerate(studies, start=1):
-        app.command(_writing([study], study.out), name=study.command, help=study.help, sort_key=place)
-    for place, (name, command) in enumerate(others.items(), start=len(studies) + 1):
-        app.command(command, name=name, sort_key=place)
     named = {"report": together} | {study.command: [study] for study in studies}
-    app.command(batching(app, named), name="batch", sort_key=len(studies) + len(others) + 1)
-    app.command(store_commands(sort_key=len(studies) + len(others) + 2, **look))
+    others["batch"], others["completion"] = batching(app, named), _completing(app)
+    report = {"help": found, "help_epilogue": example("report", EXAMPLES["report"])}
+    app.command(_writing(together, "icl-report"), name="report", sort_key=0, **report)
+    for place, study in enumerate(studies, start=1):
+        shown = {"help": study.help, "help_epilogue": example(study.command, study.example)}
+        app.command(_writing([study], study.out), name=study.command, sort_key=place, **shown)
+    for place, (name, command) in enumerate(others.items(), start=len(studies) + 1):
+        app.command(command, name=name, sort_key=place, help_epilogue=example(name, EXAMPLES[name]))
+    app.command(store_commands(sort_key=len(studies) + len(others) + 1, **look))
     return app
 
 
@@ -91,14 +107,22 @@ def _readable(arguments: Sequence[str]) -> Sequence[str]:
 def _errors_as_lines() -> Iterator[None]:
     """Errors that are no bugs, and warnings, as one line each."""
     before = warnings.formatwarning
-    warnings.formatwarning = lambda message, *_, **__: f"icl-circuits: warning: {visible(str(message))}\n"
+    warnings.formatwarning = _warning
     try:
         yield
     except (InputError, CycloptsError, OSError) as error:
-        print(f"icl-circuits: error: {visible(with_options(str(error)))}", file=sys.stderr)
+        print(f"icl-circuits: error: {visible(error_line(error))}", file=sys.stderr)
         sys.exit(2)
     finally:
         warnings.formatwarning = before
+
+
+def _warning(message: Warning | str, *_: Any, **__: Any) -> str:
+    """A warning as a line, in place of the bar of progress."""
+    from icl_circuits.progress import clear
+
+    clear()
+    return f"icl-circuits: warning: {visible(str(message))}\n"
 
 
 def _writing(studies: Sequence[Study], folder: str) -> Callable[..., None]:
@@ -112,6 +136,7 @@ def _writing(studies: Sequence[Study], folder: str) -> Callable[..., None]:
         force: Force = False,
         store: StoreFolder = None,
         no_store: NoStore = False,
+        config: Config = None,
     ) -> None:
         from icl_circuits.studies import run_job
 
@@ -149,7 +174,9 @@ def _figures(studies: Sequence[Study]) -> Callable[..., None]:
             except OSError:  # the disk's, not of the file that was read
                 raise
             except DAMAGED as error:  # numbers of the right shapes that cannot be drawn all the same
-                raise InputError(f"{str(results)!r} holds values that no study wrote ({error}): run it anew") from error
+                raise InputError(
+                    f"{str(results)!r} holds values that no study wrote ({error}): run it again"
+                ) from error
             if not names:
                 raise InputError(f"{str(results)!r} holds nothing that a figure is drawn of: give a report's folder")
         say(f"Figures in {out}: {', '.join(names)}")
@@ -157,17 +184,35 @@ def _figures(studies: Sequence[Study]) -> Callable[..., None]:
     return command
 
 
-def heads(*, job: Job = Job(), store: StoreFolder = None, no_store: NoStore = False) -> None:  # noqa: B008
+def _completing(app: App) -> Callable[..., None]:
+    """The command that prints what a shell completes commands and options with."""
+
+    def command(shell: Literal["bash", "zsh", "fish", "powershell"], /) -> None:
+        """Print a script with which a shell completes commands and options; nothing is written."""
+        sys.stdout.write(app.generate_completion(prog_name="icl-circuits", shell=shell))
+
+    return command
+
+
+def heads(
+    *,
+    job: Job = Job(),  # noqa: B008
+    store: StoreFolder = None,
+    no_store: NoStore = False,
+    config: Config = None,
+) -> None:
     """Find the in-context heads and print their scores; no folder is written."""
-    from icl_circuits.studies import begin_job, begun, load_data, sample_job
+    from icl_circuits.progress import run_of
+    from icl_circuits.studies import begin_job, begun, load_data, sample_job, steps_of
     from icl_circuits.studies.shown import head_table
 
     sampled = sample_job(load_data(job.data), job.settings)
-    found = begin_job(job, begun, sampled, store_of(store, no_store))
+    with run_of(steps_of(begun, (), sampled)):
+        found = begin_job(job, begun, sampled, store_of(store, no_store))
     console().print(rich_table(head_table(found.scores.selected), "In-context heads"))
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=MODEL)
 @dataclass(frozen=True)
 class Tokenized(ModelSpec):
     """A model of which the tokenizer matters, not the weights."""
@@ -176,7 +221,7 @@ class Tokenized(ModelSpec):
     device: Annotated[str | None, Hidden] = None
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=SETTINGS)
 @dataclass(frozen=True)
 class Shown(Settings):
     """The settings of prompts alone."""
@@ -191,6 +236,9 @@ def prompts(
     model: Tokenized = Tokenized(),
     data: DataSpec = DataSpec(),  # noqa: B008
     settings: Shown = Shown(),
+    store: StoreFolder = None,
+    no_store: NoStore = False,
+    config: Config = None,
 ) -> None:
     """Show prompts token by token (between bars), their label positions and last position marked."""
     from rich.text import Text
@@ -200,7 +248,7 @@ def prompts(
     from icl_circuits.studies.shown import marked_tokens, with_whole_characters
 
     sampled = sample_job(load_data(data), settings)
-    known = outline_spec(model) or load_spec(model)
+    known = outline_spec(model, store_of(store, no_store)) or load_spec(model)
     batch = encode(known, sampled.selection, separator=settings.separator)
     screen = console()
     for row, prompt in enumerate(sampled.selection):
@@ -221,7 +269,7 @@ def train_small(
     seed: Annotated[int, Parameter(help="Of the weights and the texts; 1 is that of the package.")] = 1,
     force: Force = False,
 ) -> None:
-    """Train the small model that comes with the package anew, with its checkpoints: six minutes on 2 cores."""
+    """Train the small model of the package again, with its checkpoints: six minutes on 2 cores."""
     from icl_circuits.report import new_folder
     from icl_circuits.small import STEPS, train_small
 

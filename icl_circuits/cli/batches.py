@@ -1,8 +1,7 @@
 """A grid of jobs from a file, on the command line."""
 
 import re
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,15 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 from icl_circuits.cli.folders import Force, Out
+from icl_circuits.cli.option_files import read_toml, text_of
 from icl_circuits.cli.printing import console, rich_table, say
 from icl_circuits.cli.stores import StoreFolder, store_of
 from icl_circuits.errors import InputError
 from icl_circuits.studies.study import Study
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 if TYPE_CHECKING:
     from icl_circuits.studies.batch import Done, Task
@@ -27,7 +22,7 @@ COMMAND = "run"
 """The key that names commands."""
 GRID = "grid"
 """The key of several grids."""
-OF_ALL = ("out", "force", "store", "no_store", "help", "version")
+OF_ALL = ("out", "force", "store", "no_store", "config", "help", "version")
 """Options that are of the whole batch."""
 Engine = Literal["local", "ray"]
 
@@ -48,7 +43,7 @@ def batching(app: App, studies: Mapping[str, Sequence[Study]]) -> Callable[..., 
     ) -> None:
         """Run a grid of jobs into one store and one table, with intervals over seeds."""
         from icl_circuits.report import new_folder
-        from icl_circuits.studies.batch import run_here, write_batch
+        from icl_circuits.studies.batch import refusals, run_here, write_batch
         from icl_circuits.studies.on_ray import run_on_ray
 
         tasks = read_jobs(jobs, app, studies)
@@ -58,38 +53,44 @@ def batching(app: App, studies: Mapping[str, Sequence[Study]]) -> Callable[..., 
         if address is not None and engine != "ray":
             raise InputError(f"--address {address!r} is of a Ray cluster: add --engine ray")
         mine = tasks[_shard(shard)]
+        refused = refusals(mine, kept)
+        _require_some(refused, mine)
+        _say_left_out(refused)
+        names = {str(one.task) for one in refused}
+        fit = [task for task in mine if str(task) not in names]
 
-        def run(some: Sequence["Task"]) -> Any:
-            return run_on_ray(some, kept, address) if engine == "ray" else run_here(some, kept)
+        def run() -> list["Done"]:
+            found = run_on_ray(fit, kept, address) if engine == "ray" else run_here(fit, kept)
+            return [*refused, *found]
 
         if shard is not None:
-            done = list(run(mine))
-            _say_left_out(done)
+            done = run()
+            _say_left_out(done[len(refused) :])
             n_done = sum(not one.why_not for one in done)
             say(f"Shard {shard}: {n_done} of {len(tasks)} jobs are in {kept.folder}")
-            _require_some(done)
+            _require_some(done, mine)
             return
         with new_folder(out, "batch", force=force) as folder:
             place = {str(task): i for i, task in enumerate(tasks)}
-            done = sorted(run(tasks), key=lambda one: place[str(one.task)])
+            done = sorted(run(), key=lambda one: place[str(one.task)])
             shown = write_batch(done, folder)
         console().print(rich_table(shown, "Means over seeds"))
-        _say_left_out(done)
+        _say_left_out(one for one in done if str(one.task) not in names)
         say(f"Table: {out / 'table.csv'}, over seeds: {out / 'seeds.csv'}")
-        _require_some(done)
+        _require_some(done, mine)
 
     return command
 
 
-def _say_left_out(done: Sequence["Done"]) -> None:
+def _say_left_out(done: Iterable["Done"]) -> None:
     for one in done:
         if one.why_not:
             say(f"Left out: {one.task}: {one.why_not}")
 
 
-def _require_some(done: Sequence["Done"]) -> None:
-    if done and all(one.why_not for one in done):
-        raise InputError(f"none of {len(done)} jobs could be done, for one because {done[0].why_not}")
+def _require_some(done: Sequence["Done"], asked: Sequence["Task"]) -> None:
+    if done and sum(bool(one.why_not) for one in done) == len(asked):
+        raise InputError(f"none of {len(done)} jobs could be done; job {str(done[0].task)!r}: {done[0].why_not}")
 
 
 def read_jobs(path: Path, app: App, studies: Mapping[str, Sequence[Study]]) -> list["Task"]:
@@ -117,12 +118,7 @@ def read_jobs(path: Path, app: App, studies: Mapping[str, Sequence[Study]]) -> l
 
 
 def _grids(path: Path) -> list[dict[str, Any]]:
-    try:
-        read = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"jobs file {str(path)!r} cannot be read ({error.strerror}): give a .toml file") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"jobs file {str(path)!r} is no TOML ({error}): mend it there") from error
+    read = read_toml(path, "jobs file")
     several = read.pop(GRID, [{}])
     if not isinstance(several, list) or not all(isinstance(grid, dict) for grid in several):
         raise InputError(f"{str(path)!r} has a {GRID} that is no table: write [[{GRID}]] above its options")
@@ -145,7 +141,7 @@ def _task(path: Path, app: App, studies: Mapping[str, Sequence[Study]], cell: di
     if command not in studies:
         raise InputError(f"{str(path)!r} runs {command!r}: give one of {', '.join(studies)}")
     given = {name: value for name, value in cell.items() if name != COMMAND}
-    options = {name: _text(path, name, value) for name, value in given.items()}
+    options = {name: text_of(path, name, value) for name, value in given.items()}
     words = [_word(path, name, given[name], text) for name, text in options.items() if given[name] is not False]
     try:
         _, bound, _ = app.parse_args([command, *words], exit_on_error=False, print_error=False)
@@ -163,18 +159,7 @@ def _require_taken(path: Path, job: Any, name: str, value: Any) -> None:
     found = next((getattr(part, name) for part in vars(job).values() if hasattr(part, name)), None)
     is_number = isinstance(value, int | float) and isinstance(found, int | float)
     if is_number and (found != value or isinstance(found, bool) != isinstance(value, bool)):
-        raise InputError(f"{str(path)!r} gives {name} the value {value}, but takes such as {found}: mend it there")
-
-
-def _text(path: Path, name: str, value: Any) -> str:
-    """An option's value as the command line has it."""
-    if isinstance(value, list) and all(isinstance(item, str | int) for item in value):
-        return ",".join(map(str, value))
-    if isinstance(value, bool):
-        return str(value).lower()
-    if not isinstance(value, str | int | float):
-        raise InputError(f"{str(path)!r} gives {name} the value {value!r}: give a text, a number, or a list of them")
-    return str(value)
+        raise InputError(f"{str(path)!r} gives {name} the value {value}, but takes such as {found}: correct it there")
 
 
 def _word(path: Path, name: str, value: Any, text: str) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
+from icl_circuits.cli.folders import OUTPUT, example
 from icl_circuits.cli.printing import console, rich_table, say
 from icl_circuits.errors import InputError
 
@@ -15,9 +16,14 @@ if TYPE_CHECKING:
 
 StoreFolder = Annotated[
     Path | None,
-    Parameter(name="store", help="Folder that keeps finished steps.", show_default=lambda _: "in the user's cache"),
+    Parameter(
+        name="store",
+        help="Folder that keeps finished steps.",
+        show_default=lambda _: "in the user's cache",
+        group=OUTPUT,
+    ),
 ]
-NoStore = Annotated[bool, Parameter(help="Compute every step, and keep none.", show_default=False)]
+NoStore = Annotated[bool, Parameter(help="Compute every step, and keep none.", show_default=False, group=OUTPUT)]
 
 
 def store_of(folder: Path | None, no_store: bool) -> "icl_circuits.store.Store | None":
@@ -49,9 +55,12 @@ def _opened(folder: Path | None) -> "icl_circuits.store.Store":
 
 def store_commands(**options: Any) -> App:
     """The commands that look after a store."""
-    app = App(name="store", help="List, measure and prune the store of finished steps.", **options)
+    pruned = example("store prune", "--days 30")
+    app = App(
+        name="store", help="List, measure and prune the store of finished steps.", help_epilogue=pruned, **options
+    )
 
-    @app.command(name="list")
+    @app.command(name="list", help_epilogue=example("store list", "--store my-store"))
     def listing(*, store: StoreFolder = None) -> None:
         """Every finished step, the one used last first."""
         from icl_circuits.viz import Table
@@ -67,13 +76,13 @@ def store_commands(**options: Any) -> App:
         columns = ("step", "model", "data", "seconds", "forwards", "bytes", "last used")
         console().print(rich_table(Table(columns, tuple(rows)), str(opened.folder)))
 
-    @app.command
+    @app.command(help_epilogue=example("store size", "--store my-store"))
     def size(*, store: StoreFolder = None) -> None:
         """How many steps the store holds, and how many bytes."""
         opened = _opened(store)
         say(f"{len(opened.listing())} steps, {opened.size():,} bytes in {opened.folder}")
 
-    @app.command
+    @app.command(help_epilogue=pruned)
     def prune(
         *,
         store: StoreFolder = None,

@@ -5,8 +5,10 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Float, Int
 
+from icl_circuits.display import Displayed
 from icl_circuits.errors import InputError
 from icl_circuits.heads import function_vector_heads, induction_scores, zero_each_head
 from icl_circuits.levels import LevelTask, icl_levels, loss_reduction
@@ -45,8 +47,8 @@ class Yardsticks:
     seed: int = 0
 
 
-@dataclass(frozen=True)
-class Development:
+@dataclass(frozen=True, repr=False)
+class Development(Displayed):
     """One training run, checkpoint by checkpoint."""
 
     steps: Int[np.ndarray, " checkpoint"]
@@ -78,6 +80,20 @@ class Development:
     """Format compliance, unaided: the model itself gives what labels begin with, if anything."""
     accuracy: Bool[np.ndarray, "checkpoint task shots item"]
     """Pattern discovery."""
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        first, last = (self.top1[i].mean() for i in (0, -1))
+        return f"steps {self.steps[0]} to {self.steps[-1]}, top1 {first:.2f} to {last:.2f}"
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a checkpoint and head: what the head is (`index`: its highest relation index; missing: none)."""
+        step, layer, head = np.indices(self.copying.shape)
+        where = {"step": self.steps[step.ravel()], "layer": layer.ravel(), "head": head.ravel()}
+        index = np.fmax.reduce(self.index, axis=1).ravel()
+        names = ("prefix_matching", "copying", "log_prob_drop", "class_auc", "function_vector")
+        return pd.DataFrame({**where, "index": index, **{name: getattr(self, name).ravel() for name in names}})
 
 
 @dataclass(frozen=True)

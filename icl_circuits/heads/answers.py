@@ -5,10 +5,12 @@ from dataclasses import dataclass, fields, replace
 from typing import TypeGuard, cast
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from icl_circuits.display import Displayed
 from icl_circuits.errors import Unfit
 from icl_circuits.interventions import Intervention, MetricName, from_logits
 from icl_circuits.models import LensModel
@@ -17,8 +19,8 @@ from icl_circuits.progress import tracked
 from icl_circuits.prompts import PromptBatch, TokenBatch
 
 
-@dataclass(frozen=True)
-class Answers:
+@dataclass(frozen=True, repr=False)
+class Answers(Displayed):
     """How well each prompt was answered by both readings of accuracy.
 
     A label of several tokens is scored by the first that tells labels apart, or whole (`PromptBatch.label_score`).
@@ -35,6 +37,18 @@ class Answers:
     """Log-probability of the right answer, nats."""
     logit_diff: Float[np.ndarray, "*prompts"]
     """Logit of the right answer less that of the best other label, or of its foil."""
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        rules = {"top1": self.top1, "between_labels": self.between_labels}
+        return ", ".join(f"{name} {right.mean() if right.size else np.nan:.2f}" for name, right in rules.items())
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a prompt: its number behind those of the axes before (`axis_0`: draws, say), and the four values."""
+        *before, prompt = np.indices(self.top1.shape)
+        where = {f"axis_{i}": index.ravel() for i, index in enumerate(before)} | {"prompt": prompt.ravel()}
+        return pd.DataFrame(where | {name: values.ravel() for name, values in vars(self).items()})
 
     def __getitem__(self, index: int | slice) -> "Answers":
         """The answers of one or some entries of the first axis."""

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
+from icl_circuits.display import Displayed, highest
 from icl_circuits.errors import require_one_of
 from icl_circuits.heads.answers import Answers, as_answers, score_answers
 from icl_circuits.interventions import ZeroHeads
@@ -18,8 +19,8 @@ from icl_circuits.residual import Head, HeadLike, all_heads, heads_of
 from icl_circuits.stats import FALSE_DISCOVERIES, bootstrap_means, corrected_above_zero
 
 
-@dataclass(frozen=True)
-class HeadEffects:
+@dataclass(frozen=True, repr=False)
+class HeadEffects(Displayed):
     """Answers with nothing changed, and with each head zeroed in turn."""
 
     heads: tuple[Head, ...]
@@ -42,6 +43,12 @@ class HeadEffects:
     def logit_diff_drop(self) -> Float[np.ndarray, "head prompt"]:
         """Logit difference (right label less best other) lost, logits."""
         return self.base.logit_diff - self.zeroed.logit_diff
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        drops = self.logit_diff_drop.mean(axis=1)
+        return f"head={len(self.heads)}, {highest('logit_diff_drop', drops, self.heads.__getitem__)}"
 
     @property
     def p_corrected(self) -> Float[np.ndarray, " head"]:

@@ -7,19 +7,21 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
+from icl_circuits.display import Displayed, highest
 from icl_circuits.errors import InputError, Unfit, require_whole
 from icl_circuits.heads.attention import attention_between
 from icl_circuits.heads.induction import head_frame
 from icl_circuits.models import LensModel
 from icl_circuits.prompts import bos_of, ids_of, load_rows, token_batch
-from icl_circuits.stats import generator
+from icl_circuits.residual import Head
+from icl_circuits.stats import generator, mean_of_finite
 
 FEWEST_WORDS = 20
 """Words of several tokens that there must be at least, so that sequences differ."""
 
 
-@dataclass(frozen=True)
-class ConceptScores:
+@dataclass(frozen=True, repr=False)
+class ConceptScores(Displayed):
     """Both scores of every head, for each sequence of words, a mean over its words."""
 
     words: tuple[tuple[str, ...], ...]
@@ -28,6 +30,11 @@ class ConceptScores:
     """Attention to the first token of the next word: token induction. A share."""
     last_token: Float[np.ndarray, "sequence layer head"]
     """Attention to the last token of the next word: concept induction. A share."""
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        return highest("next_token", mean_of_finite(self.next_token), Head)
 
     def to_frame(self) -> pd.DataFrame:
         """One row a head: layer, head and both scores, means over sequences with 95 % bootstrap intervals."""

@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
+from icl_circuits.display import Displayed, highest
 from icl_circuits.errors import InputError, require_whole
 from icl_circuits.residual import Head, HeadLike, heads_of
 
 
-@dataclass(frozen=True)
-class Overlap:
+@dataclass(frozen=True, repr=False)
+class Overlap(Displayed):
     """What each two of some families share, a value a pair."""
 
     pairs: tuple[tuple[str, str], ...]
@@ -31,6 +32,11 @@ class Overlap:
     """Probability that random families of these sizes share as many or more."""
     p_holm: Float[np.ndarray, " pair"]
     """The same, corrected for the number of pairs (Holm 1979)."""
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        return highest("jaccard", self.jaccard, lambda pair: " and ".join(self.pairs[pair]))
 
     def to_frame(self) -> pd.DataFrame:
         """One row a pair: both families, their sizes, what they share, and how likely that is by chance."""

@@ -8,17 +8,18 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Int
 
+from icl_circuits.display import Displayed, highest
 from icl_circuits.errors import InputError
 from icl_circuits.interventions import Mean, from_logits
 from icl_circuits.models import LensModel, require_per_head_z
 from icl_circuits.patching import sweep
 from icl_circuits.prompts import TokenBatch
-from icl_circuits.residual import answer_logits
+from icl_circuits.residual import Head, answer_logits
 from icl_circuits.stats import bootstrap_mean, bootstrap_means
 
 
-@dataclass(frozen=True)
-class FunctionVectorHeads:
+@dataclass(frozen=True, repr=False)
+class FunctionVectorHeads(Displayed):
     """The indirect effect of every head on every prompt whose demonstrations do not tell the task."""
 
     tasks: tuple[str, ...]
@@ -35,6 +36,11 @@ class FunctionVectorHeads:
     def average(self) -> Float[np.ndarray, "layer head"]:
         """The average indirect effect (AIE): the mean over tasks of the means over their prompts, a probability."""
         return (self.effect * self._weights[:, None, None]).mean(axis=0)
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        return highest("effect", self.average, Head)
 
     def to_frame(self) -> pd.DataFrame:
         """One row a head: layer, head, and its average indirect effect with a 95 % bootstrap interval over prompts."""

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int
 
+from icl_circuits.display import Displayed
 from icl_circuits.errors import InputError
 from icl_circuits.heads.answers import Answers, answer_each
 from icl_circuits.heads.selection import InContextHeads
@@ -18,8 +19,8 @@ from icl_circuits.residual import Head, HeadLike, all_heads, heads_of
 from icl_circuits.stats import generator, mean_of
 
 
-@dataclass(frozen=True)
-class Group:
+@dataclass(frozen=True, repr=False)
+class Group(Displayed):
     """One group of zeroed heads and the answers without them."""
 
     kind: Literal["base", "all", "label", "random"]
@@ -29,6 +30,15 @@ class Group:
     """The heads of each draw; one draw but for `random`."""
     answers: Answers
     """Axes: prompt; for `random`: draw, prompt."""
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        return f"{self.name} zeroed, {self.answers.headline}"
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a prompt (and draw): as `Answers` has it."""
+        return self.answers.to_frame()
 
     @property
     def n_heads(self) -> int:
@@ -43,8 +53,8 @@ class Group:
         return {"base": "nothing", "all": "in-context heads", "random": "random heads"}[self.kind]
 
 
-@dataclass(frozen=True)
-class GroupEffects:
+@dataclass(frozen=True, repr=False)
+class GroupEffects(Displayed):
     """Answers to the same prompts under each group of zeroed heads (arXiv 2402.02872, tables 2 and 3)."""
 
     base: Group
@@ -63,6 +73,13 @@ class GroupEffects:
         """Every group, nothing zeroed first."""
         apart = zip(self.by_label, self.random_by_label, strict=True)
         return (self.base, self.all, self.random, *(group for pair in apart for group in pair))
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        groups = (self.base, self.all, self.random)
+        top1 = ", ".join(f"{group.name} {group.answers.top1.mean():.2f}" for group in groups)
+        return f"top1 by what is zeroed: {top1}"
 
     def to_frame(self) -> pd.DataFrame:
         """One row a group and gold label (None: all prompts): accuracies with 95 % intervals over prompts.

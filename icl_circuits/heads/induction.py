@@ -9,20 +9,21 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from icl_circuits.display import Displayed, highest
 from icl_circuits.errors import Unfit, require_whole
 from icl_circuits.heads.attention import attention_between
 from icl_circuits.models import LensModel, attention_weights, readout, require_identities
 from icl_circuits.progress import tracked
 from icl_circuits.prompts import TokenBatch, bos_of, token_batch
-from icl_circuits.residual import Capture, answer_logits, final_state
+from icl_circuits.residual import Capture, Head, answer_logits, final_state
 from icl_circuits.stats import bootstrap_mean, generator
 
 NOTHING = 1e-6
 """A head that raises all tokens by less, of a probability of 1, raises none."""
 
 
-@dataclass(frozen=True)
-class InductionScores:
+@dataclass(frozen=True, repr=False)
+class InductionScores(Displayed):
     """Both scores of every head, for each sequence of random tokens, a mean over the positions of its second half."""
 
     tokens: Int[np.ndarray, "sequence pos"]
@@ -33,6 +34,11 @@ class InductionScores:
     """How far the head raises that token among the sequence's, a share; NaN where it raises none anywhere."""
     chance: float
     """Copying by a head that raises tokens at random: 1 in `length`."""
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        return highest("prefix_matching", self.prefix_matching.mean(axis=0), Head)
 
     def to_frame(self) -> pd.DataFrame:
         """One row a head: layer, head, both scores, means over sequences with 95 % bootstrap intervals, and chance.

@@ -4,7 +4,9 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
+from icl_circuits.display import Displayed
 from icl_circuits.errors import InputError
 from icl_circuits.heads.causal import HeadEffects, zero_each_head
 from icl_circuits.heads.selection import InContextHeads, Rule, select_heads
@@ -13,8 +15,8 @@ from icl_circuits.prompts import PromptBatch, require_labels
 from icl_circuits.residual import Head, LogProbIncrease, log_prob_increase
 
 
-@dataclass(frozen=True)
-class Scores:
+@dataclass(frozen=True, repr=False)
+class Scores(Displayed):
     """Both scores of the heads on the selection prompts, and the heads they select."""
 
     batch: PromptBatch
@@ -22,6 +24,17 @@ class Scores:
     increase: LogProbIncrease
     effects: HeadEffects
     selected: InContextHeads
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        return f"prompt={len(self.batch)}, {self.selected.headline}"
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a head: both scores, and the label of the selected ones (missing for others)."""
+        at, labels = ["layer", "head"], self.selected.to_frame()
+        scores = self.increase.to_frame().merge(self.effects.to_frame(), on=at, suffixes=("_increase", "_drop"))
+        return scores.merge(labels.reindex(columns=[*at, "label"]), on=at, how="left")
 
     @property
     def ranked(self) -> tuple[Head, ...]:
@@ -52,7 +65,8 @@ def require_selectable(model: TextModel, n_heads: int) -> None:
     if n_heads > in_model // 2:
         raise InputError(
             f"cannot select {n_heads} heads: {model.cfg.model_name!r} has {in_model}, and as many others are "
-            f"needed for the random control, so select at most {in_model // 2}"
+            f"needed for the random control, so select at most {in_model // 2}",
+            about="heads",
         )
 
 

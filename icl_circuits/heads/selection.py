@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
+from icl_circuits.display import Displayed
 from icl_circuits.errors import InputError, Unfit, require_one_of
 from icl_circuits.heads.causal import HeadEffects
 from icl_circuits.residual import Head, LogProbIncrease
@@ -44,8 +45,8 @@ class InContextHead:
         return Head(self.layer, self.head)
 
 
-@dataclass(frozen=True)
-class InContextHeads:
+@dataclass(frozen=True, repr=False)
+class InContextHeads(Displayed):
     """The selected heads, best first."""
 
     heads: tuple[InContextHead, ...]
@@ -54,6 +55,11 @@ class InContextHeads:
     def of(self, label: str | None = None) -> tuple[Head, ...]:
         """The heads of one label (its fooheads, say), or all."""
         return tuple(head.component for head in self.heads if label in (None, head.label))
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        return f"best first: {', '.join(map(str, self.of()))}"
 
     def to_frame(self) -> pd.DataFrame:
         """One row a head, best first."""

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from icl_circuits.display import Displayed, highest
 from icl_circuits.errors import InputError, require_whole
 from icl_circuits.heads.answers import require_first
 from icl_circuits.heads.groups import random_heads
@@ -24,8 +25,8 @@ FamilyKind = Literal["base", "whole", "exclusive", "random_whole", "random_exclu
 """`whole`: the family. `exclusive`: its heads that are in no other. `random_...`: as many random heads as those."""
 
 
-@dataclass(frozen=True)
-class FamilyGroup:
+@dataclass(frozen=True, repr=False)
+class FamilyGroup(Displayed):
     """One group of zeroed heads, drawn once or several times, and the answers without them."""
 
     family: str | None
@@ -38,9 +39,20 @@ class FamilyGroup:
     log_prob: Float[np.ndarray, "draw prompt"]
     """Log-probability of the right answer, nats."""
 
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        return f"{self.kind} {self.family or ''}: top1 {self.top1.mean():.2f}, log_prob {self.log_prob.mean():.3g}"
 
-@dataclass(frozen=True)
-class FamilyEffects:
+    def to_frame(self) -> pd.DataFrame:
+        """One row a draw and prompt."""
+        draw, prompt = np.indices(self.top1.shape)
+        where = {"draw": draw.ravel(), "prompt": prompt.ravel()}
+        return pd.DataFrame({**where, "top1": self.top1.ravel(), "log_prob": self.log_prob.ravel()})
+
+
+@dataclass(frozen=True, repr=False)
+class FamilyEffects(Displayed):
     """Answers to the same prompts with nothing zeroed, and under each group of zeroed heads."""
 
     base: FamilyGroup
@@ -50,6 +62,13 @@ class FamilyEffects:
     def of(self, family: str, kind: FamilyKind) -> FamilyGroup:
         """The group of a family and kind. Raises `KeyError` where there is none."""
         return {(group.family, group.kind): group for group in self.groups}[family, kind]
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        drops = np.array([self.base.log_prob.mean() - group.log_prob.mean() for group in self.groups])
+        best = highest("log_prob_drop", drops, lambda i: f"{self.groups[i].kind} {self.groups[i].family}")
+        return f"top1 {self.base.top1.mean():.2f}, {best}"
 
     def to_frame(self) -> pd.DataFrame:
         """One row a group: accuracy, log-probability and what is lost of it, with 95 % bootstrap intervals.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from cyclopts import Parameter, Token
+from cyclopts import Group, Parameter, Token
 
 
 def _words(_: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
@@ -20,6 +20,8 @@ def _escaped(_: Any, tokens: Sequence[Token]) -> str:
     return tokens[-1].value.replace("\\n", "\n").replace("\\t", "\t")
 
 
+MODEL, DATA, SETTINGS = (Group(name, sort_key=place) for place, name in enumerate(("Model", "Data", "Settings"), 1))
+"""The groups of options in help texts."""
 Dtype = Literal["float32", "float64", "bfloat16", "float16"]
 Words = Annotated[tuple[str, ...], Parameter(converter=_words, n_tokens=1, show_default=",".join)]
 Separator = Annotated[
@@ -29,7 +31,7 @@ Separator = Annotated[
 Delimiter = Annotated[str | None, Parameter(converter=_escaped, allow_leading_hyphen=True)]
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=MODEL)
 @dataclass(frozen=True)
 class ModelSpec:
     """Which model, and how it is loaded."""
@@ -50,7 +52,7 @@ class ModelSpec:
     """Tokens that a HookedTransformer reads at most. Default: the model's, capped by TransformerLens."""
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=DATA)
 @dataclass(frozen=True)
 class DataSpec:
     """Which texts and classes the prompts are made of."""
@@ -69,7 +71,7 @@ class DataSpec:
     """Score labels of several tokens by the first that tells them apart, or whole."""
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=SETTINGS)
 @dataclass(frozen=True)
 class Settings:
     """What is run, besides the model and the data."""
@@ -90,7 +92,7 @@ class Settings:
     r"""Between demonstrations; \n stands for a new line."""
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=DATA)
 @dataclass(frozen=True)
 class FactSpec:
     """Which facts a model is asked, or which prompt."""
@@ -113,7 +115,7 @@ class FactSpec:
     r"""Of a CSV file; \t stands for a tab. Default: a comma, or what its header has instead."""
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=SETTINGS)
 @dataclass(frozen=True)
 class FactSettings:
     """What is run on facts."""
@@ -134,7 +136,7 @@ class FactJob:
     settings: FactSettings = field(default_factory=FactSettings)
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=DATA)
 @dataclass(frozen=True)
 class RelationSpec:
     """Which texts with relations, and which tasks. Default: those that a model's folder brings, else built-in ones."""
@@ -153,7 +155,7 @@ class RelationSpec:
     """Leave texts of knowledge graphs whole; default: one sentence a text."""
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=SETTINGS)
 @dataclass(frozen=True)
 class RelationSettings:
     """What is run on texts with relations."""
@@ -190,7 +192,7 @@ class RelationJob:
     settings: RelationSettings = field(default_factory=RelationSettings)
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=MODEL)
 @dataclass(frozen=True)
 class Series(ModelSpec):
     """A training run of a model."""
@@ -205,7 +207,7 @@ class Series(ModelSpec):
     """The same model trained from other seeds: folders of checkpoints."""
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=DATA)
 @dataclass(frozen=True)
 class DevelopmentSpec:
     """What checkpoints are measured on. Default: texts that the model's folder brings, else built-in English ones."""
@@ -222,7 +224,7 @@ class DevelopmentSpec:
     """Texts for loss reduction, a .jsonl file with a field text. Default: sentences of the other texts, joined."""
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=SETTINGS)
 @dataclass(frozen=True)
 class DevelopmentSettings:
     """What is measured at every checkpoint."""

@@ -86,7 +86,7 @@ def label_tokens(model: LensModel, labels: Sequence[str], *, separator: str = NE
     bos_of(model, None)  # raises where there is no tokenizer
     require_offsets(model.tokenizer)
     words = [_label_word(model, label, separator) for label in labels]
-    apart = tell_apart(words, [f"label {label!r}" for label in labels])
+    apart = tell_apart(words, [f"label {label!r}" for label in labels], about="labels")
     for label, token in zip(labels, apart.following, strict=True):
         if not reading(model, token):
             raise InputError(

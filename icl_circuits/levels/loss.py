@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from icl_circuits.costs import count_forwards
+from icl_circuits.display import Displayed
 from icl_circuits.errors import InputError, Unfit
 from icl_circuits.models import (
     LOGITS_AT_ONCE,
@@ -19,14 +20,14 @@ from icl_circuits.models import (
 )
 from icl_circuits.progress import tracked
 from icl_circuits.prompts import Texts, TokenBatch, bos_of, ids_of, prompts_of, require_known_words, token_batch
-from icl_circuits.stats import bootstrap_mean
+from icl_circuits.stats import bootstrap_mean, mean_of_finite
 
 LEAST, MOST = 100, 501
 """How many tokens of a text the first measure needs, and how many the last one reads."""
 
 
-@dataclass(frozen=True)
-class LossReduction:
+@dataclass(frozen=True, repr=False)
+class LossReduction(Displayed):
     """Loss late in each text less loss early in it, nats: below 0 where context helps.
 
     NaN where a text, or the model's context, is too short for a measure.
@@ -43,6 +44,12 @@ class LossReduction:
     """Mean loss of tokens 450-500 less that of tokens 0-50. Needs 500 tokens."""
     token_500: Float[np.ndarray, " text"]
     """Loss of token 500 less that of token 50 (Olsson et al. 2022). Needs 501 tokens."""
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        by_100, by_500 = mean_of_finite(self.by_100), mean_of_finite(self.by_500)
+        return f"loss_reduction of tokens 50-100 {by_100:.3g}, of tokens 450-500 {by_500:.3g}"
 
     def to_frame(self) -> pd.DataFrame:
         """One row a measure: its mean over texts with a 95 % bootstrap interval, and how many texts do not reach it.

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from icl_circuits.display import Displayed, highest
 from icl_circuits.errors import InputError, require_one_of, require_whole
 from icl_circuits.interventions import from_logits
 from icl_circuits.levels.built_in import level_tasks
@@ -28,8 +29,8 @@ SHOTS = (0, 1, 2, 3, 4, 5, 10, 20)
 """The paper's numbers of demonstrations; its appendix E has 0 to 100 in tens."""
 
 
-@dataclass(frozen=True)
-class Levels:
+@dataclass(frozen=True, repr=False)
+class Levels(Displayed):
     """What the greedy next token is, prompt by prompt. Prompts of one number ask the same query at every shots."""
 
     tasks: tuple[str, ...]
@@ -46,6 +47,12 @@ class Levels:
     is wrong)."""
     prob: Float[np.ndarray, "task shots prompt"]
     """Probability of the right label among the whole vocabulary."""
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        share = self.accuracy.mean(axis=2)
+        return highest("accuracy", share, lambda task, shots: f"{self.tasks[task]}, {self.shots[shots]} shots")
 
     def to_frame(self) -> pd.DataFrame:
         """One row a task and number of shots: the shares, the mean probability, and chance.

@@ -179,6 +179,15 @@ def _refused(*args: Any, **kwargs: Any) -> None:
 
 
 @contextlib.contextmanager
+def without_bars() -> Iterator[None]:
+    """Hide the bars that transformers draws while it takes weights from memory; those of downloads stay."""
+    from transformers.utils import logging
+
+    with mock.patch.object(logging, "_tqdm_active", False):
+        yield
+
+
+@contextlib.contextmanager
 def _quiet() -> Any:
     """Hide what TransformerLens prints while it builds a model, and its notice that HookedTransformer will go."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):

@@ -9,8 +9,8 @@ from icl_circuits.errors import InputError, in_one_line
 
 
 @contextmanager
-def told(problem: str, mend: str = "") -> Iterator[None]:
-    """Raise `InputError` for whatever fails in the block, its cause in brackets between `problem` and `mend`.
+def told(problem: str, fix: str = "") -> Iterator[None]:
+    """Raise `InputError` for whatever fails in the block, its cause in brackets between `problem` and `fix`.
 
     Errors that say so themselves pass, and so does want of memory.
     """
@@ -19,4 +19,4 @@ def told(problem: str, mend: str = "") -> Iterator[None]:
     except (InputError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        raise InputError(f"{problem} ({in_one_line(error)}){mend}") from error
+        raise InputError(f"{problem} ({in_one_line(error)}){fix}") from error

@@ -87,7 +87,7 @@ def reference(hf_model: Any, n_ctx: int | None, name: str) -> Reference:
     handle = head.register_forward_pre_hook(lambda module, args: (args[0][:, kept], *args[1:]))
     problem = f"{type(hf_model).__name__} cannot run with the configuration of {name!r}"
     try:
-        with told(problem, ": mend its config.json"), widened(hf_model, hf_model.config) as in_float32:
+        with told(problem, ": correct its config.json"), widened(hf_model, hf_model.config) as in_float32:
             logits = hf_model(tokens).logits[0]
     finally:
         handle.remove()

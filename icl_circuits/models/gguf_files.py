@@ -1,4 +1,4 @@
-"""GGUF files, parsed once: transformers parses one anew for its configuration, its tokenizer and its weights."""
+"""GGUF files, parsed once: transformers parses one again for its configuration, its tokenizer and its weights."""
 
 import importlib.util
 from collections.abc import Iterator

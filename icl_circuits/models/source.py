@@ -13,7 +13,7 @@ from unittest import mock
 import torch
 
 from icl_circuits.errors import InputError, in_one_line
-from icl_circuits.models.build import official_name
+from icl_circuits.models.build import official_name, without_bars
 from icl_circuits.models.gguf_files import parsed_once
 from icl_circuits.models.series import SMALL, checkpoint_folder, series_folder
 
@@ -121,7 +121,7 @@ def load_hugging_face(source: Source, revision: str | None, dtype: torch.dtype) 
     """
     from transformers import AutoModelForCausalLM
 
-    with parsed_once(), _alone(source):
+    with parsed_once(), _alone(source), without_bars():
         config, tokenizer = read_without_weights(source, revision)
         with _loading(source, "model"):
             hf_model, loading = AutoModelForCausalLM.from_pretrained(
@@ -215,7 +215,7 @@ def _require_few_layers(source: Source, written: Any) -> None:
             n_layers = part.get(name)
             if isinstance(n_layers, int) and not 0 < n_layers <= MOST_LAYERS:
                 raise InputError(
-                    f"the configuration of model {source.name!r} has a {name} that is not in 1..{MOST_LAYERS}: mend "
+                    f"the configuration of model {source.name!r} has a {name} that is not in 1..{MOST_LAYERS}: correct "
                     "its config.json"
                 )
 
@@ -236,28 +236,28 @@ def _not_loaded(source: Source, error: Exception, part: str) -> InputError:
     reason = in_one_line(error)
     folder = Path(source.location)
     if "trust_remote_code" in str(error):
-        mend = "it brings Python code of its own, which is never run here: use a model whose class is in transformers"
+        fix = "it brings Python code of its own, which is never run here: use a model whose class is in transformers"
     elif isinstance(error, ImportError):
-        mend = "install the package that it names"
+        fix = "install the package that it names"
     elif "Unrecognized configuration class" in str(error):
         reason = type(error).__name__
-        mend = "it is no decoder that predicts the next token: give a causal language model"
+        fix = "it is no decoder that predicts the next token: give a causal language model"
     elif not source.is_local:
-        mend = (
+        fix = (
             f"there is no folder {source.name!r} here, so it was looked for on the Hugging Face Hub: give a Hub name "
             "TransformerLens knows (that needs a network or a filled cache), a local folder, a .gguf file, "
             f"{SMOLLM2!r} or {SMALL!r}"
         )
     elif source.gguf_file:
-        mend = "the file is corrupt or of a kind that transformers cannot read: download it again"
+        fix = "the file is corrupt or of a kind that transformers cannot read: download it again"
     elif part == "model" and not any(any(folder.glob(pattern)) for pattern in WEIGHTS):
-        mend = "the folder holds no weights (model.safetensors): save the model there too"
+        fix = "the folder holds no weights (model.safetensors): save the model there too"
     elif "afetensor" in reason or "deserializ" in reason.lower() or "pickle" in reason.lower():
-        mend = "its weights are incomplete or corrupt: fetch them again"
+        fix = "its weights are incomplete or corrupt: fetch them again"
     else:
         files = {"tokenizer": "tokenizer files", "model": "config.json and weights"}
-        mend = f"its {files[part]} do not fit together" if part in files else "its config.json says what cannot be"
-    return InputError(f"cannot load model {source.name!r} from {source.described!r} ({reason}); {mend}")
+        fix = f"its {files[part]} do not fit together" if part in files else "its config.json says what cannot be"
+    return InputError(f"cannot load model {source.name!r} from {source.described!r} ({reason}); {fix}")
 
 
 def _require_whole(source: Source, hf_model: Any, loading: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from icl_circuits.display import Displayed, highest
 from icl_circuits.errors import InputError, require_one_of
 from icl_circuits.interventions import (
     Interchange,
@@ -42,8 +43,8 @@ class Cell(NamedTuple):
         return place if self.position is None else f"{place} position {self.position}"
 
 
-@dataclass(frozen=True)
-class Sweep:
+@dataclass(frozen=True, repr=False)
+class Sweep(Displayed):
     """A metric with nothing patched, and with each cell patched in turn, a value for each prompt."""
 
     site: Site
@@ -62,6 +63,11 @@ class Sweep:
     def effect(self) -> Float[np.ndarray, "cell prompt"]:
         """What each patch changes: `values - base`."""
         return self.values - self.base
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        return f"{self.site}, {self.metric}, {highest('effect', self.effect.mean(axis=1), self.cells.__getitem__)}"
 
     def to_frame(self) -> pd.DataFrame:
         """One row a cell: layer, head, position, mean value, mean effect and its 95 % bootstrap interval."""

@@ -10,10 +10,13 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from icl_circuits.display import Displayed
 from icl_circuits.errors import InputError
 from icl_circuits.interventions import (
     Intervention,
@@ -43,8 +46,8 @@ PROMPT_TOKENS = TOKENS_AT_ONCE
 """Prompts are run in parts of at most this many tokens, and no more than the budget holds the base run of."""
 
 
-@dataclass(frozen=True)
-class Variants:
+@dataclass(frozen=True, repr=False)
+class Variants(Displayed):
     """A metric under each of several variants, a value (or several) for each prompt."""
 
     base: Float[Tensor, "prompt *value"]
@@ -56,6 +59,18 @@ class Variants:
     """Why the engine could not be used, so that each variant took a forward pass of its own; None: it was used."""
     max_error: float | None = None
     """The largest difference from `run_with_hooks` in the logits of the variants that were checked; None: none were."""
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        return self.fallback or "by the engine"
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a variant: the mean of its values and of what it changes, over prompts."""
+        values, base = (array.detach().cpu().numpy().astype(float) for array in (self.values, self.base))
+        changed = (values - base).reshape(len(values), -1)
+        means = values.reshape(len(values), -1).mean(axis=1)
+        return pd.DataFrame({"variant": np.arange(len(values)), "value": means, "effect": changed.mean(axis=1)})
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from icl_circuits.display import Displayed, highest
 from icl_circuits.errors import InputError
 from icl_circuits.interventions import (
     Metric,
@@ -37,8 +38,8 @@ from icl_circuits.residual import Edge, HeadInput, HeadLike, Sender
 from icl_circuits.stats import bootstrap_means
 
 
-@dataclass(frozen=True)
-class Paths:
+@dataclass(frozen=True, repr=False)
+class Paths(Displayed):
     """What each edge carries, a value for each prompt."""
 
     edges: tuple[Edge, ...]
@@ -59,6 +60,11 @@ class Paths:
     def effect(self) -> Float[np.ndarray, "edge prompt"]:
         """What each patched edge changes: `values - base`."""
         return self.values - self.base
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        return f"{self.setting[0]}, {highest('effect', self.effect.mean(axis=1), self.edges.__getitem__)}"
 
     def to_frame(self) -> pd.DataFrame:
         """One row an edge: its ends, mean effect with its 95 % interval, mean change of score and output."""

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from icl_circuits.display import Displayed
 from icl_circuits.errors import InputError
 from icl_circuits.patching.cells import Sweep
 from icl_circuits.patching.paths import Paths
 
 
-@dataclass(frozen=True)
-class Agreement:
+@dataclass(frozen=True, repr=False)
+class Agreement(Displayed):
     """How far an approximation can be trusted: its mean effects against the exact ones, cell by cell."""
 
     cells: int
@@ -23,6 +24,15 @@ class Agreement:
     """The cell where it errs most."""
     worst_error: float
     """How much, in the metric's unit."""
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        return f"{self.cells} cells, rank_correlation {self.rank_correlation:.2f}, worst at {self.worst}"
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row."""
+        return pd.DataFrame([vars(self)])
 
 
 def agreement(approximate: Sweep | Paths, exact: Sweep | Paths) -> Agreement:

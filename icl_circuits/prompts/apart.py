@@ -15,12 +15,13 @@ class Apart:
     following: list[int]
 
 
-def tell_apart(words: Sequence[Sequence[int]], names: Sequence[str]) -> Apart:
+def tell_apart(words: Sequence[Sequence[int]], names: Sequence[str], *, about: str = "") -> Apart:
     """Find where words differ.
 
     Args:
         words: the tokens of each word, as they stand behind their prompt; at least two.
         names: what a message calls each.
+        about: the argument that gives them, for `InputError`.
 
     Raises:
         InputError: two words with the same next token, or one that ends where others go on.
@@ -29,5 +30,5 @@ def tell_apart(words: Sequence[Sequence[int]], names: Sequence[str]) -> Apart:
     rest = [tuple(word[len(shared) : len(shared) + 1]) for word in words]
     for (i, a), (j, b) in combinations(enumerate(rest), 2):
         if a == b or not a or not b:
-            raise InputError(f"no token tells {names[i]} from {names[j]}: choose another word")
+            raise InputError(f"no token tells {names[i]} from {names[j]}: choose another word", about=about)
     return Apart(shared, [token for (token,) in rest])

@@ -21,7 +21,7 @@ LabelScore = Literal["first", "whole"]
 """How an answer is scored: by the first token that tells the labels apart, or by all of its label's from there on."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class PromptBatch(TokenBatch):
     """Prompts of demonstrations and a query.
 
@@ -127,13 +127,13 @@ def encode(
     template = template_of(model.tokenizer, bos_of(model, prepend_bos), labels, separator)
     for label, word in zip(labels, template.words, strict=True):
         require_vocabulary(model, word, f"label {label!r}")
-    apart = tell_apart(template.words, [f"label {label!r}" for label in labels])
+    apart = tell_apart(template.words, [f"label {label!r}" for label in labels], about="labels")
     n_shared = len(apart.shared)
     rows = [written(template, prompt, number) for number, prompt in enumerate(prompts)]
     ids = [row.tokens + apart.shared for row in rows]
     words = tuple(tuple(word[n_shared:]) for word in template.words)
     room = max(map(len, words)) - 1 if label_score == "whole" else 0
-    require_context(model, ids, "prompt", room=room)
+    require_context(model, ids, "prompt", room=room, about="shots")
     for number, row in enumerate(ids):
         require_vocabulary(model, row, f"prompt {number}")
     tokens, last = padded(ids, device_of(model))
@@ -244,11 +244,14 @@ def require_vocabulary(model: TextModel, ids: Sequence[int], where: str) -> None
         )
 
 
-def require_context(model: TextModel, rows: Sequence[Sequence[int]], what: str, *, room: int = 0) -> None:
+def require_context(
+    model: TextModel, rows: Sequence[Sequence[int]], what: str, *, room: int = 0, about: str = ""
+) -> None:
     """Raise `InputError` naming the first row of tokens that is longer than the model reads, `room` more behind it."""
     for i, row in enumerate(rows):
         if len(row) + room > model.cfg.n_ctx:
             raise InputError(
                 f"{what} {i} has {len(row) + room} tokens, but {model.cfg.model_name!r} reads at most "
-                f"{model.cfg.n_ctx}: use fewer shots or shorter texts"
+                f"{model.cfg.n_ctx}: use fewer shots or shorter texts",
+                about=about,
             )

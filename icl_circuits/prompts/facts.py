@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import pandas as pd
+
+from icl_circuits.display import Displayed
 from icl_circuits.errors import InputError
 from icl_circuits.prompts.cells import class_of, shown, stripped, text_of
 from icl_circuits.prompts.tables import Data, cells_of, read_table, require_three
@@ -18,12 +21,21 @@ class Fact(NamedTuple):
     type: str
 
 
-@dataclass(frozen=True)
-class Facts:
+@dataclass(frozen=True, repr=False)
+class Facts(Displayed):
     """Facts, in the order of their rows, and the name they were loaded by."""
 
     name: str
     facts: tuple[Fact, ...]
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        return f"{self.name}, {len(self.facts)} facts of {len(self.types)} types"
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a fact: `text`, `answer` and `type`."""
+        return pd.DataFrame(self.facts, columns=pd.Index(Fact._fields))
 
     @property
     def types(self) -> tuple[str, ...]:

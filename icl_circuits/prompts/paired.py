@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from icl_circuits.errors import InputError
-from icl_circuits.models import LensModel, device_of
+from icl_circuits.models import TextModel, device_of
 from icl_circuits.prompts.apart import Apart, tell_apart
 from icl_circuits.prompts.batch import bos_of, ids_of, require_context, require_known_words, require_vocabulary
 from icl_circuits.prompts.cells import is_missing, is_whole, kind, named, plain, shown
@@ -30,7 +30,7 @@ class Pairs(NamedTuple):
 
 
 def pairs(
-    model: LensModel,
+    model: TextModel,
     data: str | Path | pd.DataFrame | None = None,
     *,
     clean: Texts | str | None = None,
@@ -86,7 +86,7 @@ def pairs(
 
 
 def token_batch(
-    model: LensModel,
+    model: TextModel,
     texts: Texts,
     answers: AnswerWords,
     foils: AnswerWords | None = None,
@@ -116,7 +116,7 @@ def token_batch(
     return _batch(model, prompts, _told_apart(model, prompts, answers, foils), "prompt", prepend_bos)
 
 
-def _told_apart(model: LensModel, texts: Prompts, answers: object, foils: object) -> list[Apart]:
+def _told_apart(model: TextModel, texts: Prompts, answers: object, foils: object) -> list[Apart]:
     """Where each right answer and its foil, if any, differ behind their prompt."""
     right = _answer_tokens(model, texts, answers, "answer")
     if foils is None:
@@ -125,13 +125,13 @@ def _told_apart(model: LensModel, texts: Prompts, answers: object, foils: object
     return [tell_apart([ours, theirs], [name, other]) for (name, ours), (other, theirs) in both]
 
 
-def _behind_spaces(model: LensModel, tokens: list[int]) -> Apart:
+def _behind_spaces(model: TextModel, tokens: list[int]) -> Apart:
     """An answer alone: tokens that are nothing but space join the prompt, and the next is predicted."""
     first = next((i for i, token in enumerate(tokens[:-1]) if _decoded(model, [token]).strip()), len(tokens) - 1)
     return Apart(tokens[:first], [tokens[first]])
 
 
-def _answer_tokens(model: LensModel, texts: Prompts, answers: object, what: str) -> list[tuple[str, list[int]]]:
+def _answer_tokens(model: TextModel, texts: Prompts, answers: object, what: str) -> list[tuple[str, list[int]]]:
     """Each answer's name and tokens: of a word, as it follows its prompt, or alone where they would run together."""
     found = []
     for row, (text, answer) in enumerate(zip(texts, answers_of(answers, what, len(texts)), strict=True)):
@@ -148,7 +148,7 @@ def _answer_tokens(model: LensModel, texts: Prompts, answers: object, what: str)
     return found
 
 
-def _batch(model: LensModel, texts: Prompts, apart: list[Apart], what: str, prepend_bos: bool | None) -> TokenBatch:
+def _batch(model: TextModel, texts: Prompts, apart: list[Apart], what: str, prepend_bos: bool | None) -> TokenBatch:
     """Prompts as a batch, each with what its answers share behind it."""
     bos = bos_of(model, prepend_bos) if isinstance(texts[0], str) else []
     alone = [bos + (ids_of(model, text) if isinstance(text, str) else text) for text in texts]
@@ -169,11 +169,11 @@ def _batch(model: LensModel, texts: Prompts, apart: list[Apart], what: str, prep
     )
 
 
-def _decoded(model: LensModel, tokens: list[int]) -> str:
+def _decoded(model: TextModel, tokens: list[int]) -> str:
     return "" if model.tokenizer is None else str(model.tokenizer.decode(tokens))
 
 
-def _require_tokens(model: LensModel, ids: Sequence[int], where: str) -> None:
+def _require_tokens(model: TextModel, ids: Sequence[int], where: str) -> None:
     """Raise `InputError` for a token that the model does not have, or for none at all."""
     if not ids:
         raise InputError(f"{where} has no token for this tokenizer: give other words")

@@ -73,7 +73,8 @@ def sample_prompts(
     texts = rows.by_class()
     if len(texts) < len(labels):
         raise InputError(
-            f"data {rows.name!r} has {len(texts)} classes, fewer than the {len(labels)} labels: drop labels"
+            f"data {rows.name!r} has {len(texts)} classes, fewer than the {len(labels)} labels: drop labels",
+            about="labels",
         )
     short = {name: len(kept) for name, kept in texts.items() if len(kept) < shots + 1}
     if short:
@@ -107,7 +108,8 @@ def _label_words(labels: object) -> tuple[str, ...]:
         raise InputError(f"labels {shown(labels)}: give a list of words")
     if len(labels) < 2 or len(set(labels)) < len(labels) or not all(word and word == word.strip() for word in labels):
         raise InputError(
-            f"labels {shown(', '.join(labels))}: give at least two different words, without spaces around them"
+            f"labels {shown(', '.join(labels))}: give at least two different words, without spaces around them",
+            about="labels",
         )
     return tuple(labels)
 

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import pandas as pd
+
+from icl_circuits.display import Displayed
 from icl_circuits.errors import InputError
 from icl_circuits.prompts.cells import class_of, shown, stripped
 from icl_circuits.prompts.tables import Data, cells_of, read_table
@@ -18,12 +21,21 @@ class Row(NamedTuple):
     label: str
 
 
-@dataclass(frozen=True)
-class Rows:
+@dataclass(frozen=True, repr=False)
+class Rows(Displayed):
     """A labelled data set: its rows, at least two classes, and the name it was loaded by."""
 
     name: str
     rows: tuple[Row, ...]
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        return f"{self.name}, {len(self.rows)} rows of {len({row.label for row in self.rows})} classes"
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a text: `text` and `label`."""
+        return pd.DataFrame(self.rows, columns=pd.Index(Row._fields))
 
     def by_class(self) -> dict[str, list[str]]:
         """The texts of every class, classes in alphabetical order, texts in the data set's order.

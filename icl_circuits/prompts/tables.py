@@ -49,8 +49,8 @@ def require_column(name: str, frame: pd.DataFrame, column: str, argument: str | 
     found = list(frame.columns).count(column)
     if found != 1:
         problem = f"{found} columns" if found else "no column"
-        mend = f"; name the right one with {argument}" if argument else ""
-        raise InputError(f"data {name!r} has {problem} {shown(column)}: its columns are {named(frame)}{mend}")
+        fix = f"; name the right one with {argument}" if argument else ""
+        raise InputError(f"data {name!r} has {problem} {shown(column)}: its columns are {named(frame)}{fix}")
 
 
 def cells_of(

@@ -54,7 +54,8 @@ def template_of(tokenizer: Any, bos: list[int], labels: Sequence[str], separator
         if not word or offsets[word[0]][0] < 3 or tokenizer.unk_token_id in [tokens[i] for i in word]:
             raise InputError(
                 f"label {label!r} has no tokens of its own for this tokenizer in {text!r}: choose another label or "
-                "separator"
+                "separator",
+                about="labels",
             )
         words.append([tokens[i] for i in word])
     return Template(tokenizer, bos, tuple(labels), separator, words)
@@ -79,7 +80,8 @@ def written(template: Template, prompt: Prompt, number: int) -> Written:
         if [tokens[i] for i in places] != template.words[demo.label]:
             raise InputError(
                 f"prompt {number}: in {text[max(0, start - 20) : end + 5]!r} the label "
-                f"{template.labels[demo.label]!r} is not the tokens it is elsewhere: choose another label or separator"
+                f"{template.labels[demo.label]!r} is not the tokens it is elsewhere: choose another label or separator",
+                about="labels",
             )
         starts.append(len(template.bos) + places[0])
     return Written(text, template.bos + tokens, starts)

@@ -4,10 +4,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
+import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from icl_circuits.display import Displayed
 from icl_circuits.errors import InputError
 from icl_circuits.models import TOKENS_AT_ONCE
 from icl_circuits.prompts.cells import is_whole, plain, shown
@@ -15,8 +17,8 @@ from icl_circuits.prompts.cells import is_whole, plain, shown
 Batch = TypeVar("Batch", bound="TokenBatch")
 
 
-@dataclass(frozen=True, kw_only=True)
-class TokenBatch:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class TokenBatch(Displayed):
     """Prompts ready for a model, with the tokens that answer them.
 
     Right padding (with each prompt's own last token) is exact in a causal model whatever its position embedding:
@@ -35,6 +37,17 @@ class TokenBatch:
     behind the text. Of prompts given as tokens, what the tokenizer makes of them, if there is one."""
     part_of: Int[Tensor, " batch"] | None = None
     """Of a part of a batch: which of its prompts these are. None: this is no part."""
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        return repr(self.texts[0]) if self.texts else "no prompts"
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a prompt: its text, its number of tokens and the vocabulary ids of answer and foil (if given)."""
+        foil = {} if self.foil is None else {"foil": self.foil.tolist()}
+        n_tokens = (self.last + 1).tolist()
+        return pd.DataFrame({"text": self.texts, "n_tokens": n_tokens, "target": self.target.tolist(), **foil})
 
     def __len__(self) -> int:
         return self.tokens.shape[0]

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Int
 
+from icl_circuits.display import Displayed
 from icl_circuits.errors import InputError, Unfit, require_whole
 from icl_circuits.models import LensModel
 from icl_circuits.prompts import TokenBatch, bos_of, require_offsets, shown, token_batch, tokenized
@@ -19,8 +21,8 @@ NO_TOKEN = "a head or tail without a token"
 ONE_TOKEN = "head and tail in one token"
 
 
-@dataclass(frozen=True)
-class RelationBatch:
+@dataclass(frozen=True, repr=False)
+class RelationBatch(Displayed):
     """Texts as a model reads them, and where the heads and tails of triplets stand."""
 
     batch: TokenBatch
@@ -40,6 +42,17 @@ class RelationBatch:
     """Reasons, and how many triplets were left out for each, in the corpus or here."""
     n_bos: int = 0
     """How many tokens stand before each text: 1 for BOS, where the tokenizer puts one."""
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        return f"{len(self.batch)} texts, {len(self.relations)} relations"
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a triplet: its relation, the row of its text, and the positions of its head and tail."""
+        relation = [self.relations[i] for i in self.relation]
+        places = {name: getattr(self, name) for name in ("text", "head_pos", "tail_pos")}
+        return pd.DataFrame({"relation": relation, **places})
 
     def __len__(self) -> int:
         return len(self.text)

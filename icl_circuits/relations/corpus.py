@@ -7,6 +7,7 @@ from itertools import chain
 
 import pandas as pd
 
+from icl_circuits.display import Displayed
 from icl_circuits.errors import InputError
 from icl_circuits.prompts import is_whole, shown
 
@@ -59,8 +60,8 @@ class RelationText:
         return RelationText(text, tuple(triplets), tuple(tuple(map(place, entity)) for entity in self.related))
 
 
-@dataclass(frozen=True)
-class Corpus:
+@dataclass(frozen=True, repr=False)
+class Corpus(Displayed):
     """Texts with triplets, the name they were loaded by, and what was left out. Every text has a triplet."""
 
     name: str
@@ -76,6 +77,11 @@ class Corpus:
     def reversed(self) -> "Corpus":
         """The triplets from tail to head, `(tail, relation, head)`, each relation's name with ` reversed` behind it."""
         return replace(self, texts=tuple(replace(text, triplets=_turned(text.triplets)) for text in self.texts))
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        return f"{self.name}, {len(self.texts)} texts, {len(self.relations)} relations"
 
     def to_frame(self) -> pd.DataFrame:
         """How many triplets and texts there are of each relation, and behind them how many were left out, by reason.

@@ -150,7 +150,7 @@ def _joined(tokens: Sequence[str], text: object, where: str) -> tuple[str, Any]:
     """The text of tokens with a space between, and what gives the characters of a span of them, its last included."""
     joined = _text(" ".join(tokens), where)
     if text is not None and text != joined:
-        raise InputError(f"{where}: the text is not its tokens with a space between: leave it out, or mend it")
+        raise InputError(f"{where}: the text is not its tokens with a space between: leave it out, or correct it")
     ends = [-1]
     for token in tokens:
         ends.append(ends[-1] + 1 + len(token))

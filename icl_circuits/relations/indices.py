@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
+from icl_circuits.display import Displayed, highest
 from icl_circuits.errors import InputError, require_whole
 from icl_circuits.heads import top_heads
 from icl_circuits.residual import Head
@@ -15,8 +16,8 @@ EDGES = np.linspace(0, 10, 101)
 """Of the histogram of ratios; what is above the last is counted in it."""
 
 
-@dataclass(frozen=True)
-class RelationIndex:
+@dataclass(frozen=True, repr=False)
+class RelationIndex(Displayed):
     """The relation index of every head, beside what other tokens than the tail would have; shares from 0 to 1."""
 
     relations: tuple[str, ...]
@@ -89,6 +90,11 @@ class RelationIndex:
         counted = (self.n_passing >= at_least) & (self.p_fdr <= at_most)
         best = np.where(counted, self.index, 0.0).max(axis=0)
         return _best(np.where(best > 0, best, np.nan), n)
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        return highest("index", self.index, lambda r, *head: f"{Head(*head)}, {self.relations[r]}")
 
     def to_frame(self) -> pd.DataFrame:
         """One row a relation and head at which something passes, the highest index of a relation first."""

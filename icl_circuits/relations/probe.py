@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from icl_circuits.display import Displayed, highest
 from icl_circuits.errors import InputError, require_whole
 from icl_circuits.models import LensModel
 from icl_circuits.progress import tracked
@@ -40,8 +41,8 @@ FAR = 8
 """Words as far from each other and farther are at one distance."""
 
 
-@dataclass(frozen=True)
-class HeadProbe:
+@dataclass(frozen=True, repr=False)
+class HeadProbe(Displayed):
     """How many words of the test sentences a probe gives their syntactic head, and how many its controls do."""
 
     kinds: tuple[str, ...]
@@ -58,6 +59,12 @@ class HeadProbe:
     """Their words that have a head."""
     left_out: tuple[tuple[str, int], ...]
     """Reasons, and how many sentences (for roots: words, of training and test) were left out for each."""
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        best = highest("accuracy", np.array([self._pooled(row).mean for row in self.accuracy]), self.kinds.__getitem__)
+        return f"{len(self.n_words)} sentences, {best}"
 
     def to_frame(self) -> pd.DataFrame:
         """One row a kind: the accuracy over all test words, and by how much the probe's is above it (`lead`).

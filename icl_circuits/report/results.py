@@ -122,7 +122,7 @@ def read_results(path: str | Path, kinds: Iterable[type]) -> Results:
     except DAMAGED as error:
         raise InputError(
             f"{str(file)!r} holds no results that this version of icl_circuits can read "
-            f"({type(error).__name__}): give {written}, or run that anew"
+            f"({type(error).__name__}): give {written}, or run that again"
         ) from error
 
 

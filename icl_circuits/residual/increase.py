@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from icl_circuits.display import Displayed, highest
 from icl_circuits.models import (
     LOGITS_AT_ONCE,
     LensModel,
@@ -40,8 +41,8 @@ from icl_circuits.residual.run import answer_logits
 from icl_circuits.stats import FALSE_DISCOVERIES, bootstrap_means, corrected_above_zero
 
 
-@dataclass(frozen=True)
-class LogProbIncrease:
+@dataclass(frozen=True, repr=False)
+class LogProbIncrease(Displayed):
     """Log-probability increase of every layer and head at the answer position, in nats, a value for each prompt."""
 
     attn: Float[np.ndarray, "prompt layer"]
@@ -51,6 +52,11 @@ class LogProbIncrease:
     def head_means(self) -> Float[np.ndarray, "layer head"]:
         """The mean over prompts of each head's increase: the static score of arXiv 2402.02872."""
         return self.heads.mean(axis=0)
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        return highest("log_prob_increase", self.head_means(), Head)
 
     @property
     def p_corrected(self) -> Float[np.ndarray, "layer head"]:
@@ -77,8 +83,8 @@ class LogProbIncrease:
         )
 
 
-@dataclass(frozen=True)
-class PositionIncrease:
+@dataclass(frozen=True, repr=False)
+class PositionIncrease(Displayed):
     """What each source position adds through a head, and its attention; NaN after a prompt's answer position."""
 
     heads: tuple[Head, ...]
@@ -96,6 +102,11 @@ class PositionIncrease:
         """`increase` or `attention`, summed over the `chosen` ones of the label positions."""
         at_labels = np.take_along_axis(getattr(self, quantity), label_positions[:, None], axis=2)
         return np.where(chosen[:, None], at_labels, 0).sum(axis=2)
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        return highest("log_prob_increase", np.nansum(self.increase, axis=-1).mean(axis=0), self.heads.__getitem__)
 
     def to_frame(self) -> pd.DataFrame:
         """One row a prompt, head and source position up to the answer position."""

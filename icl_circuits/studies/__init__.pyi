@@ -25,6 +25,7 @@ from .running import (
     begin_job as begin_job,
     run_job as run_job,
     run_studies as run_studies,
+    steps_of as steps_of,
 )
 from .steps import Steps as Steps
 from .study import IN_CONTEXT_PROMPTS as IN_CONTEXT_PROMPTS, Beginning as Beginning, Body as Body, Study as Study

@@ -13,11 +13,12 @@ import pandas as pd
 from scipy.stats import t as student
 
 from icl_circuits.errors import InputError
-from icl_circuits.progress import say
+from icl_circuits.models import parsed_once
+from icl_circuits.progress import run_of, step
 from icl_circuits.report import finite, merged, write_csv
 from icl_circuits.store import Store, code_version
 from icl_circuits.studies.loading import Loaded
-from icl_circuits.studies.running import run_studies
+from icl_circuits.studies.running import check_job, run_studies
 from icl_circuits.studies.steps import Steps
 from icl_circuits.studies.study import Study
 from icl_circuits.viz import Section, Table, render_page
@@ -55,6 +56,18 @@ class Done:
 def prepare(task: Task) -> Any:
     """The data of a task, before a model is loaded. Raises `InputError` for what cannot be read."""
     return import_module(task.studies[0].begins.module).prepare(task.job)
+
+
+def refusals(tasks: Sequence[Task], store: Store) -> list[Done]:
+    """The tasks that tokenizers and configurations alone show to be impossible, before any weights are loaded."""
+    found = []
+    with parsed_once():
+        for task in tasks:
+            try:
+                check_job(task.job, import_module(task.studies[0].begins.module), prepare(task), store)
+            except InputError as error:
+                found.append(Done(task, {}, str(error)))
+    return found
 
 
 def begin(task: Task, model: Any, prepared: Any, store: Store) -> Any:
@@ -105,9 +118,11 @@ def _flat(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
 
 def run_here(tasks: Sequence[Task], store: Store) -> Iterator[Done]:
     """The tasks one after the other in this process."""
-    for place, task in enumerate(tasks, start=1):
-        say(f"job {place} of {len(tasks)}: {task}")
-        yield run_task(task, store)
+    with run_of([str(task) for task in tasks], unit="job"):
+        for task in tasks:
+            with step(str(task)):
+                done = run_task(task, store)
+            yield done
 
 
 def table(done: Sequence[Done]) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from icl_circuits.heads import (
     select,
 )
 from icl_circuits.jobs import DataSpec, Job, ModelSpec, Settings
-from icl_circuits.models import LensModel, Outline, identity, outline, provenance, require_device
+from icl_circuits.models import LensModel, Outline, files_of, identity, outline, provenance, require_device
 from icl_circuits.prompts import LabelScore, Prompt, PromptBatch, Rows, encode, load_rows, sample_prompts, shown
 from icl_circuits.report import RunRecord
 from icl_circuits.residual import Head
@@ -27,6 +28,8 @@ from icl_circuits.studies.steps import Steps
 
 EVALUATION_SEED = 1_000_003
 """Added to the seed for the evaluation prompts, so that neighbouring seeds share none."""
+SCORES, TO_FLOAT32 = "scores of every head", "difference to float32"
+"""The names of steps."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ def sample_job(rows: Rows, settings: Settings, label_score: LabelScore = "first"
         InputError: no head asked for, and whatever `sample_prompts` raises (a half may have too few texts of a class).
     """
     if settings.heads < 1:
-        raise InputError(f"cannot select {settings.heads} heads: ask for at least 1")
+        raise InputError(f"cannot select {settings.heads} heads: ask for at least 1", about="heads")
     for_selection, for_evaluation = rows.split(settings.seed)
     _require_texts(rows, {"select": for_selection, "test": for_evaluation}, settings.shots)
     options: dict[str, Any] = {"labels": settings.labels, "shots": settings.shots}
@@ -91,14 +94,14 @@ def load_data(spec: DataSpec) -> Rows:
     )
 
 
-def check(job: Job, prompts: JobPrompts) -> None:
+def check(job: Job, prompts: JobPrompts, *, store: Store | None = None) -> None:
     """Find what cannot be done with the model's tokenizer and configuration alone, before its weights are loaded.
 
     Raises:
         InputError: labels that no token tells apart, a prompt longer than the model reads, more heads than half of the
             model's, no such device, and whatever else `outline` and `encode` raise.
     """
-    found = outline_spec(job.model)
+    found = outline_spec(job.model, store)
     if found is None:
         return
     check_prompts(found, prompts)
@@ -112,16 +115,28 @@ def check_prompts(model: Outline, prompts: JobPrompts) -> None:
     encode(model, prompts.evaluation, separator=prompts.settings.separator, label_score=prompts.label_score)
 
 
-def outline_spec(spec: ModelSpec) -> Outline | None:
-    """The outline of a job's model, if it can be had without weights.
+def outline_spec(spec: ModelSpec, store: Store | None = None) -> Outline | None:
+    """The outline of a job's model, if it can be had without weights. The store remembers it.
 
     Raises:
         InputError: no such device, and whatever `outline` raises.
     """
     if spec.device is not None:
         require_device(spec.device)
+    files = files_of(spec.model, spec.checkpoint)
+    return _outline(spec, store, None if files is None else tuple(files))
+
+
+@lru_cache(maxsize=1)
+def _outline(spec: ModelSpec, store: Store | None, files: tuple[tuple[str, int, int], ...] | None) -> Outline | None:
+    """The outline of a model whose files are these, kept for the next job of a grid."""
     return outline(
-        spec.model, backend=spec.backend, revision=spec.revision, checkpoint=spec.checkpoint, n_ctx=spec.n_ctx
+        spec.model,
+        backend=spec.backend,
+        revision=spec.revision,
+        checkpoint=spec.checkpoint,
+        n_ctx=spec.n_ctx,
+        store=store,
     )
 
 
@@ -134,6 +149,11 @@ def prepare(job: Job) -> JobPrompts:
     prompts = sample_job(load_data(job.data), job.settings, job.data.label_score)
     is_half = job.model.dtype in ("bfloat16", "float16")
     return replace(prompts, exact=replace(job.model, dtype="float32") if is_half else None)
+
+
+def steps(prompts: JobPrompts) -> tuple[str, ...]:
+    """The steps of `begin`."""
+    return (SCORES,) if prompts.exact is None else (SCORES, TO_FLOAT32)
 
 
 @dataclass(frozen=True)
@@ -232,14 +252,14 @@ def begin(model: LensModel, prompts: JobPrompts, *, store: Store | None = None) 
     of_model = identity(model)
     step = Steps((of_model, prompts), model, prompts.data, store)
     every = step(
-        "scores of every head",
+        SCORES,
         lambda: score_every_head(model, selection),
         on=(of_model, prompts.selection, separator),
     )
     scores = select(selection, *every, n_heads=settings.heads, rule=settings.select)
     exact, difference = prompts.exact, None
     if exact is not None:
-        difference = step("difference to float32", lambda: rounding(model, load_spec(exact), evaluation))
+        difference = step(TO_FLOAT32, lambda: rounding(model, load_spec(exact), evaluation))
     return Begun(model, prompts, scores, evaluation, where, step, difference)
 
 

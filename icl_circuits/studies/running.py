@@ -8,11 +8,15 @@ from typing import Any
 
 from icl_circuits.errors import InputError, Unfit
 from icl_circuits.models import parsed_once
+from icl_circuits.progress import run_of, step
 from icl_circuits.report import LeftOut, Part, new_folder, write_report
 from icl_circuits.store import Store
 from icl_circuits.studies.files import figures_of, kinds_of
 from icl_circuits.studies.loading import Loaded
 from icl_circuits.studies.study import Study
+
+LOADING, WRITING = "loading the model", "writing the report"
+"""The names of the first and the last step."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +69,26 @@ def run_job(
     kinds, figures = kinds_of(studies), figures_of(studies)  # imports every study: its faults show before hours of work
     beginning = import_module(studies[0].begins.module)
     prepared = beginning.prepare(job)
-    with new_folder(out, "results", force=force) as folder:
+    names = (*steps_of(beginning, studies, prepared), WRITING)
+    with new_folder(out, "results", force=force) as folder, run_of(names, seconds=_usual(job, store)):
         begun = begin_job(job, beginning, prepared, store)
         outcome = run_studies(begun, studies)
-        write_report(begun.record, outcome.parts, outcome.left_out, folder, kinds=kinds, figures=figures)
+        with step(WRITING):
+            write_report(begun.record, outcome.parts, outcome.left_out, folder, kinds=kinds, figures=figures)
     return outcome
+
+
+def steps_of(beginning: Any, studies: Sequence[Study], prepared: Any) -> tuple[str, ...]:
+    """The names of everything that a run computes, in order, known before it begins."""
+    first = beginning.steps(prepared) if hasattr(beginning, "steps") else ()
+    return (LOADING, *first, *(name for study in studies for name in study.steps))
+
+
+def _usual(job: Any, store: Store | None) -> dict[str, float]:
+    """Seconds that steps took when they were computed last, with the same model if it was ever run."""
+    every = store.listing() if store is not None else []
+    of_model = [listed for listed in every if listed.model == job.model.model]
+    return {listed.step: listed.cost.seconds for listed in reversed(of_model or every)}
 
 
 def begin_job(job: Any, beginning: Any, prepared: Any, store: Store | None) -> Any:
@@ -85,10 +104,17 @@ def begin_job(job: Any, beginning: Any, prepared: Any, store: Store | None) -> A
         InputError: bad input of any kind.
     """
     with parsed_once():
-        getattr(beginning, "check", _nothing)(job, prepared)
-        model = Loaded(job.model, store).model
+        check_job(job, beginning, prepared, store)
+        with step(LOADING):
+            model = Loaded(job.model, store).model
     return beginning.begin(model, prepared, store=store)
 
 
-def _nothing(*_: Any) -> None:
-    """The check of a beginning that has none."""
+def check_job(job: Any, beginning: Any, prepared: Any, store: Store | None) -> None:
+    """Find what the tokenizer and the configuration of a job's model show to be wrong, before weights are loaded.
+
+    Raises:
+        InputError: what the beginning's `check` raises, where it has one.
+    """
+    if hasattr(beginning, "check"):
+        beginning.check(job, prepared, store=store)

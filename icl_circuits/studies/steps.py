@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from icl_circuits.costs import Cost, tallied
 from icl_circuits.models import LensModel
 from icl_circuits.patching import keeping_runs
-from icl_circuits.progress import say
+from icl_circuits.progress import step as shown_step, taken
 from icl_circuits.store import Kept, Store, code_version, digest, packed, unpacked
 
 T = TypeVar("T")
@@ -64,12 +64,12 @@ class Steps:
         return digest(self.on)
 
     def _taken(self, step: str, kept: Kept) -> Any:
-        say(f"{step}: taken from the store")
+        taken(step)
         self.costs[step] = kept.cost
         return kept.value
 
     def _computed(self, step: str, compute: Callable[[], T]) -> T:
-        with tallied() as tally, nullcontext() if self.model is None else keeping_runs(self.model):
+        with shown_step(step), tallied() as tally, nullcontext() if self.model is None else keeping_runs(self.model):
             data = packed(compute())
         self.costs[step] = Cost(tally.seconds, tally.forwards, len(data))
         value: T = unpacked(data)  # as the store would give it, to the order of numbers in memory

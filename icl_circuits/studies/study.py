@@ -46,7 +46,8 @@ class Beginning:
     """Its fields are the options of a command. One is `model`, a `ModelSpec`."""
     module: str
     """Imported when a run begins. Its `prepare(job)` reads the data before a model is loaded. Its
-    `check(job, prepared)`, where it has one, raises what the model's tokenizer and configuration show to be wrong. Its
+    `check(job, prepared, store=store)`, where it has one, raises what the model's tokenizer and configuration show to
+    be wrong. Its `steps(prepared)`, where it has one, names the steps before those of the studies. Its
     `begin(model, prepared, store=store)` gives what studies take, whose `record` says what was run.
     Where numbers depend on other models than that of the job, its `models(prepared)` names all of them."""
 
@@ -71,6 +72,10 @@ class Study:
     """Imports and gives what it does."""
     begins: Beginning = IN_CONTEXT_PROMPTS
     """What it begins with. Studies of one report begin alike."""
+    example: str = "--model icl-small"
+    """Options to begin with, for the help of its command."""
+    steps: tuple[str, ...] = ()
+    """The names of its steps, in order, so that a run can say how far it is. Some may not come."""
 
     def run(self, begun: Any) -> Any:
         """What the study finds. Raises `Unfit` for a model or prompts that it cannot be done on."""

@@ -17,6 +17,7 @@ from icl_circuits.subvalues.knowledge import (
 from icl_circuits.subvalues.known import (
     KnownFacts as KnownFacts,
     known_facts as known_facts,
+    require_per_type as require_per_type,
 )
 from icl_circuits.subvalues.methods import (
     METHODS as METHODS,

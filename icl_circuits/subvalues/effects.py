@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from icl_circuits.display import Displayed, highest
 from icl_circuits.errors import InputError
 from icl_circuits.interventions import ZeroNeurons, from_logits
 from icl_circuits.models import LensModel, at_least_float32, mlp_weights
@@ -21,14 +22,21 @@ from icl_circuits.subvalues.writers import Addresses, require_neurons, require_p
 TARGET_MEASURES = ("reciprocal_rank", "prob", "log_prob")
 
 
-@dataclass(frozen=True)
-class NeuronEffects:
+@dataclass(frozen=True, repr=False)
+class NeuronEffects(Displayed):
     """How well the answer is predicted with nothing zeroed, and with each group of neurons zeroed."""
 
     groups: tuple[str, ...]
     base: Float[np.ndarray, "prompt measure"]
     """`reciprocal_rank` (1 over the target's rank in the vocabulary), `prob` and `log_prob` (nats) of the target."""
     zeroed: Float[np.ndarray, "group prompt measure"]
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        at = TARGET_MEASURES.index("log_prob")
+        drops = (self.base - self.zeroed).mean(axis=1)[:, at]
+        return f"log_prob {self.base[:, at].mean():.3g}, {highest('log_prob_drop', drops, self.groups.__getitem__)}"
 
     def to_frame(self) -> pd.DataFrame:
         """One row a group, nothing zeroed first: means of the measures with 95 % bootstrap intervals over prompts."""

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
+from icl_circuits.display import Displayed
 from icl_circuits.errors import InputError
 from icl_circuits.heads import random_heads
 from icl_circuits.interventions import ZeroHeads
@@ -21,8 +22,8 @@ SHARE = 0.01
 HALVES = 2
 
 
-@dataclass(frozen=True)
-class HeadsByType:
+@dataclass(frozen=True, repr=False)
+class HeadsByType(Displayed):
     """Each type's heads, and every prompt answered without them.
 
     A type's heads are chosen on half of its prompts, for the other half, so that no prompt chooses its own.
@@ -38,6 +39,11 @@ class HeadsByType:
     """Without the heads of a type; on prompts of other types, the mean over both halves' heads."""
     random: Float[np.ndarray, "type prompt measure"]
     """Without as many random heads of the same layers."""
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        return f"types {', '.join(self.types)}"
 
     def to_frame(self) -> pd.DataFrame:
         """One row a type of heads and a type of prompts: relative changes, with 95 % bootstrap intervals.

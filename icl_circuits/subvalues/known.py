@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import pandas as pd
 import torch
 
+from icl_circuits.display import Displayed
 from icl_circuits.errors import Unfit, require_whole
 from icl_circuits.models import LensModel
 from icl_circuits.progress import tracked
@@ -16,8 +17,8 @@ TOP = 10
 """The right answer is among so many tokens of the vocabulary."""
 
 
-@dataclass(frozen=True)
-class KnownFacts:
+@dataclass(frozen=True, repr=False)
+class KnownFacts(Displayed):
     """The facts that a model knows, as prompts, and how many of each type it was asked."""
 
     batch: TokenBatch
@@ -25,6 +26,12 @@ class KnownFacts:
     """Row by row those of `batch`."""
     asked: tuple[tuple[str, int, int], ...]
     """Each type, how many facts of it were tried, and how many of those are known."""
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        by_type = (f"{name} {known} of {tried}" for name, tried, known in self.asked)
+        return ", ".join([f"{len(self.facts)} facts", *by_type])
 
     def to_frame(self) -> pd.DataFrame:
         """One row a known fact, as a row of `batch`: text, answer and type."""
@@ -38,6 +45,12 @@ class KnownFacts:
     def types(self) -> tuple[str, ...]:
         """The types of which a fact is left."""
         return tuple(dict.fromkeys(fact.type for fact in self.facts))
+
+
+def require_per_type(per_type: int | None) -> None:
+    """Raise `InputError` unless this is how many facts to keep of each type; None: all."""
+    if per_type is not None:
+        require_whole(per_type, 1, f"cannot keep {per_type} facts of a type: ask for 1 or more")
 
 
 @torch.no_grad()
@@ -57,8 +70,7 @@ def known_facts(model: LensModel, facts: Facts, *, per_type: int | None = None, 
         InputError: a fact that the tokenizer cannot read, or too long for the model, or a `per_type` below 1.
         Unfit: the model knows none of the facts.
     """
-    if per_type is not None:
-        require_whole(per_type, 1, f"cannot keep {per_type} facts of a type: ask for 1 or more")
+    require_per_type(per_type)
     batch = token_batch(model, [fact.text for fact in facts.facts], [f" {fact.answer}" for fact in facts.facts])
     kinds = [fact.type for fact in facts.facts]
     words: dict[str, dict[str, int]] = {kind: {} for kind in facts.types}

@@ -11,20 +11,28 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
+from icl_circuits.display import Displayed, highest
 from icl_circuits.models import LensModel
 from icl_circuits.prompts import TokenBatch
 from icl_circuits.residual.increase import target_log_probs
 from icl_circuits.residual.moved import by_source
+from icl_circuits.stats import mean_of_finite
 from icl_circuits.subvalues.scores import require_scorable, runs_of
 from icl_circuits.subvalues.writers import EVERY
 
 
-@dataclass(frozen=True)
-class LayerPositions:
+@dataclass(frozen=True, repr=False)
+class LayerPositions(Displayed):
     """Log-probability increase of what each attention layer moves from each source position, nats."""
 
     increase: Float[np.ndarray, "prompt layer src_pos"]
     """NaN after a prompt's answer position."""
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        means = mean_of_finite(self.increase)
+        return highest("log_prob_increase", means, lambda layer, position: f"layer {layer}, position {position}")
 
     def to_frame(self) -> pd.DataFrame:
         """One row a prompt, layer and source position up to the answer position."""

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from icl_circuits.display import Displayed, highest
 from icl_circuits.errors import require_one_of, require_whole
 from icl_circuits.models import (
     Key,
@@ -41,8 +42,8 @@ NUMBERS_AT_ONCE = 1 << 26
 """How many activations are held at once: 256 MB in float32."""
 
 
-@dataclass(frozen=True)
-class QueryImportance:
+@dataclass(frozen=True, repr=False)
+class QueryImportance(Displayed):
     """Query importance of layers and FFN neurons for the value neurons of each prompt; nats times an inner product."""
 
     kind: Kind
@@ -66,6 +67,12 @@ class QueryImportance:
     def addresses(self) -> Addresses:
         """Where the query neurons are, as `zero_neurons` takes them."""
         return self.layer, np.full_like(self.layer, -1), self.neuron
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        best = highest("query_importance", self.score, lambda i, rank: f"L{self.layer[i, rank]}N{self.neuron[i, rank]}")
+        return f"{self.kind}, {best}"
 
     def to_frame(self) -> pd.DataFrame:
         """One row a prompt and rank: the query neuron, where it acts most, and its query importance."""

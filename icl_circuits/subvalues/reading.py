@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from icl_circuits.display import Displayed
 from icl_circuits.errors import InputError, require_whole
 from icl_circuits.models import (
     LensModel,
@@ -25,14 +27,23 @@ POSITIONS = 8
 """Tokens that identities of a model are checked on, where no prompts are at hand."""
 
 
-@dataclass(frozen=True)
-class Promoted:
+@dataclass(frozen=True, repr=False)
+class Promoted(Displayed):
     """The tokens that an output direction raises most and lowers most, best first."""
 
     top: tuple[str, ...]
     """Raised where the neuron's coefficient is positive."""
     last: tuple[str, ...]
     """Raised where it is negative."""
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        return ", ".join(map(repr, self.top))
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a rank: the token raised that much, and the token lowered that much."""
+        return pd.DataFrame({"top": self.top, "last": self.last})
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from icl_circuits.display import Displayed, highest
 from icl_circuits.errors import Unfit, require_one_of
 from icl_circuits.models import LensModel, readout
 from icl_circuits.progress import tracked
@@ -29,8 +30,8 @@ SCORES_AT_ONCE = 1 << 24
 """How many neurons' scores are held at once, over prompts: 64 MB in float32."""
 
 
-@dataclass(frozen=True)
-class NeuronScores:
+@dataclass(frozen=True, repr=False)
+class NeuronScores(Displayed):
     """Log-probability increase of every neuron, nats, and how far it is known."""
 
     kind: Kind
@@ -43,6 +44,12 @@ class NeuronScores:
     """No score is lower. The score itself where that is exact."""
     base: Float[np.ndarray, "prompt layer"]
     """Log-probability of the target before the neurons of a layer are added, nats."""
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        best = highest("score", self.score, lambda prompt, layer, neuron, *_: f"L{layer}N{neuron}, prompt {prompt}")
+        return f"{self.kind}, {'exact' if self.exact else 'first order'}, {best}"
 
     def to_frame(self) -> pd.DataFrame:
         """One row a prompt, layer and neuron, and a source position up to the answer position: `score` and `lower`."""

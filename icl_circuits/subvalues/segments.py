@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from icl_circuits.display import Displayed
 from icl_circuits.errors import InputError, require_whole
 from icl_circuits.models import LensModel, Place, readout, require_identities, require_layer
 from icl_circuits.prompts import TokenBatch
@@ -21,12 +22,17 @@ from icl_circuits.subvalues.scores import OneLayer, require_scorable, runs_of
 from icl_circuits.subvalues.writers import Kind, n_neurons, require_prompts
 
 
-@dataclass(frozen=True)
-class Interpolation:
+@dataclass(frozen=True, repr=False)
+class Interpolation(Displayed):
     """Log-probability of the target on the straight way from the first residual state to the last."""
 
     log_prob: Float[np.ndarray, "prompt segment"]
     """Nats, at `h^0 + S (h^L - h^0) / segments`, S = 0 .. segments, under the final norm's frozen scale."""
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        return f"log_prob from {self.log_prob[:, 0].mean():.3g} to {self.log_prob[:, -1].mean():.3g}"
 
     def to_frame(self) -> pd.DataFrame:
         """One row a segment: mean log-probability and probability with 95 % bootstrap intervals over prompts."""
@@ -58,8 +64,8 @@ def interpolation(model: LensModel, batch: TokenBatch, *, segments: int = 60) ->
     return Interpolation(torch.cat(found).cpu().numpy())
 
 
-@dataclass(frozen=True)
-class AddedTogether:
+@dataclass(frozen=True, repr=False)
+class AddedTogether(Displayed):
     """The first neurons of one layer, each scored alone and all together, nats; `n` counts them from 1."""
 
     kind: Kind
@@ -68,6 +74,12 @@ class AddedTogether:
     """The sum of the scores of the first n."""
     together: Float[np.ndarray, "prompt n"]
     """The score of the sum of the first n."""
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        alone, together = (values[:, -1].mean() for values in (self.alone, self.together))
+        return f"{self.kind}, layer {self.layer}, alone {alone:.3g}, together {together:.3g}"
 
     def to_frame(self) -> pd.DataFrame:
         """One row an n: both means with 95 % bootstrap intervals over prompts."""

@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Int
 
+from icl_circuits.display import Displayed
 from icl_circuits.errors import InputError
 from icl_circuits.models import LensModel
 from icl_circuits.progress import tracked
@@ -17,8 +18,8 @@ from icl_circuits.subvalues.top import TopNeurons
 from icl_circuits.subvalues.writers import Addresses, Kind
 
 
-@dataclass(frozen=True)
-class Concentration:
+@dataclass(frozen=True, repr=False)
+class Concentration(Displayed):
     """Sums of log-probability increases of neurons, nats, a value for each prompt (arXiv 2312.12141, table 5)."""
 
     kind: Kind
@@ -28,6 +29,11 @@ class Concentration:
     """Of those that raise the answer."""
     together: Float[np.ndarray, " prompt"]
     """What attention layers, or FFN layers, add as wholes: neurons' scores do not add up to it."""
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        return f"{self.kind}, sums of all {self.all.mean():.3g}, of the positive {self.positive.mean():.3g}"
 
     def to_frame(self) -> pd.DataFrame:
         """One row a prompt: the three sums."""

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from icl_circuits.display import Displayed, highest
 from icl_circuits.errors import require_whole
 from icl_circuits.models import (
     LensModel,
@@ -30,8 +31,8 @@ from icl_circuits.subvalues.top import TopNeurons, require_values
 from icl_circuits.subvalues.writers import EVERY, require_kinds
 
 
-@dataclass(frozen=True)
-class CoefficientSplit:
+@dataclass(frozen=True, repr=False)
+class CoefficientSplit(Displayed):
     """What FFN neurons read at the answer position, before their activation function, by what wrote it."""
 
     layer: Int[np.ndarray, "prompt rank"]
@@ -50,6 +51,11 @@ class CoefficientSplit:
     def shares(self) -> Float[np.ndarray, "prompt rank component"]:
         """Each component's proportional share of the coefficient: its part over `read`, times the coefficient."""
         return self.parts / self.read[..., None] * self.coefficient[..., None]
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        return highest("part", self.parts, lambda prompt, _, i: f"{self.components[i]}, prompt {prompt}")
 
     def to_frame(self, n: int = 10) -> pd.DataFrame:
         """The `n` components of the largest parts of each neuron: one row a prompt, rank and component.

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from icl_circuits.display import Displayed
 from icl_circuits.errors import InputError, require_one_of, require_whole
 from icl_circuits.models import LensModel, readout
 from icl_circuits.progress import tracked
@@ -29,8 +30,8 @@ STEP = 128
 """How many neurons are scored exactly between looks at the next bound."""
 
 
-@dataclass(frozen=True)
-class TopNeurons:
+@dataclass(frozen=True, repr=False)
+class TopNeurons(Displayed):
     """The neurons of the highest (or lowest) score in each prompt, exactly, best first."""
 
     kind: Kind
@@ -81,6 +82,11 @@ class TopNeurons:
         rows = list(prompts)
         cut: dict[str, Any] = {name: getattr(self, name)[rows] for name in (*RANKED, "evaluated", "next_bound")}
         return replace(self, **cut)
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        return f"{self.kind}, best of the first prompt {self.names(0)[0]}, {self.by} {self.score[0, 0]:.3g}"
 
     def to_frame(self) -> pd.DataFrame:
         """One row a prompt and rank: layer, head, neuron, source position, coefficient and score."""

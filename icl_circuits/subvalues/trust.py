@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from icl_circuits.display import Displayed, highest
 from icl_circuits.errors import InputError, require_whole
 from icl_circuits.interventions import Patch
 from icl_circuits.models import LensModel, Place, at_least_float32, mlp_weights
@@ -21,8 +22,8 @@ from icl_circuits.subvalues.writers import AnswerRun, n_neurons, require_kinds
 PREDICTORS = ("increase", "first_order", "attribution")
 
 
-@dataclass(frozen=True)
-class ZeroedAlone:
+@dataclass(frozen=True, repr=False)
+class ZeroedAlone(Displayed):
     """FFN neurons zeroed one by one at the answer position, and what was predicted of each; nats.
 
     All are losses of the target's log-probability: positive where the neuron helps.
@@ -52,6 +53,11 @@ class ZeroedAlone:
             length = np.sqrt((centred[0] ** 2).sum(axis=0) * (centred[1] ** 2).sum(axis=0))
             found.append((centred[0] * centred[1]).sum(axis=0) / np.where(length == 0, np.nan, length))
         return np.stack(found)
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        return highest("loss", self.lost.mean(axis=1), lambda i: f"L{self.layer[i]}N{self.neuron[i]}")
 
     def to_frame(self) -> pd.DataFrame:
         """One row a layer and predictor: mean rank correlation with its 95 % bootstrap interval over prompts.

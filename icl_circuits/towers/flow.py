@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from icl_circuits.display import Displayed, highest
 from icl_circuits.errors import InputError
 from icl_circuits.heads import Answers, as_answers, require_first, score_answers
 from icl_circuits.interventions import KnockOut
@@ -26,8 +27,8 @@ ROUTES = ("text -> label", "query -> last", "near -> last", "far -> last", "labe
 half of the demonstrations, and all label positions, to the last position."""
 
 
-@dataclass(frozen=True)
-class Flow:
+@dataclass(frozen=True, repr=False)
+class Flow(Displayed):
     """Answers with one route cut in all layers from `layers[i]` up."""
 
     routes: tuple[str, ...]
@@ -36,6 +37,12 @@ class Flow:
     """With nothing cut. Axes: prompt."""
     cut: Answers
     """Axes: route, layer, prompt."""
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        changes = (self.cut.logit_diff - self.base.logit_diff).mean(axis=-1)
+        return highest("loss of logit_diff", -changes, lambda i, j: f"{self.routes[i]} from layer {self.layers[j]}")
 
     def to_frame(self) -> pd.DataFrame:
         """One row a route and layer, with 95 % intervals: accuracy by both rules, the logit difference, and

@@ -15,17 +15,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from icl_circuits.display import Displayed, highest
 from icl_circuits.errors import InputError, Unfit, require_whole
 from icl_circuits.models import LensModel, at_least_float32, has_mlp, mlp_weights, require_identities
 from icl_circuits.progress import tracked
 from icl_circuits.prompts import PromptBatch, require_demonstrations
 from icl_circuits.residual import Capture, Head, HeadLike, Neuron, answer_logits, require_some_heads
-from icl_circuits.stats import bootstrap_means
+from icl_circuits.stats import bootstrap_means, mean_of_finite
 from icl_circuits.towers.reads import SIDES, TowerInputs
 
 
-@dataclass(frozen=True)
-class NeuronReads:
+@dataclass(frozen=True, repr=False)
+class NeuronReads(Displayed):
     """The FFN neurons that add most to each head's class gap.
 
     Measured on other prompts than they were chosen on, if `neuron_reads` was given some; else they look better than
@@ -42,6 +43,17 @@ class NeuronReads:
     all_neurons: Float[np.ndarray, "side selected prompt"]
     """The same of all FFN neurons below the head together."""
 
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        gaps = mean_of_finite(self.class_gap.transpose(3, 0, 1, 2))
+
+        def place(side: int, head: int, rank: int) -> str:
+            neuron = Neuron(int(self.layer[side, head, rank]), int(self.neuron[side, head, rank]))
+            return f"{self.heads[head]}, {SIDES[side]} side, {neuron}"
+
+        return highest("class_gap", gaps, place)
+
     def to_frame(self) -> pd.DataFrame:
         """One row a head, side and neuron: mean part of the class gap with a 95 % bootstrap interval over prompts."""
         frames = []
@@ -54,7 +66,7 @@ class NeuronReads:
                 ]
                 values = self.class_gap[s, h][kept].astype(float)
                 found = bootstrap_means(values[:, np.isfinite(values).all(axis=0)])
-                frame = pd.DataFrame({"layer": head.layer, "head": head.head, "side": side, "neuron": names})
+                frame = pd.DataFrame({"layer": head.layer, "head": head.head, "side": side, "component": names})
                 frames.append(frame.assign(**found.columns("class_gap")))
         return pd.concat(frames, ignore_index=True)
 

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from icl_circuits.display import Displayed, highest
 from icl_circuits.models import LensModel, readout, require_identities
 from icl_circuits.patching import run_hooked
 from icl_circuits.progress import tracked
@@ -24,8 +25,8 @@ from icl_circuits.residual import Capture, Head, HeadLike, Moves, by_source, fin
 from icl_circuits.stats import bootstrap_mean
 
 
-@dataclass(frozen=True)
-class LabelFeatures:
+@dataclass(frozen=True, repr=False)
+class LabelFeatures(Displayed):
     """The attention and value-output label logits of some heads at every source position, a value for each prompt.
 
     NaN after a prompt's answer position.
@@ -86,6 +87,11 @@ class LabelFeatures:
         """The logits at the label positions, and those of the label that each position holds."""
         at_labels = np.take_along_axis(self.logits, self.label_positions[:, None, :, None], axis=2)
         return at_labels, np.take_along_axis(at_labels, self.demo_labels[:, None, :, None], axis=3)[..., 0]
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        return highest("copying", self.copying().mean(axis=0), self.heads.__getitem__)
 
     def to_frame(self) -> pd.DataFrame:
         """One row a head, label pair and label that positions hold: means per position with 95 % bootstrap intervals.

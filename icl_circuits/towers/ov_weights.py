@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
+from icl_circuits.display import Displayed, highest
 from icl_circuits.models import (
     LensModel,
     at_least_float32,
@@ -20,8 +21,8 @@ from icl_circuits.models import (
 from icl_circuits.residual import Head, HeadLike, require_some_heads
 
 
-@dataclass(frozen=True)
-class OVCircuits:
+@dataclass(frozen=True, repr=False)
+class OVCircuits(Displayed):
     """What the value-output matrices of some heads do, from the weights alone."""
 
     heads: tuple[Head, ...]
@@ -31,6 +32,11 @@ class OVCircuits:
     Transformer Circuits")."""
     singular_values: Float[np.ndarray, "selected d_head"]
     """Of `W_OV = W_V W_O`, largest first."""
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        return highest("copying_score", self.copying_score, self.heads.__getitem__)
 
     def to_frame(self) -> pd.DataFrame:
         """One row a head: copying score, the largest singular value, and the effective rank of W_OV."""

@@ -13,13 +13,14 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Int
 
+from icl_circuits.display import Displayed, highest
 from icl_circuits.errors import Unfit
 from icl_circuits.models import LensModel, Place
 from icl_circuits.patching import run_hooked
 from icl_circuits.progress import tracked
 from icl_circuits.prompts import PromptBatch, require_demonstrations
 from icl_circuits.residual import Capture, final_state
-from icl_circuits.stats import bootstrap_mean, generator
+from icl_circuits.stats import bootstrap_mean, generator, mean_of_finite
 from icl_circuits.towers.flow import spread_layers
 
 PROBED = ("text at its label", "query at last", "nearest at last", "farthest at last")
@@ -30,8 +31,8 @@ TRAINED_ON = 512
 """How many prompts probes are trained on, at most: their states are held together. Those tested on are not."""
 
 
-@dataclass(frozen=True)
-class Probe:
+@dataclass(frozen=True, repr=False)
+class Probe(Displayed):
     """Whether linear probes tell which of a prompt's classes a text is of, from the state that enters some layers.
 
     A probe answers between the classes that the prompt's demonstrations show, so chance is 1 over their number, also
@@ -46,6 +47,12 @@ class Probe:
     training prompts do not show."""
     shuffled: Float[np.ndarray, "probe layer prompt"]
     """The same with the classes of the training samples shuffled."""
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        accuracy = mean_of_finite(self.right.transpose(2, 0, 1))
+        return highest("accuracy", accuracy, lambda i, j: f"{self.probed[i]}, layer {self.layers[j]}")
 
     def to_frame(self) -> pd.DataFrame:
         """One row a probe and layer: accuracy on test prompts, its 95 % bootstrap interval, and the shuffled

@@ -9,20 +9,23 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from icl_circuits.display import Displayed, highest
 from icl_circuits.interventions import position_places, positionless
 from icl_circuits.models import LensModel, Place, at_least_float32, kv_head, require_identities
 from icl_circuits.patching import run_hooked
 from icl_circuits.progress import tracked
 from icl_circuits.prompts import PromptBatch, require_demonstrations
 from icl_circuits.residual import Capture, Head, HeadLike, require_some_heads
+from icl_circuits.stats import mean_of_finite
 
 
-@dataclass(frozen=True)
-class TwoTowers:
+@dataclass(frozen=True, repr=False)
+class TwoTowers(Displayed):
     """Both towers of some heads and what attention makes of them, a value for each prompt."""
 
     heads: tuple[Head, ...]
@@ -39,6 +42,22 @@ class TwoTowers:
     """Attention probability from the answer position to each label position."""
     demo_labels: Int[np.ndarray, "prompt demo"]
     gold: Int[np.ndarray, " prompt"]
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        same, other = (np.where(of[:, None], self.score, np.nan) for of in (self.same_class, ~self.same_class))
+        gaps = mean_of_finite(np.moveaxis(same, 1, -1).reshape(-1, len(self.heads)))
+        gaps = gaps - mean_of_finite(np.moveaxis(other, 1, -1).reshape(-1, len(self.heads)))
+        return highest("class gap of the score", gaps, self.heads.__getitem__)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a prompt, head and demonstration: both scores (logits), attention, and whether it is of the class."""
+        prompt, place, demo = (index.ravel() for index in np.indices(self.score.shape))
+        where = {"prompt": prompt, "layer": [self.heads[i].layer for i in place]}
+        where |= {"head": [self.heads[i].head for i in place], "demo": demo}
+        values = {name: getattr(self, name).ravel() for name in ("score", "content_score", "attention")}
+        return pd.DataFrame({**where, **values, "same_class": self.same_class[prompt, demo]})
 
     @property
     def same_class(self) -> Bool[np.ndarray, "prompt demo"]:

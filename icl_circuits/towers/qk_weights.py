@@ -7,14 +7,15 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
+from icl_circuits.display import Displayed, highest
 from icl_circuits.models import LensModel, attention_weights, factored
 from icl_circuits.residual import Head
 from icl_circuits.towers.ov_weights import effective_rank
 from icl_circuits.towers.qk import TwoTowers
 
 
-@dataclass(frozen=True)
-class QKSpectrum:
+@dataclass(frozen=True, repr=False)
+class QKSpectrum(Displayed):
     """Singular values of W_QK, whole and restricted to the features that the prompts hold, largest first."""
 
     heads: tuple[Head, ...]
@@ -23,6 +24,12 @@ class QKSpectrum:
     features: Float[np.ndarray, "selected rank"]
     """Of the matrix of content scores between every query and every key of the prompts, keys centred: what is the same
     for all keys moves no attention."""
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        ranks = np.array([effective_rank(values) for values in self.weights])
+        return highest("effective_rank", ranks, self.heads.__getitem__)
 
     def to_frame(self) -> pd.DataFrame:
         """One row a head: the effective rank of W_QK, and of W_QK between the features present."""

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from icl_circuits.display import Displayed, highest
 from icl_circuits.errors import Unfit
 from icl_circuits.models import (
     AttentionWeights,
@@ -27,14 +28,14 @@ from icl_circuits.models import (
 from icl_circuits.progress import tracked
 from icl_circuits.prompts import PromptBatch, require_demonstrations
 from icl_circuits.residual import Component, Head, HeadLike, Written, components_below, layer_of, require_some_heads
-from icl_circuits.stats import bootstrap_means
+from icl_circuits.stats import bootstrap_means, mean_of_finite
 from icl_circuits.towers.ov import mean_where
 
 SIDES = ("query", "key")
 
 
-@dataclass(frozen=True)
-class TowerReads:
+@dataclass(frozen=True, repr=False)
+class TowerReads(Displayed):
     """The parts of each head's scores, logits: axis `side` is the query tower, then the key tower."""
 
     heads: tuple[Head, ...]
@@ -55,6 +56,12 @@ class TowerReads:
     def class_gap(self) -> Float[np.ndarray, "side prompt selected component"]:
         """What each component adds to the mean score of same-class demonstrations over that of the others, logits."""
         return _gap(self.by_component, self.same_class)
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        gaps = mean_of_finite(self.class_gap().transpose(1, 0, 2, 3))
+        return highest("class_gap", gaps, lambda s, h, c: f"{self.heads[h]}, {SIDES[s]} side, {self.components[c]}")
 
     def to_frame(self) -> pd.DataFrame:
         """One row a head, side and component that can reach it: mean part of the class gap with a 95 % interval."""

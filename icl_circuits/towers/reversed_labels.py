@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
+from icl_circuits.display import Displayed
 from icl_circuits.errors import Unfit
 from icl_circuits.heads import Answers, answer
 from icl_circuits.models import LensModel
@@ -28,8 +29,8 @@ not. The paper does not say which it means; its small change of value-output can
 QUANTITIES = ("attention", "weighted_logit_minus", "logit_minus")
 
 
-@dataclass(frozen=True)
-class Reversal:
+@dataclass(frozen=True, repr=False)
+class Reversal(Displayed):
     """Label features of prompts answered `foo` and of their reversed twins, and which pairs flip."""
 
     original: LabelFeatures
@@ -67,6 +68,11 @@ class Reversal:
         chosen = [places] if isinstance(places, int) else list(places)
         before, after = (v[:, chosen].mean(axis=1).astype(np.float64) for v in self.at(quantity, label, reading))
         return relative_change(before, after)
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        return f"head={len(self.original.heads)}, {self.flips.sum()} of {len(self.flips)} answers flip"
 
     def to_frame(self) -> pd.DataFrame:
         """One row a head, position group (label) and reading: each quantity before, after, its relative change, and

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
+from icl_circuits.display import Displayed, highest
 from icl_circuits.residual import Head
-from icl_circuits.stats import Interval, bootstrap_mean, generator
+from icl_circuits.stats import Interval, bootstrap_mean, generator, mean_of_finite
 from icl_circuits.towers.qk import TwoTowers
 
 PROMPTS_AT_ONCE = 256
@@ -33,8 +34,8 @@ def class_auc(
     return found
 
 
-@dataclass(frozen=True)
-class MetricLearning:
+@dataclass(frozen=True, repr=False)
+class MetricLearning(Displayed):
     """Whether each head's score ranks same-class demonstrations above others: AUC within prompts, 0.5 is chance."""
 
     heads: tuple[Head, ...]
@@ -44,6 +45,11 @@ class MetricLearning:
     auc_shuffled: Float[np.ndarray, "draw selected"]
     """Of the scores, with the classes of each prompt's demonstrations shuffled: what chance looks like here. A mean
     over prompts, so that draws do not take as much memory each as the prompts."""
+
+    @property
+    def headline(self) -> str:
+        """Its main number."""
+        return highest("auc", mean_of_finite(self.auc), self.heads.__getitem__)
 
     @property
     def p_corrected(self) -> Float[np.ndarray, " selected"]:

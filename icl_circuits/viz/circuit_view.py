@@ -81,7 +81,7 @@ class CircuitView:
             if len(run.scores) != len(self.circuit.edges) or len(run.attention) != len(self.heads):
                 raise InputError(
                     f"{run.title}, {run.version} has {len(run.scores)} scores and {len(run.attention)} heads, the "
-                    f"circuit {len(self.circuit.edges)} edges and {len(self.heads)} heads: make the view anew for it"
+                    f"circuit {len(self.circuit.edges)} edges and {len(self.heads)} heads: make a new view for it"
                 )
 
     def __repr__(self) -> str:

@@ -8,4 +8,9 @@ BIASES = Study(
     out="icl-biases",
     in_report=True,
     body=body_of(__name__),
+    example="--model icl-small --heads 4 --labels A,B --out my-biases",
+    steps=(
+        "majority-label bias",
+        "recency bias",
+    ),
 )

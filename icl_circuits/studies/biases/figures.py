@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 def _majority_caption(values: Values) -> str:
     coefficient = values["chosen"][0]
-    mended = f"without the mitigation and with it, at the chosen coefficient {coefficient:g}" if coefficient else (
+    mitigated = f"without the mitigation and with it, at the chosen coefficient {coefficient:g}" if coefficient else (
         "without a mitigation, since none was chosen"
     )  # fmt: skip
     return (
         "Majority-label bias (table 7). Above: top-1 accuracy on the test prompts by the demonstrations kept of "
-        f"each label, prompts of each right answer apart, {mended}. Below: on the selection prompts, the "
+        f"each label, prompts of each right answer apart, {mitigated}. Below: on the selection prompts, the "
         "fluctuation of the accuracy with the demonstrations kept, and its mean, by the coefficient a_c with "
         f"which the mitigation adds the heads' values at minority labels. {INTERVALS}"
     )

@@ -8,4 +8,11 @@ CIRCUIT = Study(
     out="icl-circuit",
     in_report=False,
     body=body_of(__name__),
+    example="--model icl-small --heads 4 --out my-circuit",
+    steps=(
+        "circuit",
+        "label-reversed circuit",
+        "heads alone",
+        "prompts to see it on",
+    ),
 )

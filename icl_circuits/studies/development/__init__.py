@@ -12,5 +12,7 @@ DEVELOPMENT = Study(
     out="icl-development",
     in_report=False,
     body=body_of(__name__),
+    example="--model icl-small --checkpoints 0,500,2000 --out my-development",
+    steps=("knock-out",),
     begins=TRAINING_RUN,
 )

@@ -112,6 +112,16 @@ def prepare(job: DevelopmentJob) -> JobRuns:
     )
 
 
+def steps(prepared: JobRuns) -> tuple[str, ...]:
+    """The steps before the study's last one: the checkpoints."""
+    return tuple(step_of(checkpoint) for run in prepared.runs for checkpoint in run)
+
+
+def step_of(checkpoint: Checkpoint) -> str:
+    """The name of the step that measures a checkpoint."""
+    return f"checkpoint {checkpoint.step} of {checkpoint.spec.model}"
+
+
 def models(prepared: JobRuns) -> list[Series]:
     """The models that the numbers of a job depend on."""
     return [checkpoint.spec for run in prepared.runs for checkpoint in run]
@@ -206,13 +216,13 @@ class RunBegun:
         return RunRecord(title, self.described, self.provenance, settings, summary, {}, self.step.costs)
 
 
-def check(job: DevelopmentJob, prepared: JobRuns) -> None:
+def check(job: DevelopmentJob, prepared: JobRuns, *, store: Store | None = None) -> None:
     """Find prompts that a checkpoint's tokenizer and configuration show to be wrong, before weights are loaded.
 
     Raises:
         InputError: whatever `outline` and `encode` raise.
     """
-    found = outline_spec(prepared.runs[0][-1].spec)
+    found = outline_spec(prepared.runs[0][-1].spec, store)
     if found is not None:
         check_prompts(found, prepared.prompts)
 

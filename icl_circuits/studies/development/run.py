@@ -9,7 +9,7 @@ from jaxtyping import Float
 from icl_circuits.development import Development, Snapshot, development_of, measure
 from icl_circuits.heads import FamilyEffects, top_heads, zero_families
 from icl_circuits.residual import Head
-from icl_circuits.studies.development.begun import RunBegun
+from icl_circuits.studies.development.begun import RunBegun, step_of
 from icl_circuits.studies.loading import Loaded
 
 KINDS = (Development, FamilyEffects)
@@ -55,7 +55,7 @@ def _snapshots(begun: RunBegun, run: int) -> Iterator[tuple[int, Snapshot]]:
     for checkpoint in begun.runs[run]:
         yield (
             checkpoint.step,
-            _snapshot(begun, begun.loaded(checkpoint), f"checkpoint {checkpoint.step} of {checkpoint.spec.model}"),
+            _snapshot(begun, begun.loaded(checkpoint), step_of(checkpoint)),
         )
 
 

@@ -8,4 +8,9 @@ IN_CONTEXT = Study(
     out="icl-in-context",
     in_report=True,
     body=body_of(__name__),
+    example="--model icl-small --heads 4 --out my-heads",
+    steps=(
+        "zeroing groups",
+        "positions and attention",
+    ),
 )

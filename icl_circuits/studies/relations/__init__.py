@@ -12,5 +12,14 @@ RELATIONS = Study(
     out="icl-relations",
     in_report=False,
     body=body_of(__name__),
+    example="--model icl-small --heads 2 --out my-relations",
+    steps=(
+        "relation index",
+        "probe of syntactic heads",
+        "induction heads",
+        "function-vector heads",
+        "in-context heads",
+        "zeroing families",
+    ),
     begins=RELATION_TEXTS,
 )

@@ -162,13 +162,13 @@ class RelationsBegun:
         return RunRecord(title, self.described, self.provenance, settings, summary, {}, self.step.costs)
 
 
-def check(job: RelationJob, prepared: JobTexts) -> None:
+def check(job: RelationJob, prepared: JobTexts, *, store: Store | None = None) -> None:
     """Find what cannot be done with the model's tokenizer and configuration alone, before its weights are loaded.
 
     Raises:
         InputError: prompts that the model cannot read, or more heads than leave random ones.
     """
-    found = outline_spec(job.model)
+    found = outline_spec(job.model, store)
     if found is None:
         return
     check_prompts(found, prepared.words)
@@ -181,7 +181,8 @@ def _require_random_heads(model: TextModel, n_heads: int) -> None:
     if (FAMILIES + 1) * n_heads > n_all:
         raise InputError(
             f"{FAMILIES} families of {n_heads} heads may leave too few of the {n_all} heads of "
-            f"{model.cfg.model_name!r} for random ones: ask for at most {max(1, n_all // (FAMILIES + 1))} with --heads"
+            f"{model.cfg.model_name!r} for random ones: ask for at most {max(1, n_all // (FAMILIES + 1))}",
+            about="heads",
         )
 
 

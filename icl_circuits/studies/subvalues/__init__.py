@@ -12,5 +12,17 @@ SUBVALUES = Study(
     out="icl-subvalues",
     in_report=False,
     body=body_of(__name__),
+    example='--prompt "The capital of France is" --answer Paris --out my-fact',
+    steps=(
+        "layers and heads",
+        "value neurons",
+        "query neurons",
+        "zeroing neurons",
+        "prompts to read",
+        "eight methods",
+        "sums over neurons",
+        "heads of each type",
+        "neurons one by one",
+    ),
     begins=FACT_PROMPTS,
 )

@@ -12,11 +12,14 @@ from icl_circuits.models import LensModel, identity, provenance
 from icl_circuits.prompts import Fact, Facts, load_facts, token_batch
 from icl_circuits.report import RunRecord
 from icl_circuits.store import Store
+from icl_circuits.studies.begun import outline_spec
 from icl_circuits.studies.steps import Steps
-from icl_circuits.subvalues import KnownFacts, known_facts
+from icl_circuits.subvalues import KnownFacts, known_facts, require_per_type
 
 PROMPT = "prompt"
 """The type of a prompt of the user's own."""
+ASKING = "asking for facts"
+"""The name of a step."""
 
 
 DATA_OPTIONS = ("data", "text_column", "answer_column", "type_column", "encoding", "delimiter")
@@ -50,6 +53,9 @@ def prepare(job: FactJob) -> JobFacts:
         missing = "--answer, the word that should follow it" if spec.answer is None else "--prompt, what it follows"
         raise InputError(f"a prompt comes with its answer: give {missing}")
     if spec.prompt is not None and spec.answer is not None:
+        for option, text in (("--prompt", spec.prompt), ("--answer", spec.answer)):
+            if not text.strip():
+                raise InputError(f"{option} is {text!r}: give some words")
         given = load_facts([{"text": spec.prompt, "answer": spec.answer, "type": PROMPT}])
         return JobFacts(Facts("a prompt of one's own", given.facts), job.settings, True)
     facts = load_facts(
@@ -61,6 +67,24 @@ def prepare(job: FactJob) -> JobFacts:
         delimiter=spec.delimiter,
     )
     return JobFacts(facts, job.settings, False)
+
+
+def check(job: FactJob, prepared: JobFacts, *, store: Store | None = None) -> None:
+    """Find prompts and answers that the model cannot read, with its tokenizer and configuration alone.
+
+    Raises:
+        InputError: whatever `outline` and `token_batch` raise, or fewer than 1 fact of a type asked for.
+    """
+    require_per_type(prepared.settings.per_type)
+    found = outline_spec(job.model, store)
+    if found is not None:
+        facts = prepared.facts.facts
+        token_batch(found, [fact.text for fact in facts], [f" {fact.answer}" for fact in facts])
+
+
+def steps(prepared: JobFacts) -> tuple[str, ...]:
+    """The steps of `begin`."""
+    return () if prepared.is_prompt else (ASKING,)
 
 
 @dataclass(frozen=True)
@@ -127,8 +151,6 @@ def begin(model: LensModel, prepared: JobFacts, *, store: Store | None = None) -
         batch = token_batch(model, [fact.text], [f" {fact.answer}"])
         known = KnownFacts(batch, facts.facts, ())  # a prompt is not asked whether it is known
     else:
-        known = step(
-            "asking for facts", lambda: known_facts(model, facts, per_type=settings.per_type, seed=settings.seed)
-        )
+        known = step(ASKING, lambda: known_facts(model, facts, per_type=settings.per_type, seed=settings.seed))
     where = provenance(model) | {"data": facts.name, "seed": settings.seed}
     return FactsBegun(model, known, facts.name, settings, where, prepared.is_prompt, step)

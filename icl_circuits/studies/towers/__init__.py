@@ -8,4 +8,12 @@ TOWERS = Study(
     out="icl-towers",
     in_report=True,
     body=body_of(__name__),
+    example="--model icl-small --heads 4 --out my-towers",
+    steps=(
+        "label features",
+        "two towers",
+        "what the towers read",
+        "flow",
+        "reversal",
+    ),
 )

@@ -106,7 +106,7 @@ def neuron_reads_table(reads: NeuronReads) -> Table:
         cells = [str(head)]
         for side in ("query", "key"):
             best = frame[(frame["layer"] == head.layer) & (frame["head"] == head.head) & (frame["side"] == side)][:3]
-            found = [f"{row['neuron']} {Interval.in_row(row, 'class_gap'):+.2f}" for _, row in best.iterrows()]
+            found = [f"{row['component']} {Interval.in_row(row, 'class_gap'):+.2f}" for _, row in best.iterrows()]
             cells.append(", ".join(found))
         rows.append(tuple(cells))
     return Table(("head", "query tower reads (logits)", "key tower reads (logits)"), tuple(rows))
