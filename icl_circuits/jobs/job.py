@@ -86,6 +86,8 @@ class Settings:
     """Seed of every random choice."""
     separator: Separator = " "
     r"""Between demonstrations; \n stands for a new line."""
+    metric: Annotated[str, Parameter(parse=False)] = "logit_diff"
+    """What edges of circuits are measured by: logit_diff, between_labels, log_prob, prob or top1."""
 
 
 @Parameter(name="*")

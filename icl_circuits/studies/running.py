@@ -35,7 +35,8 @@ def run_studies(begun: Any, studies: Sequence[Study]) -> Outcome:
     left_out: list[LeftOut] = []
     for study, body in [(study, study.body()) for study in studies]:
         try:
-            parts.append(body.present(begun, body.run(begun)))
+            run = body.run_briefly if body.run_briefly is not None and len(studies) > 1 else body.run
+            parts.append(body.present(begun, run(begun)))
         except Unfit as error:
             left_out.append(LeftOut(study.name, str(error)))
     if left_out and not parts:

@@ -26,16 +26,22 @@ class Body:
     """The classes of the result objects that it keeps in files."""
     figures: "Mapping[str, PaperFigure]" = field(default_factory=dict)
     """What is drawn from those, by file name."""
+    run_briefly: Callable[[Any], Any] | None = None
+    """Like `run`, but in a report of several studies, where it must take little time; None: `run`."""
 
 
 def body_of(package: str) -> Callable[[], Body]:
-    """Imports a study's package when asked: `compute` and `KINDS` of its run, `present` of its page, its `FIGURES`."""
+    """Imports a study's package when asked.
+
+    It takes `compute`, `KINDS` and perhaps `compute_briefly` of its run, `present` of its page, and its `FIGURES`.
+    """
     return partial(_import_body, package)
 
 
 def _import_body(package: str) -> Body:
     run, page, figures = (import_module(f"{package}.{name}") for name in ("run", "page", "figures"))
-    return Body(run.compute, page.present, run.KINDS, figures.FIGURES)
+    briefly = getattr(run, "compute_briefly", None)
+    return Body(run.compute, page.present, run.KINDS, figures.FIGURES, briefly)
 
 
 @dataclass(frozen=True)

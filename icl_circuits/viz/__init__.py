@@ -9,6 +9,7 @@ from icl_circuits.viz.circuit_figure import (
 )
 from icl_circuits.viz.circuit_svg import (
     PromptRow as PromptRow,
+    arrows as arrows,
 )
 from icl_circuits.viz.circuit_view import (
     CircuitView as CircuitView,

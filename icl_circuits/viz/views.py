@@ -56,11 +56,13 @@ def colored_tokens_view(
     Args:
         view_id: unique on the page, which must hold `circuitsvis_bundle()` before it.
         tokens: as text; any string is safe.
-        values: finite; rounded to three places.
+        values: finite; rounded to three places. All share one scale, symmetric about zero.
         names: of the kinds of value, such as heads; as many are shown as fit the budget.
     """
     n_kinds = min(len(names), max(1, CELLS_AT_MOST // max(1, len(tokens))))
+    limit = float(np.abs(values).max(initial=1e-3))
     props = {"tokens": _escaped(tokens), "values": _rounded(values[:, :n_kinds]), "labels": list(names[:n_kinds])}
+    props |= {"positiveBounds": [limit] * n_kinds, "negativeBounds": [-limit] * n_kinds}
     return _view(view_id, "ColoredTokensMulti", props, _cut("first", n_kinds, len(names), "heads"))
 
 
@@ -97,7 +99,8 @@ def topk_tokens_view(
 def _view(view_id: str, component: str, props: dict[str, Any], cut: str) -> str:
     call = f"CircuitsVis.render({script_json(view_id)}, CircuitsVis.{component}, {script_json(props)});"
     note = f"<p>To keep this page small:{cut}</p>\n" if cut else ""
-    return f'{note}<div class="view" id="{html.escape(view_id, quote=True)}"></div>\n<script>{call}</script>'
+    place = f'<div class="view {component}" id="{html.escape(view_id, quote=True)}"></div>'
+    return f"{note}{place}\n<script>{call}</script>"
 
 
 def _escaped(tokens: Sequence[str]) -> list[str]:

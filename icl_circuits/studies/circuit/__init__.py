@@ -6,6 +6,6 @@ CIRCUIT = Study(
     name="circuit",
     help="The circuit through the in-context heads: an interactive page, a drawing, every edge, and heads alone.",
     out="icl-circuit",
-    in_report=False,
+    in_report=True,
     body=body_of(__name__),
 )
