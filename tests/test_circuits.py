@@ -374,7 +374,7 @@ def hostile_view() -> CircuitView:
     runs = [
         ShownRun(
             title=f"Prompt 1 {HOSTILE[1]}", version=version, tokens=HOSTILE,
-            row=PromptRow((HOSTILE[0] * 9, HOSTILE[3], HOSTILE[5]), (0, 1)), answer=HOSTILE[0], base=0.5,
+            row=PromptRow((HOSTILE[0] * 9, HOSTILE[3], HOSTILE[5]), (0, 1)), answer=HOSTILE[0], right=True, base=0.5,
             scores=scores[:, i], attention=np.full((2, 2), 0.25), raw=rng.normal(size=(2, 2)),
             towers=np.stack([rng.normal(size=(2, 2)), np.full((2, 2), np.nan)]),
             top=tuple((HOSTILE, HOSTILE) for _ in heads), patterns=pattern,
@@ -393,6 +393,8 @@ document.querySelector('[name=mode][value=weighted]').click();
 for (const node of document.querySelectorAll(".node")) {
   node.focus();
   node.dispatchEvent(new KeyboardEvent("keydown", {key: "Enter", bubbles: true}));
+  const button = document.querySelector("#panel button");
+  if (button) button.click();
 }
 document.getElementById("shown").value = 3;
 document.getElementById("shown").dispatchEvent(new Event("input"));
@@ -441,9 +443,9 @@ def test_the_drawing(tmp_path: Path) -> None:
     view = hostile_view()
     root = ElementTree.fromstring(view.to_svg(n_edges=5))
     edges = [element for element in root.iter() if "data-edge" in element.attrib]
-    assert len(edges) == len(view.circuit.edges)
-    shown = [element for element in edges if "visibility" not in element.attrib]
-    assert len(shown) == 5
+    assert len(edges) == 5
+    assert not any("visibility" in element.attrib for element in root.iter())  # nothing is there that is not seen
+    shown = edges
     negative = {int(e.attrib["data-edge"]) for e in shown if "stroke-dasharray" in e.attrib}
     assert negative == {i for i in (int(e.attrib["data-edge"]) for e in shown) if view.runs[0].scores[i] < 0}
     assert view.to_svg(1) != view.to_svg(0)

@@ -24,6 +24,7 @@ from icl_circuits.errors import InputError
 from icl_circuits.jobs import DataSpec, Dtype, Job, ModelSpec, Settings
 from icl_circuits.stopping import obey_signals
 from icl_circuits.studies import STUDIES, Study
+from icl_circuits.studies.study import beginning_of
 
 Hidden = Parameter(parse=False)
 """A field that a command does without."""
@@ -103,7 +104,7 @@ def _errors_as_lines() -> Iterator[None]:
 
 def _writing(studies: Sequence[Study], folder: str) -> Callable[..., None]:
     """A command that runs `studies`, which begin alike, and writes a folder; its options are their job's fields."""
-    kind: Any = studies[0].begins.job
+    kind: Any = beginning_of(studies).job
 
     def command(
         *,

@@ -50,12 +50,14 @@ class RunRecord:
     """What every `results.safetensors` holds."""
     costs: Mapping[str, Cost]
     """Of each step of the run."""
+    job: Mapping[str, Any] = field(default_factory=dict)
+    """What was asked for, every option of it, as plain values."""
 
     @property
     def about(self) -> dict[str, Any]:
         """What every file of results says of itself."""
         described = f"Model: {self.provenance['name']}. {self.described}"
-        return {"provenance": self.provenance, "settings": self.settings, "described": described}
+        return {"provenance": self.provenance, "settings": self.settings, "described": described, "job": self.job}
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import reduce
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from icl_circuits.characters import spreadsheet_cell, visible
+from icl_circuits.characters import latex_text, spreadsheet_cell
 from icl_circuits.costs import Cost
 from icl_circuits.report.figures import PaperFigure, write_figures
 from icl_circuits.report.merging import merged, together
@@ -72,7 +73,8 @@ def write_report(
 def _write_table(frame: pd.DataFrame, stem: Path) -> None:
     """As `stem.csv` and `stem.tex`."""
     write_csv(frame, stem.with_name(f"{stem.name}.csv"))
-    latex = _text_cells(frame, visible).to_latex(index=False, escape=True, float_format="%.3f", na_rep="--")
+    latex = _text_cells(frame, latex_text).to_latex(index=False, escape=True, float_format="%.3f", na_rep="--")
+    latex = re.sub(r"(\\\\\n)(?=[\[*])", r"\1{}", latex)  # else the first cell of a row is an option of the row before
     stem.with_name(f"{stem.name}.tex").write_text(latex, encoding="utf-8")
 
 

@@ -19,7 +19,7 @@ from icl_circuits.store import Store, code_version
 from icl_circuits.studies.loading import Loaded
 from icl_circuits.studies.running import run_studies
 from icl_circuits.studies.steps import Steps
-from icl_circuits.studies.study import Study
+from icl_circuits.studies.study import Study, beginning_of
 from icl_circuits.viz import Section, Table, render_page
 
 NOT_MEASURED = ("provenance", "settings", "prompts", "left_out", "heads_scanned", "facts")
@@ -54,12 +54,12 @@ class Done:
 
 def prepare(task: Task) -> Any:
     """The data of a task, before a model is loaded. Raises `InputError` for what cannot be read."""
-    return import_module(task.studies[0].begins.module).prepare(task.job)
+    return import_module(beginning_of(task.studies).module).prepare(task.job)
 
 
 def begin(task: Task, model: Any, prepared: Any, store: Store) -> Any:
     """What the task's studies take. Raises what the beginning raises."""
-    return import_module(task.studies[0].begins.module).begin(model, prepared, store=store)
+    return import_module(beginning_of(task.studies).module).begin(model, prepared, store=store)
 
 
 def run_task(task: Task, store: Store, loaded: Loaded | None = None) -> Done:
@@ -72,10 +72,10 @@ def run_task(task: Task, store: Store, loaded: Loaded | None = None) -> Done:
     """
     try:
         prepared, loaded = prepare(task), loaded or Loaded(task.job.model, store)
-        models = getattr(import_module(task.studies[0].begins.module), "models", list)
+        models = getattr(import_module(beginning_of(task.studies).module), "models", list)
         others = [Loaded(spec, store).identity for spec in models(prepared)] if models is not list else []
         modules = [
-            (study.begins.module, study.body().run.__module__, study.body().present.__module__)
+            (beginning_of(task.studies).module, study.body().run.__module__, study.body().present.__module__)
             for study in task.studies
         ]
         code = [[code_version(module) for module in of_study] for of_study in modules]

@@ -1,6 +1,6 @@
 """A study as a value: what it is called, what it computes, and how that is shown."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
@@ -54,6 +54,7 @@ class Beginning:
     """Imported when a run begins. Its `prepare(job)` reads the data before a model is loaded. Its
     `check(job, prepared)`, where it has one, raises what the model's tokenizer and configuration show to be wrong. Its
     `begin(model, prepared, store=store)` gives what studies take, whose `record` says what was run.
+    Its `resolve(job)`, where it has one, gives the job with what it refers to read.
     Where numbers depend on other models than that of the job, its `models(prepared)` names all of them."""
 
 
@@ -77,6 +78,8 @@ class Study:
     """Imports and gives what it does."""
     begins: Beginning = IN_CONTEXT_PROMPTS
     """What it begins with. Studies of one report begin alike."""
+    alone: Beginning | None = None
+    """How its own command begins, where that asks for more than a report does."""
 
     def run(self, begun: Any) -> Any:
         """What the study finds. Raises `Unfit` for a model or prompts that it cannot be done on."""
@@ -86,3 +89,9 @@ class Study:
     def command(self) -> str:
         """Its name on the command line."""
         return self.name.replace("_", "-")
+
+
+def beginning_of(studies: Sequence[Study]) -> Beginning:
+    """How a run of these studies begins: a study alone may ask for more than several together."""
+    first = studies[0]
+    return first.alone if len(studies) == 1 and first.alone is not None else first.begins

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 
 from icl_circuits.residual import Edge, Embedding, Head, Label, Last, Logits, Mlp, Node, Query, Text
 from icl_circuits.viz.circuit_layout import HALF, LEFT, Layout, layout
-from icl_circuits.viz.look import COLOURS
+from icl_circuits.viz.look import COLOURS, arrows
 
 if TYPE_CHECKING:
     from icl_circuits.circuits import Circuit
@@ -251,11 +251,6 @@ def _node(
         f'height="{2 * HALF:.0f}" rx="{radius}"/>'
         f'<text class="words" x="{x:.1f}" y="{y + 4:.1f}" text-anchor="middle" fill="{INK}">{escape(words)}</text></g>'
     )
-
-
-def arrows(text: str) -> str:
-    """`text` with arrows as signs."""
-    return text.replace("->", "\u2192")
 
 
 def printable(text: str) -> str:

@@ -13,8 +13,8 @@ from icl_circuits.errors import InputError
 from icl_circuits.residual import Label, Text
 from icl_circuits.stats import Interval, bootstrap_means
 from icl_circuits.viz.circuit_figure import circuit_curves
-from icl_circuits.viz.circuit_svg import PromptRow, arrows, draw, edge_class, edge_kind, printable, strongest
-from icl_circuits.viz.look import svg
+from icl_circuits.viz.circuit_svg import PromptRow, draw, edge_class, edge_kind, printable, strongest
+from icl_circuits.viz.look import arrows, svg
 from icl_circuits.viz.page import Table, framed, svg_uri, template
 from icl_circuits.viz.views import circuitsvis_bundle, script_json
 

@@ -1,6 +1,7 @@
 """The study of the circuit through the in-context heads."""
 
-from icl_circuits.studies.study import Study, body_of
+from icl_circuits.jobs import CircuitJob
+from icl_circuits.studies.study import Beginning, Study, body_of
 
 CIRCUIT = Study(
     name="circuit",
@@ -8,4 +9,5 @@ CIRCUIT = Study(
     out="icl-circuit",
     in_report=True,
     body=body_of(__name__),
+    alone=Beginning(CircuitJob, f"{__name__}.begun"),
 )

@@ -20,8 +20,8 @@ EDGES_SHOWN, FIRST_EDGES = 40, 24
 
 
 SUMMARY = (
-    "How the texts and labels of demonstrations become an answer through {} in-context heads. Each edge was cut or made "
-    "neutral on its own, on {} test prompts and on the same prompts with their labels reversed."
+    "How the texts and labels of demonstrations become an answer through {} in-context heads. Each edge was cut or "
+    "made neutral on its own, on {} test prompts and on the same prompts with their labels reversed."
 )
 
 

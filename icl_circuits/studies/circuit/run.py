@@ -1,11 +1,13 @@
 """What the study computes: the circuit through the selected heads, what it does alone, and prompts to see it on."""
 
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 
 from icl_circuits.circuits import Circuit, CircuitTest, evaluate_circuit, find_circuit, score_edges
 from icl_circuits.heads import answer
+from icl_circuits.interventions import MetricName
 from icl_circuits.prompts import PromptBatch, encode, reverse_labels
 from icl_circuits.studies.begun import Begun
 from icl_circuits.studies.circuit.prompts import shown_runs
@@ -42,7 +44,7 @@ def compute(begun: Begun) -> CircuitFindings:
     Raises:
         InputError: what `find_circuit` and the studies of its heads raise.
     """
-    model, settings = begun.model, begun.settings
+    model, settings, metric = begun.model, begun.settings, _metric(begun)
     found = _find(begun, PROMPTS, SHOWN)
     batch = begun.evaluation.select(range(min(LOOKED_AT, len(begun.evaluation))))
     ranked = begun.scores.ranked
@@ -50,7 +52,7 @@ def compute(begun: Begun) -> CircuitFindings:
     tested = begun.step(
         "heads alone",
         lambda: evaluate_circuit(
-            model, batch, begun.scores.batch, ranked, sizes=sizes, seed=settings.seed, metric=settings.metric
+            model, batch, begun.scores.batch, ranked, sizes=sizes, seed=settings.seed, metric=metric
         ),
     )
     return replace(found, test=tested)
@@ -62,16 +64,16 @@ def compute_briefly(begun: Begun) -> CircuitFindings:
 
 
 def _find(begun: Begun, n_prompts: int, n_shown: int) -> CircuitFindings:
-    model, heads, settings = begun.model, begun.heads, begun.settings
+    model, heads, settings, metric = begun.model, begun.heads, begun.settings, _metric(begun)
     of = f"{n_prompts} prompts"
     batch = begun.evaluation.select(begun.step("right answers first", lambda: _right_first(begun)).tolist()[:n_prompts])
     selection = begun.scores.batch.select(range(min(n_prompts, len(begun.scores.batch))))
     circuit = begun.step(
-        f"circuit of {of}", lambda: find_circuit(model, batch, heads, choose_on=selection, metric=settings.metric)
+        f"circuit of {of}", lambda: find_circuit(model, batch, heads, choose_on=selection, metric=metric)
     )
     twins = encode(model, [reverse_labels(prompt) for prompt in batch.prompts], separator=settings.separator)
     reversed_circuit = begun.step(
-        f"label-reversed circuit of {of}", lambda: score_edges(model, twins, circuit.edges, metric=settings.metric)
+        f"label-reversed circuit of {of}", lambda: score_edges(model, twins, circuit.edges, metric=metric)
     )
     versions = (("original", batch, circuit), ("labels reversed", twins, reversed_circuit))
     few = range(min(n_shown, len(batch)))
@@ -85,6 +87,11 @@ def _find(begun: Begun, n_prompts: int, n_shown: int) -> CircuitFindings:
     )
     circuit, reversed_circuit = (replace(c, provenance=begun.provenance) for c in (circuit, reversed_circuit))
     return CircuitFindings(circuit, reversed_circuit, None, tuple(run for of_version in runs for run in of_version))
+
+
+def _metric(begun: Begun) -> MetricName:
+    """What edges are scored by: `prepare` has refused what is no metric."""
+    return cast(MetricName, begun.settings.metric)
 
 
 def _right_first(begun: Begun) -> np.ndarray:

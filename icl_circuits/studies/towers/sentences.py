@@ -83,7 +83,7 @@ def reads(found: TowerReads | None) -> str:
     if found is None:
         return "Not measured."
     frame = found.to_frame()
-    best = frame.loc[frame.groupby(["layer", "head", "side"])["class_gap"].idxmax()]
+    best = frame.sort_values("class_gap").groupby(["layer", "head", "side"]).tail(1)
     said = []
     for side in ("query", "key"):
         here = best[best["side"] == side]
@@ -116,7 +116,7 @@ def ranks(findings: TowerFindings) -> str:
 def flow(found: Flow | None, probe: Probe) -> str:
     """Of the layers by which things have arrived."""
     probed = probe.to_frame()
-    best = probed.loc[probed[probed["probe"] == probe.probed[0]]["accuracy"].idxmax()]
+    best = probed[probed["probe"] == probe.probed[0]].sort_values("accuracy").iloc[-1]
     said = (
         f"probes read a text's class at its label best at layer {best['layer']} "
         f"({Interval.in_row(best, 'accuracy'):.2f}, shuffled {best['shuffled']:.2f})"
@@ -142,7 +142,7 @@ def _arrived(found: Flow, route: int) -> str:
 def words(head: Head, tokens: pd.DataFrame) -> str:
     """Of the tokens that a head's value raises most at the label position that it attends to most."""
     values = tokens[tokens["kind"] == "value"]
-    row = values.loc[values["attention"].astype(float).idxmax()]
+    row = values.iloc[int(values["attention"].astype(float).argmax())]
     first = ", ".join(f"\u201c{word}\u201d" for word in str(row["top"]).split()[:3])
     return f"At \u201c{str(row['token']).strip()}\u201d, the values of {head} raise {first}."
 
