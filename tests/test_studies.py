@@ -127,6 +127,7 @@ def test_a_new_study_goes_the_whole_way(
     assert pd.read_csv(folder / "tables" / "lengths.csv")["tokens_low"][0] == pytest.approx(low)
     page = (folder / "report.html").read_text()
     assert "<h2>Lengths</h2>" in page
+    assert '<a href="figures/lengths.pdf">PDF</a>' in page
     assert '<a href="more.txt">' in page
     assert run(studies, capsys, monkeypatch, "figures", "icl-lengths", "--out", "f")[0] == 0
     for kind in ("pdf", "png", "svg", "txt"):
