@@ -153,16 +153,34 @@ def write_batch(done: Sequence[Done], folder: Path) -> Table:
         Section(
             "Means over seeds",
             "Each number of results.json that stands in no list, by the path to it. Low and high: the ends of a 95 % "
-            "interval of Student's t over seeds.",
+            "interval of Student's t over seeds; with one seed there is none.",
             shown,
+            answer=f"{len(means)} numbers, each a mean over {_seeds(means)}.",
         ),
-        *([Section("Left out", "Jobs that could not be done.", Table(("job", "why"), missing))] if missing else []),
+        *([_left_out(missing)] if missing else []),
     ]
-    summary = f"{len(done) - len(missing)} of {len(done)} jobs."
-    page = render_page("A grid of jobs", summary, sections)
+    finding = f"{len(done) - len(missing)} of {len(done)} jobs were done."
+    page = render_page("A grid of jobs", finding, sections)
     (folder / "report.html").write_text(page, encoding="utf-8", errors="backslashreplace")
     return shown
 
 
+def _seeds(means: pd.DataFrame) -> str:
+    """How many seeds there are, from the fewest to the most."""
+    counts = sorted(set(means["seeds"])) if len(means) else [0]
+    return (
+        f"{counts[0]} seed{'' if counts[0] == 1 else 's'}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
+    )
+
+
+def _left_out(missing: tuple[tuple[str, ...], ...]) -> Section:
+    n = len(missing)
+    answer = f"{n} {'job' if n == 1 else 'jobs'} could not be done."
+    return Section("Left out", "", Table(("job", "why"), missing), answer=answer)
+
+
 def _cell(value: Any) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    """A number in four figures, however small; nothing for what is not there."""
+    if isinstance(value, float):
+        return f"{value:.4g}" if np.isfinite(value) else ""
+    return str(value)

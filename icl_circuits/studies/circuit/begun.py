@@ -56,7 +56,7 @@ def prepare(job: CircuitJob) -> CircuitPrompts:
     Raises:
         InputError: a metric or a head that is none, and whatever `begun.prepare` raises.
     """
-    require_metric(job.settings.metric)  # type: ignore[arg-type]
+    require_metric(job.settings.metric)
     asked = CircuitSettings.heads if job.heads is None else job.heads
     given = () if isinstance(asked, int) else heads_of(asked)
     n_heads = asked if isinstance(asked, int) else len(given)

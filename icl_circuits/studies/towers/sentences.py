@@ -34,10 +34,10 @@ def metric_learning(findings: TowerFindings) -> str:
 
 def hypothesis(findings: TowerFindings, rows: Sequence[Measures]) -> str:
     """Of how many heads do both of what the hypothesis says."""
-    ranking = [isinstance(auc := row["qk_auc"], Interval) and auc.low > 0.5 for row in rows]
+    ranking = [_interval(row["qk_auc"]).low > 0.5 for row in rows]
     chance = 1 / len(findings.own.features.labels)
     copying = [float(np.asarray(row["ov_copying"])) > chance for row in rows]
-    n, both = len(rows), sum(a and b for a, b in zip(ranking, copying, strict=True))
+    n, both = len(rows), int(np.sum(np.logical_and(ranking, copying)))
     return begun_with_capital(
         f"{counted(both, n, 'heads')} do both: {sum(ranking)} rank the query's class first (their interval lies above "
         f"0.5), and the values of {sum(copying)} raise their own label at more label positions than chance."
