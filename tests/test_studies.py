@@ -5,6 +5,7 @@ import inspect
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -224,6 +225,40 @@ def test_texts_of_the_data_command_neither_a_terminal_nor_a_spreadsheet(tmp_path
     latex = (tmp_path / "tables" / "t.tex").read_text()
     assert visible(latex.replace("\n", "")) == latex.replace("\n", "")
     assert load_results(tmp_path).about["described"].endswith(f"{hostile}\ud800")
+
+
+def test_tables_compile(tmp_path: Path) -> None:
+    """Words of a vocabulary, in LaTeX: what pdflatex lacks, what it takes for commands, and rows that begin oddly."""
+    words = [
+        "[odd]",
+        "*",
+        "a_b",
+        "50 %",
+        "\\item",
+        "{",
+        "~^#$&",
+        "caf\u00e9",
+        "\u4e2d\u6587",
+        "\u2192",
+        "\u0394",
+        "<unk>",
+        "\x07",
+    ]
+    given = part(tables={"t": pd.DataFrame({"top": words, "bottom": words[::-1]})})
+    write_report(RECORD, [given], (), tmp_path, kinds=(), figures={})
+    latex = (tmp_path / "tables" / "t.tex").read_text(encoding="utf-8")
+    assert "U+4E2DU+6587" in latex
+    assert "{}[odd]" in latex
+    assert all(ord(character) < 0x180 for character in latex)
+    compiler = shutil.which("pdflatex")
+    if compiler is None:
+        pytest.skip("no pdflatex to compile it with")
+    around = r"\documentclass{article}\usepackage[T1]{fontenc}\usepackage{booktabs}\begin{document}%s\end{document}"
+    (tmp_path / "t.tex").write_text(around % latex, encoding="utf-8")
+    done = subprocess.run(
+        [compiler, "-interaction=nonstopmode", "-halt-on-error", "t.tex"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-2000:]
 
 
 def test_a_study_of_a_name_that_is_taken_is_refused(

@@ -74,7 +74,9 @@ def _write_table(frame: pd.DataFrame, stem: Path) -> None:
     """As `stem.csv` and `stem.tex`."""
     write_csv(frame, stem.with_name(f"{stem.name}.csv"))
     latex = _text_cells(frame, latex_text).to_latex(index=False, escape=True, float_format="%.3f", na_rep="--")
-    latex = re.sub(r"(\\\\\n)(?=[\[*])", r"\1{}", latex)  # else the first cell of a row is an option of the row before
+    latex = re.sub(
+        r"(\\\\|\\midrule)\n(?=[\[*])", r"\1\n{}", latex
+    )  # else a row's first cell is an option of what is before
     stem.with_name(f"{stem.name}.tex").write_text(latex, encoding="utf-8")
 
 
