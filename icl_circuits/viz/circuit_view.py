@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from icl_circuits.circuits import Circuit, CircuitTest
     from icl_circuits.residual import Head
 
-EDGES_SHOWN, FIRST = 60, 30
+EDGES_SHOWN, FIRST = 40, 24
 """How many edges of each prompt the page can show, and how many it shows at first."""
 METRICS = {
     "logit_diff": "logit difference", "log_prob": "log-probability", "prob": "probability",

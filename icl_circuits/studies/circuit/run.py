@@ -13,13 +13,13 @@ from icl_circuits.studies.begun import Begun
 from icl_circuits.studies.circuit.prompts import shown_runs
 from icl_circuits.viz import ShownRun
 
-LOOKED_AT = 32
-"""The test prompts that the study takes its prompts from: those that the model answers right come first."""
 PROMPTS, SHOWN = 32, 3
 """How many prompts the edges are scored on, as many selection prompts upstream components are chosen on; and how many
 the page shows."""
-BRIEF_PROMPTS, BRIEF_SHOWN = 4, 1
+BRIEF_PROMPTS, BRIEF_SHOWN = 3, 1
 """The same in a report of several studies, to show one prompt."""
+BRIEFLY_LOOKED_AT = 8
+"""The test prompts that those are taken from, right answers first."""
 SHARES = (1 / 8, 1 / 4, 1 / 2, 3 / 4, 1)
 """Sizes of the circuits that are run alone, as shares of the model's heads, besides the selected ones."""
 KINDS = (CircuitTest, Circuit)
@@ -45,8 +45,8 @@ def compute(begun: Begun) -> CircuitFindings:
         InputError: what `find_circuit` and the studies of its heads raise.
     """
     model, settings, metric = begun.model, begun.settings, _metric(begun)
-    found = _find(begun, PROMPTS, SHOWN)
-    batch = begun.evaluation.select(range(min(LOOKED_AT, len(begun.evaluation))))
+    found = _find(begun, PROMPTS, PROMPTS, SHOWN)
+    batch = begun.evaluation.select(range(min(PROMPTS, len(begun.evaluation))))
     ranked = begun.scores.ranked
     sizes = sorted({len(begun.heads), *(round(share * len(ranked)) for share in SHARES)} - {0})
     tested = begun.step(
@@ -60,13 +60,14 @@ def compute(begun: Begun) -> CircuitFindings:
 
 def compute_briefly(begun: Begun) -> CircuitFindings:
     """The circuit of one rightly answered prompt, scored on few; its heads are not run alone."""
-    return _find(begun, BRIEF_PROMPTS, BRIEF_SHOWN)
+    return _find(begun, BRIEFLY_LOOKED_AT, BRIEF_PROMPTS, BRIEF_SHOWN)
 
 
-def _find(begun: Begun, n_prompts: int, n_shown: int) -> CircuitFindings:
+def _find(begun: Begun, looked_at: int, n_prompts: int, n_shown: int) -> CircuitFindings:
     model, heads, settings, metric = begun.model, begun.heads, begun.settings, _metric(begun)
     of = f"{n_prompts} prompts"
-    batch = begun.evaluation.select(begun.step("right answers first", lambda: _right_first(begun)).tolist()[:n_prompts])
+    rows = begun.step(f"right answers of {looked_at} first", lambda: _right_first(begun, looked_at))
+    batch = begun.evaluation.select(rows.tolist()[:n_prompts])
     selection = begun.scores.batch.select(range(min(n_prompts, len(begun.scores.batch))))
     circuit = begun.step(
         f"circuit of {of}", lambda: find_circuit(model, batch, heads, choose_on=selection, metric=metric)
@@ -94,7 +95,7 @@ def _metric(begun: Begun) -> MetricName:
     return cast(MetricName, begun.settings.metric)
 
 
-def _right_first(begun: Begun) -> np.ndarray:
+def _right_first(begun: Begun, looked_at: int) -> np.ndarray:
     """The rows of the first test prompts, those that the model answers right before the others."""
-    batch = begun.evaluation.select(range(min(LOOKED_AT, len(begun.evaluation))))
+    batch = begun.evaluation.select(range(min(looked_at, len(begun.evaluation))))
     return np.argsort(~answer(begun.model, batch).top1, kind="stable")
