@@ -24,7 +24,7 @@ from safetensors.numpy import load_file, save_file
 
 from icl_circuits import cli
 from icl_circuits.heads import answer
-from icl_circuits.jobs import DataSpec, Job, ModelSpec, Settings
+from icl_circuits.jobs import CircuitJob, DataSpec, Job, ModelSpec, Settings
 from icl_circuits.models import load_model
 from icl_circuits.models.lens import hooked_transformer_class
 from icl_circuits.prompts import load_rows
@@ -555,7 +555,7 @@ def test_options_become_a_job(run: Any, monkeypatch: pytest.MonkeyPatch, tmp_pat
             True,
             "s",
         ),
-        (Job(), Path("icl-circuit"), False, None),
+        (CircuitJob(), Path("icl-circuit"), False, None),
     ]
 
 
