@@ -318,6 +318,7 @@ def test_circuit_command(run: Any, folders: dict[str, Path], tmp_path: Path) -> 
     assert {file.name for file in tmp_path.iterdir()} == {"new", "f", "hostile.csv"}
 
 
+@pytest.mark.slow
 def test_a_circuit_of_given_heads_and_of_earlier_results(run: Any, folders: dict[str, Path], tmp_path: Path) -> None:
     """The heads of a report, some of them by number or name, scored by another metric, on the report's prompts."""
     model = ("--model", str(folders["gpt2"]), "--data", str(hostile_csv(tmp_path)), *SMALL)
