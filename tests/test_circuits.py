@@ -35,6 +35,7 @@ from icl_circuits.report import Results, write_results
 from icl_circuits.residual import Edge, Embedding, Head, Label, Last, Logits, Mlp, Query, Text, all_heads
 from icl_circuits.studies import load_results
 from icl_circuits.viz import CircuitView, PromptRow, ShownRun
+from icl_circuits.viz.circuit_layout import HALF, layout, x_at
 
 FOO, BAR, LABEL_TEXT, QUERY_TEXT = Head(1, 0), Head(1, 1), Head(0, 0), Head(0, 1)
 
@@ -374,7 +375,7 @@ def hostile_view() -> CircuitView:
     runs = [
         ShownRun(
             title=f"Prompt 1 {HOSTILE[1]}", version=version, tokens=HOSTILE,
-            row=PromptRow((HOSTILE[0] * 9, HOSTILE[3], HOSTILE[5]), (0, 1)), answer=HOSTILE[0], base=0.5,
+            row=PromptRow((HOSTILE[0] * 9, HOSTILE[3], HOSTILE[5]), (0, 1)), answer=HOSTILE[0], right=True, base=0.5,
             scores=scores[:, i], attention=np.full((2, 2), 0.25), raw=rng.normal(size=(2, 2)),
             towers=np.stack([rng.normal(size=(2, 2)), np.full((2, 2), np.nan)]),
             top=tuple((HOSTILE, HOSTILE) for _ in heads), patterns=pattern,
@@ -393,6 +394,8 @@ document.querySelector('[name=mode][value=weighted]').click();
 for (const node of document.querySelectorAll(".node")) {
   node.focus();
   node.dispatchEvent(new KeyboardEvent("keydown", {key: "Enter", bubbles: true}));
+  const button = document.querySelector("#panel button");
+  if (button) button.click();
 }
 document.getElementById("shown").value = 3;
 document.getElementById("shown").dispatchEvent(new Event("input"));
@@ -435,15 +438,60 @@ def test_a_view_that_does_not_fit_is_refused() -> None:
     assert "0 edges" in replace(view, circuit=empty, reversed=empty, runs=runs).to_html()
 
 
+def test_edges_pass_beside_nodes() -> None:
+    """Forty heads in five layers, and edges from every label to all of them: none touches a node but its ends."""
+    heads = [Head(layer, head) for layer in range(5) for head in range(8)]
+    edges = [Edge(Label(demo), head, name) for head in heads for demo in range(8) for name in ("k", "v")]
+    edges += [Edge(head, Logits()) for head in heads] + [Edge(Last(), head, "q") for head in heads]
+    edges += [Edge(Embedding(), head, "q") for head in heads] + [Edge(heads[0], head, "q") for head in heads[8:]]
+    scores = np.ones((len(edges), 2), np.float32)
+    circuit = Circuit(tuple(edges), scores, scores[0], "logit_diff", {"n_layers": 5, "n_heads": 8})
+    widths = {node: 80.0 for node in circuit.nodes if isinstance(node, Head | Embedding)}
+    at = layout(circuit, 8, widths, 44.0, 60.0)
+    assert max(x for x, _ in at.place.values()) < at.width
+    for edge in edges:
+        points = at.points(edge)
+        (low, high), ends = (points[-1][1], points[0][1]), {edge.sender, edge.receiver}
+        for node, width in widths.items():
+            x, y = at.place[node]
+            for height in np.linspace(y - HALF, y + HALF, 11) if node not in ends else ():
+                inside = low < height < high and abs(x_at(points, float(height)) - x) < width / 2
+                assert not inside, (str(edge), str(node))
+
+
+def test_long_labels_are_numbers_that_the_drawing_explains() -> None:
+    view = hostile_view()
+    labels = ("a label of many words", "short")
+    drawing = replace(view, labels=labels, head_labels=labels).to_svg()
+    shown = re.sub("<title>.*?</title>", "", drawing)
+    assert "(1) a label of many words</text>" in shown
+    assert ">L1H0 (1)</text>" in shown
+    assert ">L2H1 short</text>" in shown
+    assert "\u2026</text>" not in re.sub(r'<g class="prompt".*?</g></g>', "", shown, flags=re.DOTALL).split("node")[-1]
+
+
+def test_the_panel_tells_the_edges_of_a_node_by_effect(tmp_path: Path, chromium: str) -> None:
+    view = hostile_view()
+    page, pin = view.to_html(), "<script>pin('L1H0');</script></body>"
+    (tmp_path / "p.html").write_text(page.replace("</body>", pin), encoding="utf-8")
+    opened = open_page(chromium, tmp_path / "p.html")
+    assert opened.console == []
+    panel = opened.dom.split('id="panel"')[1].split("</aside>")[0]
+    told = [float(value.replace("\u2212", "-")) for value in re.findall(r'class="number">([+\u2212][\d.]+)<', panel)]
+    own = [i for i, edge in enumerate(view.circuit.edges) if Head(1, 0) in (edge.sender, edge.receiver)]
+    expected = sorted(view.runs[0].scores[own], key=abs, reverse=True)
+    np.testing.assert_allclose(told, expected, atol=6e-4)
+
+
 def test_the_drawing(tmp_path: Path) -> None:
     from xml.etree import ElementTree
 
     view = hostile_view()
     root = ElementTree.fromstring(view.to_svg(n_edges=5))
     edges = [element for element in root.iter() if "data-edge" in element.attrib]
-    assert len(edges) == len(view.circuit.edges)
-    shown = [element for element in edges if "visibility" not in element.attrib]
-    assert len(shown) == 5
+    assert len(edges) == 5
+    assert not any("visibility" in element.attrib for element in root.iter())  # nothing is there that is not seen
+    shown = edges
     negative = {int(e.attrib["data-edge"]) for e in shown if "stroke-dasharray" in e.attrib}
     assert negative == {i for i in (int(e.attrib["data-edge"]) for e in shown) if view.runs[0].scores[i] < 0}
     assert view.to_svg(1) != view.to_svg(0)

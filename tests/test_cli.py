@@ -24,7 +24,7 @@ from safetensors.numpy import load_file, save_file
 
 from icl_circuits import cli
 from icl_circuits.heads import answer
-from icl_circuits.jobs import DataSpec, Job, ModelSpec, Settings
+from icl_circuits.jobs import CircuitJob, DataSpec, Job, ModelSpec, Settings
 from icl_circuits.models import load_model
 from icl_circuits.models.lens import hooked_transformer_class
 from icl_circuits.prompts import load_rows
@@ -104,6 +104,19 @@ def check_report(out: Path, *, heads: int, prompts: int) -> dict[str, Any]:
     return results
 
 
+def check_page(page: str, folder: Path) -> None:
+    """The finding and the circuit come first, then sections that open with an answer; every figure leads to its PDF."""
+    first, *sections = page.split("<main>")[1].split("<section ")
+    assert re.search(r'<p class="finding">Without 2 of its \d+ heads, .+ %|\d%', first)
+    assert first.count("<img") == 2
+    assert "its 24 strongest edges: the right answer is" in first
+    for section in sections:
+        assert re.search(r'</h2>\s*<p class="answer">[^<]+[.:)]', section), section[:200]
+    for name in re.findall(r'href="(figures/[^"]+)"', page):
+        assert (folder / name).is_file()
+    assert page.count(">PDF</a>") == page.count("<figure><img") - 1  # the circuit leads to its own page
+
+
 # --- the main job -----------------------------------------------------------------------------------------------------
 
 
@@ -122,13 +135,15 @@ def test_report_on_a_small_model(
     results = check_report(tmp_path / "r", heads=2, prompts=6)
     assert results["provenance"]["backend"] == backend
     assert {file.name for file in tmp_path.iterdir()} == {"r", "hostile.csv"}
+    assert (tmp_path / "r" / "report.html").stat().st_size < 3_000_000
     opened = open_page(request.getfixturevalue("chromium"), tmp_path / "r" / "report.html")
     assert opened.console == []
-    assert opened.count("canvas") == 3 * (2 + 1)
+    assert opened.count("canvas") == 2 + 1  # of the first prompt; the others are in a list
+    check_page((tmp_path / "r" / "report.html").read_text(), tmp_path / "r")
     assert "<b>x" not in re.sub(r'="[^"]*"', "", opened.dom)
     drawn = {file.stem for file in (tmp_path / "r" / "figures").glob("*.svg")}
     assert drawn >= {"schematic", "head_map", "accuracy", "positions", "flow"} | (set() if fewer else {"majority"})
-    assert opened.count("img") == len(drawn)
+    assert opened.count("img") == len(drawn) + 2  # on the first screen: accuracy once more, and the circuit
     found = load_results(tmp_path / "r").values
     assert found["groups"].to_frame().iloc[0]["top1"] == pytest.approx(results["accuracy"]["base"]["top1"])
     assert [vars(head) for head in found["selected"].heads] == [
@@ -303,6 +318,40 @@ def test_circuit_command(run: Any, folders: dict[str, Path], tmp_path: Path) -> 
     code, _, err = run(*options[:-2], "--shots", "0", "--out", "zero/c")
     assert code == 2
     assert {file.name for file in tmp_path.iterdir()} == {"new", "f", "hostile.csv"}
+
+
+@pytest.mark.slow
+def test_a_circuit_of_given_heads_and_of_earlier_results(run: Any, folders: dict[str, Path], tmp_path: Path) -> None:
+    """The heads of a report, some of them by number or name, scored by another metric, on the report's prompts."""
+    model = ("--model", str(folders["gpt2"]), "--data", str(hostile_csv(tmp_path)), *SMALL)
+    assert run("in-context", *model, "--out", "r")[0] == 0
+    earlier = load_results(tmp_path / "r").values
+    selected = earlier["selected"].of()
+    code, _, err = run("circuit", "--results", "r", "--metric", "log_prob", "--out", "a")
+    assert code == 0, err
+    found = load_results(tmp_path / "a").values
+    assert (found["selected"].of(), found["circuit"].metric) == (selected, "log_prob")
+    texts = [json.loads((tmp_path / name / "results.json").read_text())["prompts"] for name in ("r", "a")]
+    assert texts[0] == texts[1]
+    base = earlier["groups"].base.answers
+    np.testing.assert_allclose(sorted(found["circuit"].base), sorted(base.log_prob), atol=1e-4)
+    n_right = int(base.top1.sum())  # those come first
+    np.testing.assert_allclose(sorted(found["circuit"].base[:n_right]), sorted(base.log_prob[base.top1]), atol=1e-4)
+    assert run("circuit", "--results", "r", "--heads", "1", "--out", "b")[0] == 0
+    assert load_results(tmp_path / "b").values["selected"].of() == selected[:1]
+    other = next(str(head) for head in earlier["effects"].heads if head not in selected)
+    assert run("circuit", *model, "--heads", f"{other},{selected[1]}", "--out", "c")[0] == 0
+    assert set(map(str, load_results(tmp_path / "c").values["selected"].of())) == {other, str(selected[1])}
+    for options, why in (
+        (("--results", "r", "--shots", "3"), "leave out other options than --heads and --metric"),
+        (("--results", "nowhere"), "no results at 'nowhere'"),
+        ((*model, "--heads", "L99H0"), "L99H0 does not exist"),
+        ((*model, "--heads", "best"), "'best' is no head"),
+        ((*model, "--metric", "best"), "metric 'best' is unknown"),
+    ):
+        code, _, err = run("circuit", *options, "--out", "d")
+        assert (code, err.count("\n"), (tmp_path / "d").exists()) == (2, 1, False)
+        assert why in err
 
 
 @pytest.mark.slow
@@ -510,7 +559,7 @@ def test_options_become_a_job(run: Any, monkeypatch: pytest.MonkeyPatch, tmp_pat
             True,
             "s",
         ),
-        (Job(), Path("icl-circuit"), False, None),
+        (CircuitJob(), Path("icl-circuit"), False, None),
     ]
 
 

@@ -203,6 +203,22 @@ def test_every_word_of_a_figure_is_inside_it(shape: str) -> None:
                     assert rotated or not a.overlaps(b), (name, a, b)
 
 
+def test_legends_leave_four_fifths_of_a_figure() -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    values = made(**SHAPES["usual"])
+    for name, figure in FIGURES.items():
+        if not all(need in values for need in figure.needs):
+            continue
+        drawn = figure.draw(values)
+        svg(drawn)
+        with style():
+            (canvas := FigureCanvasAgg(drawn)).draw()
+            legends = [*drawn.legends, *(axes.get_legend() for axes in drawn.axes if axes.get_legend())]
+            heights = [legend.get_window_extent(canvas.get_renderer()).height for legend in legends]
+        assert sum(heights) <= drawn.bbox.height / 5, (name, heights, drawn.bbox.height)
+
+
 def _texts(figure: Any) -> list[Any]:
     """The words that are drawn, but for tick labels, some of which matplotlib keeps beyond an axis's ends."""
     from matplotlib.text import Text
@@ -237,9 +253,13 @@ def test_figures_show_the_numbers_of_their_results() -> None:
     np.testing.assert_allclose(above.lines[0].get_ydata(), values["flow"].cut.logit_diff[0].mean(axis=1))
     np.testing.assert_allclose(below.lines[0].get_ydata(), values["probe"].right[0].mean(axis=1))
     above, below = panels("majority")
-    foo = values["majority"].gold == 0
-    np.testing.assert_allclose(above.lines[0].get_ydata(), values["majority"].answers.top1[:, 0, foo].mean(axis=1))
-    np.testing.assert_allclose(above.lines[1].get_ydata(), values["majority"].answers.top1[:, 2, foo].mean(axis=1))
+    foo, keeps = values["majority"].gold == 0, values["majority"].keeps
+    order = sorted(range(len(keeps)), key=lambda place: keeps[place][0] / sum(keeps[place]))
+    assert [text.get_text() for text in above.get_xticklabels()] == ["1:2", "2:2", "2:1"]
+    for line, strength in ((above.containers[0].lines[0], 0), (above.containers[1].lines[0], 2)):
+        assert line.get_linestyle() == "None"  # conditions are not joined
+        shown = values["majority"].answers.top1[:, strength, foo].mean(axis=1)
+        np.testing.assert_allclose(line.get_ydata(), shown[order])
     sweep = values["majority_sweep"]
     np.testing.assert_allclose(below.lines[0].get_ydata(), [sweep.fluctuation(i)[0] for i in range(3)])
     above, below = panels("recency")

@@ -5,6 +5,7 @@ import inspect
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -127,6 +128,7 @@ def test_a_new_study_goes_the_whole_way(
     assert pd.read_csv(folder / "tables" / "lengths.csv")["tokens_low"][0] == pytest.approx(low)
     page = (folder / "report.html").read_text()
     assert "<h2>Lengths</h2>" in page
+    assert '<a href="figures/lengths.pdf">PDF</a>' in page
     assert '<a href="more.txt">' in page
     assert run(studies, capsys, monkeypatch, "figures", "icl-lengths", "--out", "f")[0] == 0
     for kind in ("pdf", "png", "svg", "txt"):
@@ -188,7 +190,7 @@ def test_parts_are_put_together_and_figures_may_be_missing(tmp_path: Path) -> No
     assert set(load_results(tmp_path).values) == {"x", "y"}
     assert list((tmp_path / "figures").iterdir()) == []
     page = (tmp_path / "report.html").read_text()
-    assert "<td>a step</td><td>1.5</td><td>2</td><td>3</td>" in page
+    assert "<td>a step</td><td>1.5</td><td>2</td><td>0</td>" in page
     assert "<h2>Left out</h2>" in page
     assert "<td>third</td><td>it is &lt;odd&gt;</td>" in page
 
@@ -223,6 +225,44 @@ def test_texts_of_the_data_command_neither_a_terminal_nor_a_spreadsheet(tmp_path
     latex = (tmp_path / "tables" / "t.tex").read_text()
     assert visible(latex.replace("\n", "")) == latex.replace("\n", "")
     assert load_results(tmp_path).about["described"].endswith(f"{hostile}\ud800")
+
+
+def test_tables_compile(tmp_path: Path) -> None:
+    """Words of a vocabulary, in LaTeX: what pdflatex lacks, what it takes for commands, and rows that begin oddly."""
+    words = [
+        "[odd]",
+        "*",
+        "a_b",
+        "50 %",
+        "\\item",
+        "{",
+        "~^#$&",
+        "caf\u00e9",
+        "\u4e2d\u6587",
+        "\u2192",
+        "\u0394",
+        "<unk>",
+        "\x07",
+    ]
+    given = part(tables={"t": pd.DataFrame({"top": words, "bottom": words[::-1]})})
+    write_report(RECORD, [given], (), tmp_path, kinds=(), figures={})
+    latex = (tmp_path / "tables" / "t.tex").read_text(encoding="utf-8")
+    assert "U+4E2DU+6587" in latex
+    assert "{}[odd]" in latex
+    assert all(ord(character) < 0x180 for character in latex)
+    compiler = shutil.which("pdflatex")
+    if compiler is None:
+        pytest.skip("no pdflatex to compile it with")
+    around = r"\documentclass{article}\usepackage[T1]{fontenc}\usepackage{booktabs}\begin{document}%s\end{document}"
+    (tmp_path / "t.tex").write_text(around % latex, encoding="utf-8")
+    done = subprocess.run(
+        [compiler, "-interaction=nonstopmode", "-halt-on-error", "t.tex"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:]
 
 
 def test_a_study_of_a_name_that_is_taken_is_refused(

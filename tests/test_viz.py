@@ -1,9 +1,12 @@
 """Pages open offline and show every view whatever the data holds; figures are the same bytes every time."""
 
+import base64
+import gzip
 import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,6 +35,13 @@ HOSTILE = [
     "</script><b>bold</b>", "<!--", "<script>alert(1)</script>", "\"'`", "\\", "\u2028\u2029", "\x00\x01", "שלום", "🙂",
     "&amp;", "${x}", "]]>", "\n", "", " foo",
 ]  # fmt: skip
+
+
+def props_of(view: str) -> dict[str, Any]:
+    """What a view is given to draw."""
+    found = re.search(r'unpacked\("([^"]+)"\)', view)
+    assert found is not None
+    return dict(json.loads(gzip.decompress(base64.b64decode(found.group(1)))))
 
 
 def answers(right: np.ndarray) -> Answers:
@@ -138,14 +148,15 @@ def test_hostile_strings_in_every_place(chromium: str, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     cells = tuple((text, text) for text in HOSTILE)
     marked = tuple(MarkedToken(text, i, "label") for i, text in enumerate(HOSTILE))
-    section = Section(HOSTILE[0], HOSTILE[2], Table(("a</td>", "b"), cells), views=views, marked=marked)
-    page.write_text(render_page(HOSTILE[0], HOSTILE[1], (section,)), encoding="utf-8")
+    section = Section(HOSTILE[0], HOSTILE[2], Table(("a</td>", "b"), cells), views=views[:1], marked=marked)
+    others = [Section(HOSTILE[1], HOSTILE[2], views=(view,), answer=HOSTILE[0]) for view in views[1:]]
+    page.write_text(render_page(HOSTILE[0], HOSTILE[1], (section, *others)), encoding="utf-8")
     opened = open_page(chromium, page)
     assert opened.console == []
     assert opened.count("canvas") == 3 * 3  # two small patterns and an enlarged one in each view
     assert "<b>bold" not in re.sub(r'="[^"]*"', "", opened.dom)  # in attributes it may stand as it is
     assert opened.dom.count("&lt;b&gt;bold&lt;/b&gt;") >= 4  # the views show it
-    assert opened.dom.split("</table>")[0].count("<td>") == 2 * n
+    assert opened.dom.split("</table>")[0].count("<td") == 2 * n
     assert "http://" not in page.read_text().split("<body>")[1]
 
 
@@ -154,36 +165,113 @@ def test_a_page_without_views_has_no_bundle() -> None:
 
 
 def test_long_prompts_keep_the_page_small() -> None:
-    names = ["L0H0", "L0H1", "L0H2"]
-    view = attention_view("v", ["a"] * 400, np.full((3, 400, 400), 0.123), names)
-    assert len(view) < 3_000_000
-    assert "L0H1" in view
-    assert "L0H2" not in view
+    names, rng = ["L0H0", "L0H1", "L0H2"], np.random.default_rng(0)
+    view = attention_view("v", ["a"] * 250, np.tril(rng.random((3, 250, 250))), names)
+    assert len(view) < 400_000
+    assert props_of(view)["attentionHeadNames"] == names[:2]
     assert "the first 2 of 3 heads" in view
-    view = attention_view("v", [f"t{i}" for i in range(1000)], np.full((2, 1000, 1000), 0.123, np.float32), names[:2])
-    assert len(view) < 3_000_000
-    assert "the last 632 of 1000 tokens. the first 1 of 2 heads" in view
-    assert '"t999"' in view
-    assert '"t1"' not in view
-    view = colored_tokens_view("v", ["a"] * 9000, np.full((9000, 60), 0.123), [f"L{i}H0" for i in range(60)])
-    assert "the first 44 of 60 heads" in view
-    assert len(view) < 3_000_000
-    values = [np.full((200, 34, 400), 0.123)] * 2
+    pattern = np.full((2, 1000, 1000), 0.123, np.float32)
+    view = attention_view("v", [f"t{i}" for i in range(1000)], pattern, names[:2])
+    assert "the last 387 of 1000 tokens. the first 1 of 2 heads" in view
+    assert (props_of(view)["tokens"][0], props_of(view)["tokens"][-1]) == ("t613", "t999")
+    view = colored_tokens_view("v", ["a"] * 9000, rng.normal(size=(9000, 60)), [f"L{i}H0" for i in range(60)])
+    assert "the first 16 of 60 heads" in view
+    assert len(view) < 800_000
+    values = [np.full((100, 34, 300), 0.123)] * 2
     assert "the first 1 of 2 prompts" in topk_tokens_view("v", [["a"] * 34] * 2, values, ["p0", "p1"], k=2)
     assert "To keep" not in attention_view("v", ["a"] * 30, np.full((3, 30, 30), 0.123), names)
+
+
+def test_signed_values_share_one_scale() -> None:
+    view = colored_tokens_view("v", ["a", "b"], np.array([[0.242, 0.1], [-0.007, 0.0]]), ["L0H0", "L0H1"])
+    assert (props_of(view)["positiveBounds"], props_of(view)["negativeBounds"]) == ([0.242] * 2, [-0.242] * 2)
+
+
+CHOOSE = """
+<script>
+const choice = document.querySelector(".views select");
+choice.selectedIndex = 1;
+choice.dispatchEvent(new Event("input"));
+</script>
+"""
+
+
+def test_of_several_views_one_is_drawn(chromium: str, tmp_path: Path) -> None:
+    values = np.array([[0.25], [0.0]])
+    views = tuple(
+        (name, colored_tokens_view(name, [f"token {name}", "b"], values, ["L0H1"])) for name in ("left", "right")
+    )
+    made = render_page("t", "s", (Section("a", "b", views=views),))
+    for drive, there, gone in (("", "token left", "token right"), (CHOOSE, "token right", "token left")):
+        (page := tmp_path / "page.html").write_text(made.replace("</body>", drive + "</body>"), encoding="utf-8")
+        opened = open_page(chromium, page)
+        assert opened.console == []
+        assert (there in opened.dom, gone in opened.dom) == (True, False)
+
+
+SORT = """
+<script>
+const heads = [...document.querySelectorAll("th")], rows = () => [...document.querySelectorAll("tbody tr")];
+const column = (i) => rows().map((row) => row.cells[i].textContent).join(" ");
+heads[1].firstElementChild.click();
+document.title = [column(0), heads[1].getAttribute("aria-sort")].join("; ");
+heads[1].firstElementChild.click();
+document.title += "; " + [column(0), heads[1].getAttribute("aria-sort")].join("; ");
+heads[0].firstElementChild.click();
+document.title += "; " + [column(0), heads[0].getAttribute("aria-sort"), heads[1].getAttribute("aria-sort")].join("; ");
+</script>
+"""
+
+
+def test_tables_sort_by_their_headers(chromium: str, tmp_path: Path) -> None:
+    """By the number that a cell begins with, largest first; by words otherwise; empty cells last both ways."""
+    rows = (("L2H1", "+0.5 [0.1, 0.9]"), ("L10H0", ""), ("L9H3", "-1.5 [-2, -1]"), ("L1H1", "1,200"))
+    page = tmp_path / "page.html"
+    made = render_page("t", "f", (Section("a", "b", Table(("head", "value"), rows), answer="c"),))
+    page.write_text(made.replace("</body>", SORT + "</body>"), encoding="utf-8")
+    opened = open_page(chromium, page)
+    assert opened.console == []
+    (title,) = re.findall("<title>(.*)</title>", opened.dom)
+    assert title.split("; ") == [
+        "L1H1 L2H1 L9H3 L10H0", "descending", "L9H3 L2H1 L1H1 L10H0", "ascending", "L1H1 L2H1 L9H3 L10H0", "ascending",
+        "",
+    ]  # fmt: skip
+
+
+def test_a_page_answers_first(tmp_path: Path, results: tuple) -> None:
+    """The finding, a list of contents, and in every section the answer before what explains it."""
+    *_, groups = results
+    save(accuracy_bars(groups), tmp_path / "accuracy")
+    figure = Section("One", "how it was measured", figure=tmp_path / "accuracy.svg", answer="It is <so>.")
+    drawn = Section("Drawn", "", drawing="<svg xmlns='http://www.w3.org/2000/svg'/>", answer="A drawing.")
+    page = render_page("T", "The finding.", (figure, Section("Two", "said")), also=("More.",), first=(drawn,))
+    order = [
+        "The finding.",
+        "More.",
+        "A drawing.",
+        "<h2>One</h2>",
+        "It is &lt;so&gt;.",
+        "<details",
+        "how it was measured",
+    ]
+    assert [page.index(text) for text in order] == sorted(page.index(text) for text in order)
+    assert [page.count(text) for text in ('href="#s1"', 'href="#s2"', 'id="s1"', 'id="s2"')] == [1] * 4
+    assert f'<a href="{tmp_path.name}/accuracy.pdf">PDF</a>' in page
+    assert "prefers-color-scheme: dark" in page
 
 
 def test_the_tokens_of_the_largest_values(chromium: str, tmp_path: Path) -> None:
     """Drawn from values of ours, the top and the bottom of them, and the tokens coloured."""
     values = np.array([[[0.1], [0.123456], [-0.5], [0.05]]])
     top = topk_tokens_view("top", [["a", "b", "c", "d"]], [values], ["prompt 0"], k=2)
-    props = json.loads(re.search(r"TopkTokens, (.*)\);", top).group(1))
+    props = props_of(top)
     assert props["topkIdxs"] == [[[[1], [0]]]]
     assert props["topkVals"] == [[[[0.123], [0.1]]]]
     assert props["bottomkIdxs"] == [[[[3], [2]]]]
     colored = colored_tokens_view("colored", ["left", "right"], np.array([[0.25, 1.0], [0.0, -1.0]]), ["L0H1", "L0H2"])
     page = tmp_path / "page.html"
-    page.write_text(render_page("t", "s", (Section("a", "b", views=(("", top), ("", colored))),)), encoding="utf-8")
+    sections = [Section("a", "b", views=((caption, view),)) for caption, view in (("c", top), ("d", colored))]
+    page.write_text(render_page("t", "s", sections), encoding="utf-8")
     opened = open_page(chromium, page)
     assert opened.console == []
     drawn = re.sub(r"<script.*?</script>", "", opened.dom, flags=re.DOTALL)

@@ -26,6 +26,7 @@ from icl_circuits.jobs import DataSpec, Dtype, Job, ModelSpec, Settings
 from icl_circuits.jobs.job import MODEL, SETTINGS
 from icl_circuits.stopping import obey_signals
 from icl_circuits.studies import STUDIES, Study
+from icl_circuits.studies.study import beginning_of
 
 EXAMPLES = {
     "report": "--model icl-small --heads 4 --out my-report",
@@ -127,7 +128,7 @@ def _warning(message: Warning | str, *_: Any, **__: Any) -> str:
 
 def _writing(studies: Sequence[Study], folder: str) -> Callable[..., None]:
     """A command that runs `studies`, which begin alike, and writes a folder; its options are their job's fields."""
-    kind: Any = studies[0].begins.job
+    kind: Any = beginning_of(studies).job
 
     def command(
         *,

@@ -13,7 +13,7 @@ from icl_circuits.cli.option_files import read_toml, text_of
 from icl_circuits.cli.printing import console, rich_table, say
 from icl_circuits.cli.stores import StoreFolder, store_of
 from icl_circuits.errors import InputError
-from icl_circuits.studies.study import Study
+from icl_circuits.studies.study import Study, beginning_of
 
 if TYPE_CHECKING:
     from icl_circuits.studies.batch import Done, Task
@@ -136,6 +136,7 @@ def _cells(path: Path, grid: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _task(path: Path, app: App, studies: Mapping[str, Sequence[Study]], cell: dict[str, Any]) -> "Task":
     from icl_circuits.studies.batch import Task
+    from icl_circuits.studies.running import resolved
 
     command = str(cell[COMMAND])
     if command not in studies:
@@ -148,15 +149,15 @@ def _task(path: Path, app: App, studies: Mapping[str, Sequence[Study]], cell: di
     except CycloptsError as error:
         raise InputError(f"{str(path)!r}: {error}") from error
     chosen = tuple(studies[command])
-    job = bound.arguments.get("job", chosen[0].begins.job())
+    job = bound.arguments.get("job", beginning_of(chosen).job())
     for name, value in given.items():
         _require_taken(path, job, name.replace("-", "_"), value)
-    return Task(command, options, job, chosen)
+    return Task(command, options, resolved(job, chosen), chosen)
 
 
 def _require_taken(path: Path, job: Any, name: str, value: Any) -> None:
     """Raise `InputError` for a number or truth value that an option of another kind does not take as it is."""
-    found = next((getattr(part, name) for part in vars(job).values() if hasattr(part, name)), None)
+    found = next((getattr(part, name) for part in (job, *vars(job).values()) if hasattr(part, name)), None)
     is_number = isinstance(value, int | float) and isinstance(found, int | float)
     if is_number and (found != value or isinstance(found, bool) != isinstance(value, bool)):
         raise InputError(f"{str(path)!r} gives {name} the value {value}, but takes such as {found}: correct it there")

@@ -27,7 +27,7 @@ SMOOTH: tuple[MetricName, ...] = ("logit_diff", "log_prob", "prob")
 """Metrics with a useful gradient."""
 
 
-def require_metric(metric: Metric) -> None:
+def require_metric(metric: Metric | str) -> None:
     """Raise `InputError` unless `metric` is a known name or a function."""
     if not callable(metric) and metric not in get_args(MetricName):
         raise InputError(f"metric {metric!r} is unknown: use {', '.join(get_args(MetricName))} or a function")

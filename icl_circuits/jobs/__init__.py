@@ -1,6 +1,8 @@
 """What to run, as plain values."""
 
 from icl_circuits.jobs.job import (
+    CircuitJob as CircuitJob,
+    CircuitSettings as CircuitSettings,
     DataSpec as DataSpec,
     DevelopmentJob as DevelopmentJob,
     DevelopmentSettings as DevelopmentSettings,

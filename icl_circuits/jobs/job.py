@@ -5,6 +5,7 @@ The command line takes its options from these fields: their names, defaults and 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter, Token
@@ -20,10 +21,17 @@ def _escaped(_: Any, tokens: Sequence[Token]) -> str:
     return tokens[-1].value.replace("\\n", "\n").replace("\\t", "\t")
 
 
+def _heads(_: Any, tokens: Sequence[Token]) -> int | tuple[str, ...]:
+    """`12`, or `L23H7,L23H1`."""
+    value = tokens[-1].value
+    return int(value) if value.strip().isdecimal() else _words(_, tokens)
+
+
 MODEL, DATA, SETTINGS = (Group(name, sort_key=place) for place, name in enumerate(("Model", "Data", "Settings"), 1))
 """The groups of options in help texts."""
 Dtype = Literal["float32", "float64", "bfloat16", "float16"]
 Words = Annotated[tuple[str, ...], Parameter(converter=_words, n_tokens=1, show_default=",".join)]
+Heads = Annotated[int | tuple[str, ...] | None, Parameter(converter=_heads, n_tokens=1)]
 Separator = Annotated[
     str,
     Parameter(converter=_escaped, allow_leading_hyphen=True, show_default=lambda _: "one space, as in the paper"),
@@ -90,6 +98,8 @@ class Settings:
     """Seed of every random choice."""
     separator: Separator = " "
     r"""Between demonstrations; \n stands for a new line."""
+    metric: Annotated[str, Parameter(parse=False)] = "logit_diff"
+    """What edges of circuits are measured by: logit_diff, between_labels, log_prob, prob or top1."""
 
 
 @Parameter(name="*", group=DATA)
@@ -265,3 +275,25 @@ class Job:
     model: ModelSpec = field(default_factory=ModelSpec)
     data: DataSpec = field(default_factory=DataSpec)
     settings: Settings = field(default_factory=Settings)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class CircuitSettings(Settings):
+    """What is run of a circuit."""
+
+    heads: Annotated[int, Parameter(parse=False)] = Settings.heads
+    metric: str = Settings.metric
+    """What edges are scored by: logit_diff, between_labels, log_prob, prob or top1."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class CircuitJob(Job):
+    """Everything that decides what a circuit is made of."""
+
+    settings: CircuitSettings = field(default_factory=CircuitSettings)
+    heads: Heads = None
+    """How many in-context heads to select, or which heads (L23H7,L23H1). Default: 12, or those of --results."""
+    results: Path | None = None
+    """A folder of earlier results: its model, prompts and heads are taken."""

@@ -22,6 +22,7 @@ from icl_circuits.report.part import (
 from icl_circuits.report.results import (
     DAMAGED as DAMAGED,
     Results as Results,
+    from_plain as from_plain,
     read_results as read_results,
     write_results as write_results,
 )

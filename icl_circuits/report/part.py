@@ -17,7 +17,7 @@ class Part:
     """One study, as it is written."""
 
     headline: str
-    """What it found, in a few sentences."""
+    """What it found, in a sentence or two; that of the first part is the finding of the page."""
     summary: Mapping[str, Any]
     """Its part of `results.json`. Lists of several studies under one key, as long, are put together entry by entry."""
     values: Mapping[str, Any]
@@ -26,6 +26,8 @@ class Part:
     """Tables, by file name."""
     sections: Callable[[Path], Sequence[Section]]
     """Sections of the page, given the folder of the figures."""
+    first: Callable[[Path], Sequence[Section]] = lambda _: ()
+    """What the first screen shows of it, given the same."""
     shown: Sequence[tuple[str, Table]] = ()
     """What a terminal prints, with titles."""
     files: Mapping[str, Callable[[Path], None]] = field(default_factory=dict)
@@ -48,12 +50,14 @@ class RunRecord:
     """What every `results.safetensors` holds."""
     costs: Mapping[str, Cost]
     """Of each step of the run."""
+    job: Mapping[str, Any] = field(default_factory=dict)
+    """What was asked for, every option of it, as plain values."""
 
     @property
     def about(self) -> dict[str, Any]:
         """What every file of results says of itself."""
         described = f"Model: {self.provenance['name']}. {self.described}"
-        return {"provenance": self.provenance, "settings": self.settings, "described": described}
+        return {"provenance": self.provenance, "settings": self.settings, "described": described, "job": self.job}
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 from cattrs import BaseValidationError, Converter
@@ -22,6 +22,7 @@ from icl_circuits.circuits import node_of, plain_node
 from icl_circuits.errors import InputError
 from icl_circuits.residual import Edge, Head, HeadInput
 
+T = TypeVar("T")
 FILE = "results.safetensors"
 """Its name in a folder of results."""
 STRUCTURE = "icl_circuits"
@@ -39,7 +40,7 @@ class Results:
     """What studies found, as it stands in a file."""
 
     about: Mapping[str, Any]
-    """`provenance`, `settings`, and `described`: what was run, in a sentence."""
+    """`provenance`, `settings`, `job`: every option asked for, and `described`: what was run, in a sentence."""
     values: Mapping[str, Any]
     """Result objects, and plain arrays, by name."""
 
@@ -149,6 +150,12 @@ def _converter() -> Converter:
     converter.register_unstructure_hook_func(is_array, lambda array: array)
     converter.register_structure_hook_func(is_array, an_array)
     return converter
+
+
+def from_plain(value: Any, kind: type[T]) -> T:
+    """A frozen dataclass of plain values, as JSON has it, put together. Raises one of `DAMAGED` for what is none."""
+    found: T = CONVERTER.structure(value, kind)
+    return found
 
 
 def _exactly(value: Any, kind: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import reduce
@@ -11,7 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from icl_circuits.characters import spreadsheet_cell, visible
+from icl_circuits.characters import latex_text, spreadsheet_cell
+from icl_circuits.costs import Cost
 from icl_circuits.report.figures import PaperFigure, write_figures
 from icl_circuits.report.merging import merged, together
 from icl_circuits.report.part import LeftOut, Part, RunRecord
@@ -71,7 +73,10 @@ def write_report(
 def _write_table(frame: pd.DataFrame, stem: Path) -> None:
     """As `stem.csv` and `stem.tex`."""
     write_csv(frame, stem.with_name(f"{stem.name}.csv"))
-    latex = _text_cells(frame, visible).to_latex(index=False, escape=True, float_format="%.3f", na_rep="--")
+    latex = _text_cells(frame, latex_text).to_latex(index=False, escape=True, float_format="%.3f", na_rep="--")
+    latex = re.sub(
+        r"(\\\\|\\midrule)\n(?=[\[*])", r"\1\n{}", latex
+    )  # else a row's first cell is an option of what is before
     stem.with_name(f"{stem.name}.tex").write_text(latex, encoding="utf-8")
 
 
@@ -90,28 +95,57 @@ def _text_cells(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFra
 
 
 def _page(record: RunRecord, parts: Sequence[Part], left_out: Sequence[LeftOut], drawings: Path) -> str:
+    names = [study.study.replace("_", " ") for study in left_out]
     missing = Section(
         "Left out",
         "Studies that this model or these prompts are not fit for.",
         Table(("study", "why"), tuple((study.study, study.why) for study in left_out)),
+        answer=f"{_counted(len(names), 'study was', 'studies were')} left out: {', '.join(names)}.",
     )
-    where = Section(
-        "Provenance",
-        "What produced these numbers.",
-        Table(("what", "value"), tuple((key, json.dumps(value)) for key, value in record.provenance.items())),
-    )
-    rows = [
-        (step, f"{cost.seconds:.1f}", f"{cost.forwards:,}", f"{cost.bytes:,}") for step, cost in record.costs.items()
-    ]
-    cost = Section(
-        "Cost",
-        "What each step took when it was computed. Forwards: prompts run through the model, once for each pass, also "
-        "where a pass begins in a later layer. Bytes: what the store keeps of the step.",
-        Table(("step", "seconds", "forwards", "bytes"), tuple(rows)),
-    )
-    summary = " ".join([*(part.headline for part in parts), record.described])
     sections = [section for part in parts for section in part.sections(drawings)]
-    return render_page(record.title, summary, [*sections, *([missing] if left_out else []), cost, where])
+    return render_page(
+        record.title,
+        parts[0].headline if parts else "",
+        [*sections, *([missing] if left_out else []), _costs(record.costs), _provenance(record.provenance)],
+        also=[part.headline for part in parts[1:]],
+        described=record.described,
+        first=[section for part in parts for section in part.first(drawings)],
+    )
+
+
+def _costs(costs: Mapping[str, Cost]) -> Section:
+    rows = [(step, f"{c.seconds:.1f}", f"{c.forwards:,}", f"{c.bytes / 1024:,.0f}") for step, c in costs.items()]
+    seconds, forwards = (sum(getattr(cost, name) for cost in costs.values()) for name in ("seconds", "forwards"))
+    longest = max(costs, key=lambda step: costs[step].seconds, default="")
+    return Section(
+        "Cost",
+        "What each step took when it was computed; steps of the store are not computed anew. Forwards: prompts run "
+        "through the model, once for each pass, also where a pass begins in a later layer. Kilobytes: what the store "
+        "keeps of the step.",
+        Table(("step", "seconds", "forwards", "kilobytes"), tuple(rows)),
+        answer=f"{_counted(len(costs), 'step', 'steps')} took {seconds:,.0f} seconds and {forwards:,} forwards"
+        + (f"; the longest was \u201c{longest}\u201d, {costs[longest].seconds:,.0f} seconds." if longest else "."),
+    )
+
+
+def _provenance(provenance: Mapping[str, Any]) -> Section:
+    return Section(
+        "Provenance",
+        "The model, the data and the versions that these numbers were computed with.",
+        Table(("what", "value"), tuple((key, _plainly(value)) for key, value in provenance.items())),
+        answer=f"The model is {provenance['name']}.",
+    )
+
+
+def _plainly(value: Any) -> str:
+    """A value of the provenance as people read it."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_plainly(part)}" for key, part in value.items())
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _counted(n: int, one: str, many: str) -> str:
+    return f"{n} {one if n == 1 else many}"
 
 
 def finite(value: Any) -> Any:

@@ -23,9 +23,16 @@ from .loading import (
 from .running import (
     Outcome as Outcome,
     begin_job as begin_job,
+    resolved as resolved,
     run_job as run_job,
     run_studies as run_studies,
     steps_of as steps_of,
 )
 from .steps import Steps as Steps
-from .study import IN_CONTEXT_PROMPTS as IN_CONTEXT_PROMPTS, Beginning as Beginning, Body as Body, Study as Study
+from .study import (
+    IN_CONTEXT_PROMPTS as IN_CONTEXT_PROMPTS,
+    Beginning as Beginning,
+    Body as Body,
+    Study as Study,
+    beginning_of as beginning_of,
+)

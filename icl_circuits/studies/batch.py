@@ -20,7 +20,7 @@ from icl_circuits.store import Store, code_version
 from icl_circuits.studies.loading import Loaded
 from icl_circuits.studies.running import check_job, run_studies
 from icl_circuits.studies.steps import Steps
-from icl_circuits.studies.study import Study
+from icl_circuits.studies.study import Study, beginning_of
 from icl_circuits.viz import Section, Table, render_page
 
 NOT_MEASURED = ("provenance", "settings", "prompts", "left_out", "heads_scanned", "facts")
@@ -55,7 +55,7 @@ class Done:
 
 def prepare(task: Task) -> Any:
     """The data of a task, before a model is loaded. Raises `InputError` for what cannot be read."""
-    return import_module(task.studies[0].begins.module).prepare(task.job)
+    return import_module(beginning_of(task.studies).module).prepare(task.job)
 
 
 def refusals(tasks: Sequence[Task], store: Store) -> list[Done]:
@@ -72,7 +72,7 @@ def refusals(tasks: Sequence[Task], store: Store) -> list[Done]:
 
 def begin(task: Task, model: Any, prepared: Any, store: Store) -> Any:
     """What the task's studies take. Raises what the beginning raises."""
-    return import_module(task.studies[0].begins.module).begin(model, prepared, store=store)
+    return import_module(beginning_of(task.studies).module).begin(model, prepared, store=store)
 
 
 def run_task(task: Task, store: Store, loaded: Loaded | None = None) -> Done:
@@ -85,10 +85,10 @@ def run_task(task: Task, store: Store, loaded: Loaded | None = None) -> Done:
     """
     try:
         prepared, loaded = prepare(task), loaded or Loaded(task.job.model, store)
-        models = getattr(import_module(task.studies[0].begins.module), "models", list)
+        models = getattr(import_module(beginning_of(task.studies).module), "models", list)
         others = [Loaded(spec, store).identity for spec in models(prepared)] if models is not list else []
         modules = [
-            (study.begins.module, study.body().run.__module__, study.body().present.__module__)
+            (beginning_of(task.studies).module, study.body().run.__module__, study.body().present.__module__)
             for study in task.studies
         ]
         code = [[code_version(module) for module in of_study] for of_study in modules]
@@ -168,16 +168,34 @@ def write_batch(done: Sequence[Done], folder: Path) -> Table:
         Section(
             "Means over seeds",
             "Each number of results.json that stands in no list, by the path to it. Low and high: the ends of a 95 % "
-            "interval of Student's t over seeds.",
+            "interval of Student's t over seeds; with one seed there is none.",
             shown,
+            answer=f"{len(means)} numbers, each a mean over {_seeds(means)}.",
         ),
-        *([Section("Left out", "Jobs that could not be done.", Table(("job", "why"), missing))] if missing else []),
+        *([_left_out(missing)] if missing else []),
     ]
-    summary = f"{len(done) - len(missing)} of {len(done)} jobs."
-    page = render_page("A grid of jobs", summary, sections)
+    finding = f"{len(done) - len(missing)} of {len(done)} jobs were done."
+    page = render_page("A grid of jobs", finding, sections)
     (folder / "report.html").write_text(page, encoding="utf-8", errors="backslashreplace")
     return shown
 
 
+def _seeds(means: pd.DataFrame) -> str:
+    """How many seeds there are, from the fewest to the most."""
+    counts = sorted(set(means["seeds"])) if len(means) else [0]
+    return (
+        f"{counts[0]} seed{'' if counts[0] == 1 else 's'}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
+    )
+
+
+def _left_out(missing: tuple[tuple[str, ...], ...]) -> Section:
+    n = len(missing)
+    answer = f"{n} {'job' if n == 1 else 'jobs'} could not be done."
+    return Section("Left out", "", Table(("job", "why"), missing), answer=answer)
+
+
 def _cell(value: Any) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    """A number in four figures, however small; nothing for what is not there."""
+    if isinstance(value, float):
+        return f"{value:.4g}" if np.isfinite(value) else ""
+    return str(value)

@@ -5,8 +5,6 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
-
 from icl_circuits.errors import InputError
 from icl_circuits.heads import (
     Rounding,
@@ -21,7 +19,6 @@ from icl_circuits.models import LensModel, Outline, files_of, identity, outline,
 from icl_circuits.prompts import LabelScore, Prompt, PromptBatch, Rows, encode, load_rows, sample_prompts, shown
 from icl_circuits.report import RunRecord
 from icl_circuits.residual import Head
-from icl_circuits.stats import FALSE_DISCOVERIES, wilson
 from icl_circuits.store import Store
 from icl_circuits.studies.loading import load_spec
 from icl_circuits.studies.steps import Steps
@@ -187,31 +184,8 @@ class Begun:
         scored = " (scored whole)" if self.evaluation.scored_whole else ""
         return (
             f"Data: {self.prompts.data}, labels {', '.join(settings.labels)}{scored}, {settings.shots} demonstrations "
-            f"of each, {settings.prompts} prompts to select heads on and {settings.prompts} others, of other texts, to "
-            f"test on, seed {settings.seed}. {self._selected} {self._precision}"
-            + (f" {self.rounding}" if self.rounding else "")
-        )
-
-    @property
-    def _selected(self) -> str:
-        """How the heads were selected, in a sentence or two."""
-        effects, adding, n = self.scores.effects, self.scores.increase.significant, len(self.heads)
-        told = (
-            f"Of {len(effects.heads)} heads, {adding.sum()} add log-probability to the right label that can be told "
-            f"from zero, and zeroing {effects.significant.sum()} costs such (false-discovery rate "
-            f"{FALSE_DISCOVERIES:.0%} each)."
-        )
-        if self.settings.select == "sure":
-            return f"{told} Of these, {n} are selected, the best by mean rank of both scores."
-        return f"{told} By the paper's rule, which ranks by accuracy lost, {n} are selected, told from zero or not."
-
-    @property
-    def _precision(self) -> str:
-        """How well the prompts to test on tell an accuracy, in a sentence."""
-        widest = wilson(np.arange(self.settings.prompts) % 2 == 0)
-        return (
-            f"On {self.settings.prompts} prompts, the 95 % interval of an accuracy is up to "
-            f"{widest.high - widest.low:.2f} wide."
+            f"of each, {settings.prompts} prompts to select {len(self.heads)} heads on and {settings.prompts} others, "
+            f"of other texts, to test on, seed {settings.seed}." + (f" {self.rounding}" if self.rounding else "")
         )
 
     @property

@@ -1,7 +1,8 @@
 """Run a job's studies, from plain values to a folder."""
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from icl_circuits.report import LeftOut, Part, new_folder, write_report
 from icl_circuits.store import Store
 from icl_circuits.studies.files import figures_of, kinds_of
 from icl_circuits.studies.loading import Loaded
-from icl_circuits.studies.study import Study
+from icl_circuits.studies.study import Study, beginning_of
 
 LOADING, WRITING = "loading the model", "writing the report"
 """The names of the first and the last step."""
@@ -39,7 +40,8 @@ def run_studies(begun: Any, studies: Sequence[Study]) -> Outcome:
     left_out: list[LeftOut] = []
     for study, body in [(study, study.body()) for study in studies]:
         try:
-            parts.append(body.present(begun, body.run(begun)))
+            run = body.run_briefly if body.run_briefly is not None and len(studies) > 1 else body.run
+            parts.append(body.present(begun, run(begun)))
         except Unfit as error:
             left_out.append(LeftOut(study.name, str(error)))
     if left_out and not parts:
@@ -62,20 +64,32 @@ def run_job(
     Raises:
         InputError: bad input of any kind; nothing is written then.
     """
-    beginnings = {study.begins for study in studies}
-    if len(beginnings) != 1 or not all(isinstance(job, begins.job) for begins in beginnings):
+    if len({study.begins for study in studies}) != 1 or not isinstance(job, beginning_of(studies).job):
         named = ", ".join(study.name for study in studies) or "no study"
         raise InputError(f"a {type(job).__name__} cannot run {named}: give studies that begin alike, and their job")
     kinds, figures = kinds_of(studies), figures_of(studies)  # imports every study: its faults show before hours of work
-    beginning = import_module(studies[0].begins.module)
+    beginning = import_module(beginning_of(studies).module)
+    job = resolved(job, studies)
     prepared = beginning.prepare(job)
     names = (*steps_of(beginning, studies, prepared), WRITING)
     with new_folder(out, "results", force=force) as folder, run_of(names, seconds=_usual(job, store)):
         begun = begin_job(job, beginning, prepared, store)
         outcome = run_studies(begun, studies)
         with step(WRITING):
-            write_report(begun.record, outcome.parts, outcome.left_out, folder, kinds=kinds, figures=figures)
+            record = replace(begun.record, job=_plain(job))
+            write_report(record, outcome.parts, outcome.left_out, folder, kinds=kinds, figures=figures)
     return outcome
+
+
+def resolved(job: Any, studies: Sequence[Study]) -> Any:
+    """The job with what it refers to, earlier results say. Raises `InputError` where that cannot be read."""
+    return getattr(import_module(beginning_of(studies).module), "resolve", lambda same: same)(job)
+
+
+def _plain(job: Any) -> dict[str, Any]:
+    """A job as JSON has it."""
+    found: dict[str, Any] = json.loads(json.dumps(asdict(job), default=str))
+    return found
 
 
 def steps_of(beginning: Any, studies: Sequence[Study], prepared: Any) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """A study as a value: what it is called, what it computes, and how that is shown."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
@@ -26,16 +26,22 @@ class Body:
     """The classes of the result objects that it keeps in files."""
     figures: "Mapping[str, PaperFigure]" = field(default_factory=dict)
     """What is drawn from those, by file name."""
+    run_briefly: Callable[[Any], Any] | None = None
+    """Like `run`, but in a report of several studies, where it must take little time; None: `run`."""
 
 
 def body_of(package: str) -> Callable[[], Body]:
-    """Imports a study's package when asked: `compute` and `KINDS` of its run, `present` of its page, its `FIGURES`."""
+    """Imports a study's package when asked.
+
+    It takes `compute`, `KINDS` and perhaps `compute_briefly` of its run, `present` of its page, and its `FIGURES`.
+    """
     return partial(_import_body, package)
 
 
 def _import_body(package: str) -> Body:
     run, page, figures = (import_module(f"{package}.{name}") for name in ("run", "page", "figures"))
-    return Body(run.compute, page.present, run.KINDS, figures.FIGURES)
+    briefly = getattr(run, "compute_briefly", None)
+    return Body(run.compute, page.present, run.KINDS, figures.FIGURES, briefly)
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,7 @@ class Beginning:
     `check(job, prepared, store=store)`, where it has one, raises what the model's tokenizer and configuration show to
     be wrong. Its `steps(prepared)`, where it has one, names the steps before those of the studies. Its
     `begin(model, prepared, store=store)` gives what studies take, whose `record` says what was run.
+    Its `resolve(job)`, where it has one, gives the job with what it refers to read.
     Where numbers depend on other models than that of the job, its `models(prepared)` names all of them."""
 
 
@@ -76,6 +83,8 @@ class Study:
     """Options to begin with, for the help of its command."""
     steps: tuple[str, ...] = ()
     """The names of its steps, in order, so that a run can say how far it is. Some may not come."""
+    alone: Beginning | None = None
+    """How its own command begins, where that asks for more than a report does."""
 
     def run(self, begun: Any) -> Any:
         """What the study finds. Raises `Unfit` for a model or prompts that it cannot be done on."""
@@ -85,3 +94,9 @@ class Study:
     def command(self) -> str:
         """Its name on the command line."""
         return self.name.replace("_", "-")
+
+
+def beginning_of(studies: Sequence[Study]) -> Beginning:
+    """How a run of these studies begins: a study alone may ask for more than several together."""
+    first = studies[0]
+    return first.alone if len(studies) == 1 and first.alone is not None else first.begins

@@ -35,6 +35,7 @@ from icl_circuits.viz.head_figures import (
     position_bars as position_bars,
 )
 from icl_circuits.viz.look import (
+    arrows as arrows,
     new_figure as new_figure,
     save as save,
     style as style,

@@ -1,5 +1,6 @@
 """Figures of the majority-label bias, the recency bias, and what their mitigations gain and cost."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,30 +27,33 @@ def majority_figure(bias: MajorityBias, sweep: MajorityBias, chosen: float) -> "
     `bias` holds the test prompts, `sweep` the prompts that the coefficient `chosen` was chosen on.
     """
     frame = bias.to_frame()
-    names = [":".join(map(str, keep)) for keep in bias.keeps]
-    styles = {0.0: ("-", "o"), chosen: ("--", "s")} if chosen else {0.0: ("-", "o")}
+    order = _by_share(bias.keeps)
+    names = [":".join(map(str, bias.keeps[place])) for place in order]
+    strengths = (0.0, chosen) if chosen else (0.0,)
+    n_marks = len(bias.labels) * len(strengths)
     with style():
         figure = new_figure(4.0)
         above, below = figure.subplots(2, 1)
         for i, label in enumerate(bias.labels):
-            colour = COLOURS[i % len(COLOURS)]
-            for strength, (ls, marker) in styles.items():
+            for j, strength in enumerate(strengths):
                 rows = frame[(frame["gold"] == label) & (frame["coefficient"] == strength)]
-                name = None if strength else f"answer {label}"
-                mean, low, high = Intervals.in_frame(rows, "top1")
-                above.plot(names, mean, ls=ls, marker=marker, color=colour, label=name)
-                if not strength:
-                    above.fill_between(names, low, high, color=colour, alpha=0.12, lw=0)
-        if chosen:
-            above.plot([], [], ls="--", marker="s", color="0.3", label=f"mitigated, a_c = {chosen:g}")
-        above.set_ylim(0, 1)
-        above.tick_params(axis="x", rotation=90 if sum(map(len, names)) > 40 else 0)
-        above.set_xlabel(f"demonstrations of {':'.join(bias.labels)}\n(the first is balanced)")
+                mean, low, high = (values[order] for values in Intervals.in_frame(rows, "top1"))
+                middles = np.arange(len(names)) + (i * len(strengths) + j - (n_marks - 1) / 2) * 0.6 / n_marks
+                above.errorbar(
+                    middles, mean, yerr=np.stack([mean - low, high - mean]).clip(0), fmt="s" if strength else "o",
+                    lw=0.7, color=COLOURS[i % len(COLOURS)], mfc="white" if strength else None, ms=3, capsize=1,
+                    label=f"answer {label}" + (", mitigated" if strength else ""),
+                )  # fmt: skip
+        above.set_xticks(range(len(names)), names, rotation=90 if sum(map(len, names)) > 40 else 0)
+        for place in range(1, len(names)):
+            above.axvline(place - 0.5, color="0.9", lw=0.6, zorder=0)
+        above.set_ylim(0, 1.03)
+        above.set_xlabel(f"demonstrations of {':'.join(bias.labels)}")
         above.set_ylabel("top-1 accuracy\n(95 % intervals)")
         at = np.arange(len(sweep.strengths))
         curves = (
             ("fluctuation", sweep.fluctuation),
-            ("the same, all prompts", sweep.overall_fluctuation),
+            ("of all prompts", sweep.overall_fluctuation),
             ("accuracy", sweep.accuracy),
         )
         for (name, curve), marker, colour in zip(curves, MARKERS, ("0.1", "0.55", COLOURS[2]), strict=False):
@@ -63,6 +67,11 @@ def majority_figure(bias: MajorityBias, sweep: MajorityBias, chosen: float) -> "
         for axes in (above, below):
             legend_over(axes)
     return figure
+
+
+def _by_share(keeps: Sequence[tuple[int, ...]]) -> list[int]:
+    """The order of imbalances by the first label's share, then by the next one's: of two labels, balance is between."""
+    return sorted(range(len(keeps)), key=lambda place: [kept / sum(keeps[place]) for kept in keeps[place]])
 
 
 def recency_figure(bias: RecencyBias, strength: int) -> "matplotlib.figure.Figure":

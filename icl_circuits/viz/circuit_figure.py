@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     import matplotlib.figure
 
 NAMES = {
-    "circuit": "these heads alone (faithfulness)",
-    "complement": "the model without them (completeness)",
-    "random": "as many random heads alone, mean of draws",
+    "circuit": "these heads alone",
+    "complement": "the model without them",
+    "random": "random heads alone",
 }
 
 

@@ -7,24 +7,26 @@ escaped.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from icl_circuits.residual import Edge, Embedding, Head, Label, Last, Logits, Mlp, Node, Query, Text
-from icl_circuits.viz.look import COLOURS
+from icl_circuits.viz.circuit_layout import HALF, LEFT, Layout, layout
+from icl_circuits.viz.look import COLOURS, arrows
 
 if TYPE_CHECKING:
     from icl_circuits.circuits import Circuit
 
-LEFT, LABEL_WIDTH = 64, 44
-NARROWEST, UNIT = 1080, 116
-"""The least width of a drawing, and of a demonstration in it."""
-ROW, TOP = 34.0, 56.0
-TEXT_LINES, LINE_HEIGHT, CHAR_WIDTH = 4, 13, 6.2
-WIDEST, THINNEST = 7.0, 0.6
+LABEL_WIDTH = 44.0
+TEXT_LINES, LINE_HEIGHT, CHAR_WIDTH, LONGEST = 5, 13, 6.2, 14
+"""Of texts: lines at most, the height of one in pixels, the width of a character, and the longest word kept whole."""
+WIDEST, THINNEST = 7.0, 0.8
+SHORT = 12
+"""Labels of more characters stand as numbers, and in full under the drawing."""
 NEUTRAL = "#767676"
 INK = "#1a1a1a"
 
@@ -39,60 +41,6 @@ class PromptRow:
     """The class of each demonstration's label."""
 
 
-@dataclass(frozen=True)
-class Layout:
-    """Where everything stands, in pixels."""
-
-    width: float
-    height: float
-    place: Mapping[Node, tuple[float, float]]
-    """The middle of each node."""
-    layers: Mapping[int, float]
-    """The height of each layer that has a node."""
-    bottom: float
-    """The top of the row of labels."""
-    unit: float
-    """The width of a demonstration: its text, then its label."""
-
-    def column(self, demo: int) -> float:
-        """Where a demonstration's text begins; the query's comes after the last one."""
-        return LEFT + self.unit * demo
-
-    @property
-    def text_width(self) -> float:
-        """The width of a text."""
-        return self.unit - LABEL_WIDTH - 4
-
-
-def layout(circuit: "Circuit", n_demos: int) -> Layout:
-    """Places for the circuit's nodes: layers that have nodes in rows of equal height, columns a demonstration each."""
-    writers = [node for node in circuit.nodes if isinstance(node, Head | Mlp)]
-    layers = sorted({node.layer for node in writers})
-    unit = max(UNIT, (NARROWEST - LEFT - 8) / (n_demos + 1))
-    width = LEFT + (n_demos + 1) * unit + 8.0
-    bottom = TOP + ROW * (len(layers) + 1) + 40.0
-    height_of = {layer: TOP + ROW * (len(layers) - row) for row, layer in enumerate(layers)}
-    place: dict[Node, tuple[float, float]] = {}
-    for row, layer in enumerate(layers):
-        here = [writer for writer in writers if writer.layer == layer]
-        step = (width - LEFT - 40) / len(here)
-        for i, writer in enumerate(here):
-            shift = (0.5, 0.25, 0.75, 0.4, 0.6)[row % 5] if len(here) < 4 else 0.5
-            place[writer] = LEFT + 20 + step * (i + shift), height_of[layer]
-    for node in circuit.nodes:
-        column = node.demo if isinstance(node, Text | Label) else n_demos
-        at_label = LEFT + unit * (column + 1) - 4 - LABEL_WIDTH / 2
-        if isinstance(node, Text | Query):
-            place[node] = at_label - unit / 2, bottom + 11
-        elif isinstance(node, Label | Last):
-            place[node] = at_label, bottom + 11
-        elif isinstance(node, Embedding):
-            place[node] = at_label, bottom - 46
-        elif isinstance(node, Logits):
-            place[node] = LEFT + (width - LEFT) / 2, 24.0
-    return Layout(width, bottom + 30 + LINE_HEIGHT * TEXT_LINES, place, height_of, bottom, unit)
-
-
 def edge_class(edge: Edge, demo_labels: Sequence[int], head_labels: Mapping[str, int]) -> int:
     """The class (label) whose colour an edge has; -1: none."""
     if isinstance(edge.sender, Text | Label):
@@ -102,14 +50,28 @@ def edge_class(edge: Edge, demo_labels: Sequence[int], head_labels: Mapping[str,
     return -1
 
 
-def widths(values: Float[np.ndarray, " edge"], shown: int) -> Float[np.ndarray, " edge"]:
-    """Line widths in pixels: in proportion to `|value|`, 0 for all but the `shown` strongest and for NaN."""
-    size = np.nan_to_num(np.abs(values))
-    order = np.argsort(-size, kind="stable")
-    largest = max(float(size.max(initial=0.0)), 1e-12)
-    found = np.where(size > 0, THINNEST + (WIDEST - THINNEST) * size / largest, 0.0)
-    found[order[shown:]] = 0.0
+def edge_kind(edge: Edge) -> str:
+    """How an edge is cut: edges of one kind share a baseline, and the scale of their widths."""
+    if isinstance(edge.sender, Text | Query):
+        return "text"
+    if isinstance(edge.receiver, Logits):
+        return "logits"
+    return {"k": "key", "v": "value"}.get(edge.input or "", "query" if isinstance(edge.sender, Last) else "component")
+
+
+def sizes(edges: Sequence[Edge], values: Float[np.ndarray, " edge"]) -> Float[np.ndarray, " edge"]:
+    """`|value|` as a share of the largest of its kind; 0 for NaN."""
+    found, kinds = np.nan_to_num(np.abs(values)).astype(np.float64), np.array([edge_kind(edge) for edge in edges])
+    for kind in set(kinds.tolist()):
+        found[kinds == kind] /= max(float(found[kinds == kind].max()), 1e-12)
     return found
+
+
+def strongest(edges: Sequence[Edge], values: Float[np.ndarray, " edge"], shown: int) -> Bool[np.ndarray, " edge"]:
+    """Which edges are the `shown` largest of their kinds."""
+    size = sizes(edges, values)
+    order = np.argsort(-size, kind="stable")[:shown]
+    return (size > 0) & np.isin(np.arange(len(size)), order)
 
 
 def draw(
@@ -121,87 +83,127 @@ def draw(
     *,
     shown: int,
     title: str,
+    numbers: Sequence[int] = (),
 ) -> str:
     """The SVG element.
 
     Args:
         circuit: its nodes and edges are drawn.
         rows: prompts; the first is shown, the others are there for the page to show instead.
-        values: what the widths say, and, where negative, the dashes.
+        values: what the widths say, as shares of the largest of the edge's kind, and, where negative, the dashes.
         labels: the label words.
         head_labels: which label each in-context head is of, by its name.
-        shown: how many edges, the strongest ones, are visible.
+        shown: how many edges, the strongest of their kinds, are visible, with the nodes that they join.
         title: what a screen reader says first.
+        numbers: of the edges, by which the page knows them; default their places.
     """
-    at, drawn = layout(circuit, len(rows[0].labels)), widths(values, shown)
+    marks = tuple(mark(labels, place) for place in range(len(labels)))
+    stand = [node for node in circuit.nodes if isinstance(node, Head | Mlp | Embedding)]
+    node_widths: dict[Node, float] = {node: 7.2 * len(_words(node, marks, head_labels)) + 14 for node in stand}
+    label_width = max([LABEL_WIDTH, *(7.2 * len(word) + 12 for word in marks)])
+    at = layout(circuit, len(rows[0].labels), node_widths, label_width, _text_width(rows))
+    visible, size = strongest(circuit.edges, values, shown), sizes(circuit.edges, values)
     used = {
-        node for edge, width in zip(circuit.edges, drawn, strict=True) if width for node in (edge.sender, edge.receiver)
+        node for edge, on in zip(circuit.edges, visible, strict=True) if on for node in (edge.sender, edge.receiver)
     }
+    long = [f"{word} {printable(label)}" for word, label in zip(marks, labels, strict=True) if word != printable(label)]
+    n_lines = max(len(_lines(text, at)) for row in rows for text in row.texts)
+    below = at.bottom + max(2 * HALF + 10, 12 + LINE_HEIGHT * n_lines)
+    height = below + 16 * len(long)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {at.width:.0f} {at.height:.0f}" '
-        f'width="{at.width:.0f}" height="{at.height:.0f}" font-family="system-ui, sans-serif" font-size="12" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {at.width:.0f} {height:.0f}" '
+        f'width="{at.width:.0f}" height="{height:.0f}" font-family="system-ui, sans-serif" font-size="12" '
         f'role="group" aria-label="{escape(title)}">',
-        f'<rect class="ground" width="{at.width:.0f}" height="{at.height:.0f}" fill="#ffffff"/>',
+        f'<rect class="ground" width="{at.width:.0f}" height="{height:.0f}" fill="#ffffff"/>',
         _axis(at),
         '<g class="edges" fill="none" stroke-linecap="round">',
         *(
-            _edge(i, edge, at, float(width), float(value), edge_class(edge, rows[0].labels, head_labels))
-            for i, (edge, width, value) in enumerate(zip(circuit.edges, drawn, values, strict=True))
+            _edge(number, edge, at, float(size[i]), bool(visible[i]), float(values[i]),
+                  edge_class(edge, rows[0].labels, head_labels))
+            for i, (number, edge) in enumerate(zip(numbers or range(len(values)), circuit.edges, strict=True))
         ),
         "</g>",
-        *(_prompt(row, i, at, labels) for i, row in enumerate(rows)),
+        *(_prompt(row, i, at, labels, marks) for i, row in enumerate(rows)),
         *(
-            _node(node, at, labels, head_labels, node in used)
+            _node(node, at, labels, marks, head_labels, node in used, node_widths)
             for node in circuit.nodes
             if not isinstance(node, Text | Query)
         ),
+        *(
+            f'<text class="words" x="{LEFT}" y="{below + 16 * i:.0f}" fill="{INK}">{escape(words)}</text>'
+            for i, words in enumerate(long)
+        ),
         "</svg>",
-    ]
+    ]  # fmt: skip
     return "\n".join(part for part in parts if part)
+
+
+def _text_width(rows: Sequence[PromptRow]) -> float:
+    """Room for the longest word of the texts, within limits."""
+    longest = max((len(word) for row in rows for text in row.texts for word in text.split()), default=1)
+    return CHAR_WIDTH * min(max(longest, 8), LONGEST) + 10
+
+
+def _lines(text: str, at: Layout) -> list[str]:
+    """A text in lines as wide as its column."""
+    return wrap(printable(text), int((at.text_width - 6) / CHAR_WIDTH), max_lines=TEXT_LINES, placeholder=" \u2026")
+
+
+def mark(labels: Sequence[str], place: int) -> str:
+    """A label where room is short: the word itself, or its number."""
+    word = printable(labels[place])
+    return word if len(word) <= SHORT else f"({place + 1})"
+
+
+def _words(node: Node, marks: Sequence[str], head_labels: Mapping[str, int]) -> str:
+    kind = head_labels.get(str(node), -1)
+    return f"{node} {marks[kind]}" if kind >= 0 else str(node)
 
 
 def _axis(at: Layout) -> str:
     ticks = [
-        f'<text class="faint" x="{LEFT - 26}" y="{y + 4:.1f}" text-anchor="end" fill="{NEUTRAL}">{layer}</text>'
-        f'<line class="rule" x1="{LEFT - 20}" x2="{at.width - 6:.1f}" y1="{y:.1f}" y2="{y:.1f}" stroke="#eeeeee"/>'
-        for layer, y in at.layers.items()
+        f'<text class="faint" x="{LEFT - 10}" y="{y + 4:.1f}" text-anchor="end" fill="{NEUTRAL}">{layer}</text>'
+        f'<line class="rule" x1="{LEFT - 4}" x2="{at.width - 6:.1f}" y1="{y:.1f}" y2="{y:.1f}" stroke="#eeeeee"/>'
+        for y, layer in at.layers.items()
     ]
-    middle = (TOP + at.bottom) / 2
-    turned = f'transform="rotate(-90 14 {middle:.0f})"'
+    middle = at.bottom / 2
+    turned = f'transform="rotate(-90 12 {middle:.0f})"'
     ticks.append(
-        f'<text class="faint" x="14" y="{middle:.0f}" {turned} text-anchor="middle" fill="{NEUTRAL}">layer</text>'
+        f'<text class="faint" x="12" y="{middle:.0f}" {turned} text-anchor="middle" fill="{NEUTRAL}">layer</text>'
     )
     return "\n".join(ticks)
 
 
-def _edge(index: int, edge: Edge, at: Layout, width: float, value: float, kind: int) -> str:
-    (x0, y0), (x1, y1) = at.place[edge.sender], at.place[edge.receiver]
+def _edge(index: int, edge: Edge, at: Layout, size: float, visible: bool, value: float, kind: int) -> str:
     if isinstance(edge.receiver, Label | Last):  # a bow over the text
+        (x0, _), (x1, _) = at.place[edge.sender], at.place[edge.receiver]
         y = at.bottom - 2
-        path = f"M{x0:.1f} {y:.1f}C{x0:.1f} {y - 22:.1f} {x1:.1f} {y - 22:.1f} {x1:.1f} {y:.1f}"
+        path = f"M{x0:.1f} {y:.1f}C{x0:.1f} {y - 18:.1f} {x1:.1f} {y - 18:.1f} {x1:.1f} {y:.1f}"
     else:
-        y0, y1 = y0 - 10, y1 + 10
-        shift = {"k": -14, "v": 0, "q": 14}.get(edge.input or "", 0)
-        bend = (y0 - y1) / 2
-        end = f"{x1 + shift:.1f} {y1:.1f}"
-        path = f"M{x0:.1f} {y0:.1f}C{x0:.1f} {y0 - bend:.1f} {x1 + shift:.1f} {y1 + bend:.1f} {end}"
+        points = at.points(edge)
+        path = f"M{points[0][0]:.1f} {points[0][1]:.1f}"
+        for (x0, y0), (x1, y1) in pairwise(points):
+            third = (y0 - y1) / 3
+            path += f"C{x0:.1f} {y0 - third:.1f} {x1:.1f} {y1 + third:.1f} {x1:.1f} {y1:.1f}"
     colour = COLOURS[kind % len(COLOURS)] if kind >= 0 else NEUTRAL
     dash = ' stroke-dasharray="5 5"' if value < 0 else ""
-    hidden = ' visibility="hidden"' if width == 0 else ""
+    hidden = "" if visible else ' visibility="hidden"'
     css = f"c{kind % len(COLOURS)}" if kind >= 0 else "none"
+    width = THINNEST + (WIDEST - THINNEST) * size
     return (
         f'<path class="edge {css}" data-edge="{index}" d="{path}" stroke="{colour}" '
-        f'stroke-opacity="0.65" stroke-width="{width:.2f}"{dash}{hidden}><title>{escape(str(edge))}</title></path>'
+        f'stroke-opacity="0.65" stroke-width="{width:.2f}"{dash}{hidden}><title>{escape(arrows(str(edge)))}</title>'
+        "</path>"
     )
 
 
-def _prompt(row: PromptRow, index: int, at: Layout, labels: Sequence[str]) -> str:
+def _prompt(row: PromptRow, index: int, at: Layout, labels: Sequence[str], marks: Sequence[str]) -> str:
     """The texts, and the words in the label boxes."""
     parts = [f'<g class="prompt" data-row="{index}"' + (' display="none">' if index else ">")]
     for i, text in enumerate(row.texts):
-        x, n_chars = at.column(i) + at.text_width - 4, int((at.text_width - 4) / CHAR_WIDTH)
+        x = at.column(i) + at.text_width - 4
         parts.append(f"<g><title>{escape(printable(text))}</title>")
-        for line, words in enumerate(wrap(printable(text), n_chars, max_lines=TEXT_LINES, placeholder=" \u2026")):
+        for line, words in enumerate(_lines(text, at)):
             y = at.bottom + 15 + LINE_HEIGHT * line
             parts.append(
                 f'<text class="words" x="{x:.1f}" y="{y:.0f}" text-anchor="end" font-size="11" fill="{INK}" '
@@ -212,45 +214,41 @@ def _prompt(row: PromptRow, index: int, at: Layout, labels: Sequence[str]) -> st
         x = at.column(i) + at.text_width
         colour = COLOURS[label % len(COLOURS)]
         parts.append(
-            f'<rect class="box c{label % len(COLOURS)}" x="{x:.1f}" y="{at.bottom:.0f}" width="{LABEL_WIDTH}" '
+            f'<rect class="box c{label % len(COLOURS)}" x="{x:.1f}" y="{at.bottom:.0f}" width="{at.label_width:.1f}" '
             f'height="22" rx="3" fill="#ffffff" stroke="{colour}" stroke-width="2"/>'
-            f'<text class="words" x="{x + LABEL_WIDTH / 2:.1f}" y="{at.bottom + 15:.0f}" text-anchor="middle" '
-            f'fill="{INK}">'
-            f"{escape(shortened(printable(labels[label]), 6))}<title>{escape(printable(labels[label]))}</title></text>"
+            f'<text class="words" x="{x + at.label_width / 2:.1f}" y="{at.bottom + 15:.0f}" text-anchor="middle" '
+            f'fill="{INK}">{escape(marks[label])}<title>{escape(printable(labels[label]))}</title></text>'
         )
     return "\n".join([*parts, "</g>"])
 
 
-def _node(node: Node, at: Layout, labels: Sequence[str], head_labels: Mapping[str, int], used: bool) -> str:
-    x, y = at.place[node]
-    kind = head_labels.get(str(node), -1)
-    name = "answer position" if isinstance(node, Last) else str(node)
-    words = str(node)
+def _node(
+    node: Node,
+    at: Layout,
+    labels: Sequence[str],
+    marks: Sequence[str],
+    head_labels: Mapping[str, int],
+    used: bool,
+    node_widths: Mapping[Node, float],
+) -> str:
+    (x, y), kind = at.place[node], head_labels.get(str(node), -1)
+    words = _words(node, marks, head_labels)
+    name = "answer position" if isinstance(node, Last) else f"{node} {printable(labels[kind])}" if kind >= 0 else words
+    width = node_widths.get(node, 7.2 * len(words) + 14)
     if isinstance(node, Label | Last):
-        words, width = ":" if isinstance(node, Last) else "", float(LABEL_WIDTH)
+        words, width = ":" if isinstance(node, Last) else "", at.label_width
         css, line = ("last", f' stroke="{INK}" stroke-dasharray="3 2"') if isinstance(node, Last) else ("hit", "")
-        shape = (
-            f'<rect class="{css}" x="{x - width / 2:.1f}" y="{y - 11:.1f}" width="{width:.1f}" height="22" rx="3" '
-            f'fill="none"{line} pointer-events="all"/>'
-        )
+        look, radius = f'class="{css}" fill="none"{line} pointer-events="all"', 3
     elif kind >= 0:
-        name = f"{node} {printable(labels[kind])}"
-        words = shortened(name, len(str(node)) + 7)
-        width = 7.2 * len(words) + 14
-        shape = (
-            f'<rect class="box c{kind % len(COLOURS)}" x="{x - width / 2:.1f}" y="{y - 11:.1f}" width="{width:.1f}" '
-            f'height="22" rx="5" fill="#ffffff" stroke="{COLOURS[kind % len(COLOURS)]}" stroke-width="2"/>'
-        )
+        colour = COLOURS[kind % len(COLOURS)]
+        look, radius = f'class="box c{kind % len(COLOURS)}" fill="#ffffff" stroke="{colour}" stroke-width="2"', 5
     else:
-        width = 7.0 * len(words) + 16
-        shape = (
-            f'<rect class="box" x="{x - width / 2:.1f}" y="{y - 10:.1f}" width="{width:.1f}" height="20" rx="10" '
-            f'fill="#ffffff" stroke="{NEUTRAL}"/>'
-        )
-    role, faded = "button" if kind >= 0 else "img", "" if used or kind >= 0 else ' opacity="0.35"'
+        look, radius = f'class="box" fill="#ffffff" stroke="{NEUTRAL}"', 10
+    hidden = "" if used or isinstance(node, Label | Last) else ' visibility="hidden"'
     return (
-        f'<g class="node"{faded} tabindex="0" role="{role}" data-node="{escape(str(node))}" '
-        f'aria-label="{escape(name)}">{shape}'
+        f'<g class="node"{hidden} tabindex="0" role="button" data-node="{escape(str(node))}" '
+        f'aria-label="{escape(name)}"><rect {look} x="{x - width / 2:.1f}" y="{y - HALF:.1f}" width="{width:.1f}" '
+        f'height="{2 * HALF:.0f}" rx="{radius}"/>'
         f'<text class="words" x="{x:.1f}" y="{y + 4:.1f}" text-anchor="middle" fill="{INK}">{escape(words)}</text></g>'
     )
 
@@ -263,8 +261,3 @@ def printable(text: str) -> str:
 def _unseen(point: int) -> bool:
     """Control characters, lone surrogates, and the two code points that are no characters."""
     return point < 32 or 0x7F <= point < 0xA0 or 0xD800 <= point < 0xE000 or point in (0xFFFE, 0xFFFF)
-
-
-def shortened(text: str, most: int) -> str:
-    """`text` in at most `most` characters."""
-    return text if len(text) <= most else text[: most - 1] + "\u2026"

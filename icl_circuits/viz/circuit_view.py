@@ -1,6 +1,6 @@
 """The interactive circuit: one offline page, a frame in a notebook, a drawing for a paper."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +13,8 @@ from icl_circuits.errors import InputError
 from icl_circuits.residual import Label, Text
 from icl_circuits.stats import Interval, bootstrap_means
 from icl_circuits.viz.circuit_figure import circuit_curves
-from icl_circuits.viz.circuit_svg import PromptRow, draw, edge_class, layout, printable
-from icl_circuits.viz.look import svg
+from icl_circuits.viz.circuit_svg import PromptRow, draw, edge_class, edge_kind, printable, strongest
+from icl_circuits.viz.look import arrows, svg
 from icl_circuits.viz.page import Table, framed, svg_uri, template
 from icl_circuits.viz.views import circuitsvis_bundle, script_json
 
@@ -22,7 +22,13 @@ if TYPE_CHECKING:
     from icl_circuits.circuits import Circuit, CircuitTest
     from icl_circuits.residual import Head
 
-EDGES_SHOWN = 40
+EDGES_SHOWN, FIRST = 40, 24
+"""How many edges of each prompt the page can show, and how many it shows at first."""
+METRICS = {
+    "logit_diff": "logit difference", "log_prob": "log-probability", "prob": "probability",
+    "between_labels": "accuracy between labels", "top1": "top-1 accuracy",
+}  # fmt: skip
+"""The names of metrics in words."""
 PATTERN_CELLS = 600_000
 """Attention values on one page, of the triangular part: about 3 MB."""
 
@@ -38,6 +44,8 @@ class ShownRun:
     row: PromptRow
     answer: str
     """The right answer."""
+    right: bool
+    """Whether the model gives it."""
     base: float
     """The metric of the whole model."""
     scores: Float[np.ndarray, " edge"]
@@ -65,8 +73,8 @@ class CircuitView:
     summary: str
     reversed: "Circuit"
     """The same edges, scored on the same prompts with their labels reversed."""
-    test: "CircuitTest"
-    """What the first heads do alone, and the model without them."""
+    test: "CircuitTest | None" = None
+    """What the first heads do alone, and the model without them; None: not measured."""
 
     def __post_init__(self) -> None:
         heads = {str(head) for head in self.heads}
@@ -87,7 +95,12 @@ class CircuitView:
     def __repr__(self) -> str:
         return f"CircuitView of {len(self.circuit.edges)} edges and {len(self.heads)} heads, {len(self.runs)} runs"
 
-    def to_svg(self, run: int = 0, *, n_edges: int = EDGES_SHOWN) -> str:
+    @property
+    def metric(self) -> str:
+        """What edges are scored by, in words."""
+        return METRICS.get(self.circuit.metric, self.circuit.metric)
+
+    def to_svg(self, run: int = 0, *, n_edges: int = FIRST) -> str:
         """The drawing of one run, with its `n_edges` strongest edges.
 
         Raises:
@@ -97,28 +110,29 @@ class CircuitView:
             raise InputError(
                 f"run {run} with {n_edges} edges: give a run of 0..{len(self.runs) - 1} and 1 edge or more"
             )
-        return self._svg((self.runs[run],), n_edges)
+        return self._svg((self.runs[run],), n_edges, n_edges)
 
     def to_html(self) -> str:
         """The page: one file with everything in it."""
         kept, cut = self._patterns()
+        shown = min(EDGES_SHOWN, len(self.circuit.edges))
         page = template("circuit.html.jinja").render(
             title=f"In-context circuit of {self.circuit.provenance.get('name', 'a model')}",
             summary=self.summary,
-            svg=Markup(self._svg(self.runs, EDGES_SHOWN)),
+            svg=Markup(self._svg(self.runs, EDGES_SHOWN, FIRST)),
             data=Markup(script_json(self._data(kept))),
             bundle=Markup(circuitsvis_bundle()),
             n_edges=len(self.circuit.edges),
-            shown=min(EDGES_SHOWN, len(self.circuit.edges)),
+            shown=shown,
+            at_first=min(FIRST, shown),
             titles=self._titles,
             versions=list(dict.fromkeys(run.version for run in self.runs)),
             labels=[printable(label) for label in self.labels],
-            metric=self.circuit.metric,
+            metric=self.metric,
             cut=cut,
-            tests=self.test_table(),
-            curves=svg_uri(svg(circuit_curves(self.test, len(self.heads)))),
+            tests=self.test and self.test_table(),
+            curves=self.test and svg_uri(svg(circuit_curves(self.test, len(self.heads)))),
             table=self.edge_rows(),
-            width=round(0.9 * layout(self.circuit, len(self.runs[0].row.labels)).width),
         )
         return page.encode("utf-8", "replace").decode("utf-8")  # lone surrogates have no UTF-8
 
@@ -127,7 +141,13 @@ class CircuitView:
         Path(path).write_text(self.to_html(), encoding="utf-8")
 
     def test_table(self) -> Table:
-        """Faithfulness and completeness by size, as text."""
+        """Faithfulness and completeness by size, as text.
+
+        Raises:
+            InputError: they were not measured.
+        """
+        if self.test is None:
+            raise InputError("the heads of this circuit were not run alone: give `test`, of `evaluate_circuit`")
         frame, metric = self.test.to_frame(), self.test.metric
         body = []
         for size in self.test.sizes:
@@ -143,7 +163,7 @@ class CircuitView:
             (
                 int(i),
                 (
-                    str(self.circuit.edges[i]),
+                    arrows(str(self.circuit.edges[i])),
                     f"{interval.of(int(i)):+.3f}",
                     f"{twin[i]:+.3f}",
                 ),
@@ -163,10 +183,16 @@ class CircuitView:
         """The class of each head's label, by the head's name."""
         return {str(head): self.labels.index(label) for head, label in zip(self.heads, self.head_labels, strict=True)}
 
-    def _svg(self, runs: tuple[ShownRun, ...], n_edges: int) -> str:
-        rows, first = [run.row for run in runs], runs[0]
-        title = f"{first.title}, {first.version}: {len(self.circuit.nodes)} nodes, the {n_edges} strongest edges"
-        return draw(self.circuit, rows, first.scores, self.labels, self._head_classes, shown=n_edges, title=title)
+    def _svg(self, runs: tuple[ShownRun, ...], drawn: int, shown: int) -> str:
+        """The `drawn` strongest edges of each run, of which the `shown` strongest of the first are visible."""
+        edges, first = self.circuit.edges, runs[0]
+        kept = np.flatnonzero(np.any([strongest(edges, run.scores, drawn) for run in runs], axis=0)).tolist()
+        part = replace(self.circuit, edges=tuple(edges[i] for i in kept), scores=self.circuit.scores[kept])
+        title = f"{first.title}, {first.version}: the {shown} strongest of {len(edges)} edges"
+        rows = [run.row for run in runs]
+        return draw(
+            part, rows, first.scores[kept], self.labels, self._head_classes, shown=shown, title=title, numbers=kept
+        )
 
     def _patterns(self) -> tuple[list[list[list[list[float]]] | None], int]:
         """Lower triangles of the attention patterns, run by run while there is room; and how many runs lack."""
@@ -193,6 +219,7 @@ class CircuitView:
                     "demos": [printable(text) for text in run.row.texts],
                     "classes": list(run.row.labels),
                     "answer": printable(run.answer),
+                    "right": run.right,
                     "base": round(run.base, 3),
                     "scores": _rounded(run.scores),
                     "edge_classes": [edge_class(edge, run.row.labels, head_classes) for edge in self.circuit.edges],
@@ -203,16 +230,18 @@ class CircuitView:
                     "patterns": pattern,
                 }
             )
+        means = bootstrap_means(self.circuit.scores)
         edges = [
             {
-                "name": str(edge),
-                "kind": {"k": "key", "v": "value"}.get(edge.input or "", "other"),
+                "name": arrows(str(edge)),
+                "kind": edge_kind(edge),
+                "mean": f"{means.of(i):+.3f}",
                 "head": place.get(str(edge.receiver)),
                 "demo": edge.sender.demo if isinstance(edge.sender, Text | Label) else None,
                 "from": str(edge.sender),
                 "to": str(edge.receiver),
             }
-            for edge in self.circuit.edges
+            for i, edge in enumerate(self.circuit.edges)
         ]
         labels = [printable(label) for label in self.labels]
         return {
@@ -221,7 +250,7 @@ class CircuitView:
             "edges": edges,
             "heads": names,
             "labels": labels,
-            "metric": self.circuit.metric,
+            "metric": self.metric,
         }
 
 

@@ -76,17 +76,22 @@ def legend_above(figure: "matplotlib.figure.Figure", axes: "matplotlib.axes.Axes
 
 
 def legend_over(axes: "matplotlib.axes.Axes", title: str = "") -> None:
-    """The legend of `axes` right above it."""
+    """The legend of `axes` right above it, from the left edge of the figure."""
     handles, labels = axes.get_legend_handles_labels()
-    ncols = _columns(axes.figure, labels, room=0.8)
-    place: Any = {"loc": "lower left", "bbox_to_anchor": (-0.02, 1.0), "alignment": "left"}
+    ncols = _columns(axes.figure, labels, room=0.95)
+    place: Any = {"loc": "lower left", "bbox_to_anchor": (-0.22, 1.0), "alignment": "left", "borderaxespad": 0.2}
     axes.legend(handles, labels, ncols=ncols, title=title or None, **place)
 
 
 def _columns(figure: Any, labels: list[str], room: float = 1.0) -> int:
-    """How many entries of a legend stand side by side in that share of the figure's width."""
-    entry = FONT * (4.5 + 0.55 * max((len(label) for label in labels), default=1))
-    return max(1, min(len(labels), int(room * 72 * figure.get_figwidth() / entry)))
+    """In how many columns the entries of a legend take that share of the figure's width at most."""
+    widths = [FONT * (3.7 + 0.53 * len(label)) for label in labels]
+
+    def takes(n: int) -> float:
+        return sum(max(part) for part in np.array_split(widths, n))  # column by column, as matplotlib fills them
+
+    fitting = (n for n in range(len(labels), 1, -1) if takes(n) <= room * 72 * figure.get_figwidth())
+    return next(fitting, 1)
 
 
 def curve(axes: "matplotlib.axes.Axes", x: Any, interval: Any, place: int, label: str) -> None:
@@ -131,6 +136,11 @@ def grouped_bars(
     at = np.arange(len(interval[0])) + (place - (n - 1) / 2) * 0.8 / n
     colour, hatch = COLOURS[place % len(COLOURS)], ("", "////", "....", "xxxx")[place % 4]
     bars(axes, at, interval, size=0.76 / n, label=label, colour=colour, hatch=hatch, horizontal=horizontal)
+
+
+def arrows(text: str) -> str:
+    """`text` with arrows as signs."""
+    return text.replace("->", "\u2192")
 
 
 def head_ticks(axes: "matplotlib.axes.Axes", names: list[str]) -> None:

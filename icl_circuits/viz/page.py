@@ -34,10 +34,11 @@ class MarkedToken:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, a sentence or two, and what it shows."""
+    """A heading, its answer in a sentence, what it shows, and how to read that."""
 
     title: str
     text: str
+    """How it was measured and what its words mean: folded where there is an answer."""
     table: Table | None = None
     figure: Path | None = None
     """An SVG file, put into the page."""
@@ -47,13 +48,40 @@ class Section:
     """A prompt's tokens."""
     link: str = ""
     """A file beside the page, to open from it."""
+    answer: str = ""
+    """What was found, in a sentence of words and figures."""
+    drawing: str = ""
+    """An SVG element, shown on a light ground."""
 
 
-def render_page(title: str, summary: str, sections: Sequence[Section]) -> str:
-    """The page's HTML. Every string is escaped; only figures and views bring markup of their own."""
+def render_page(
+    title: str,
+    finding: str,
+    sections: Sequence[Section],
+    *,
+    also: Sequence[str] = (),
+    described: str = "",
+    first: Sequence[Section] = (),
+) -> str:
+    """The page's HTML. Every string is escaped; only figures, drawings and views bring markup of their own.
+
+    Args:
+        title: its heading.
+        finding: what was found, in a sentence.
+        sections: what follows, with a list of contents.
+        also: further findings, a sentence or two each.
+        described: what was run.
+        first: what the first screen shows beside the finding: figures, and drawings below them.
+    """
     needs_bundle = any(section.views for section in sections)
     return template("page.html.jinja").render(
-        title=title, summary=summary, sections=sections, bundle=Markup(circuitsvis_bundle()) if needs_bundle else ""
+        title=title,
+        finding=finding,
+        sections=sections,
+        also=also,
+        described=described,
+        first=first,
+        bundle=Markup(circuitsvis_bundle()) if needs_bundle else "",
     )
 
 
@@ -61,6 +89,7 @@ def template(name: str) -> Template:
     """A template of this package: strings are escaped, and names that are not given are errors."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["svg_uri"] = lambda path: svg_uri(path.read_bytes())
+    environment.filters["drawing_uri"] = lambda drawing: svg_uri(drawing.encode("utf-8", "replace"))
     environment.filters["is_wide"] = lambda path: _is_wide(path.read_text(encoding="utf-8"))
     environment.filters["markup"] = Markup
     return environment.from_string(importlib.resources.files(__package__).joinpath(name).read_text(encoding="utf-8"))

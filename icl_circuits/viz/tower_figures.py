@@ -8,6 +8,7 @@ from icl_circuits.stats import Intervals
 from icl_circuits.towers import Flow, LabelFeatures, MetricLearning, Probe, Reversal
 from icl_circuits.viz.look import (
     COLOURS,
+    arrows,
     curve,
     grouped_bars,
     head_ticks,
@@ -30,7 +31,7 @@ def label_feature_bars(features: LabelFeatures) -> "matplotlib.figure.Figure":
     """
     frame = features.to_frame()
     frame = frame[frame["pair"] == f"{features.labels[0]}-{features.labels[1]}"]
-    minus = f"logit minus\n{features.labels[0]} - {features.labels[1]}"
+    minus = f"logit minus\n{features.labels[0]} \u2212 {features.labels[1]}"
     kinds = (
         ("attention", "attention"),
         ("weighted_logit_minus", f"weighted {minus}\n(logits)"),
@@ -82,7 +83,7 @@ def flow_curves(flow: Flow | None, probe: Probe) -> "matplotlib.figure.Figure":
 
     probed = probe.to_frame()
     with style():
-        figure = new_figure(2.1 if flow is None else 4.2)
+        figure = new_figure(2.2 if flow is None else 4.4)
         *upper, below = figure.subplots(1 if flow is None else 2, 1, sharex=True, squeeze=False)[:, 0]
         if flow is not None:
             _cut_curves(upper[0], flow)
@@ -104,7 +105,7 @@ def _cut_curves(axes: "matplotlib.axes.Axes", flow: Flow) -> None:
     cut = flow.to_frame()
     for i, route in enumerate(flow.routes):
         rows = cut[cut["route"] == route]
-        curve(axes, rows["from_layer"], Intervals.in_frame(rows, "logit_diff"), i, route)
+        curve(axes, rows["from_layer"], Intervals.in_frame(rows, "logit_diff"), i, arrows(route))
     axes.axhline(float(flow.base.logit_diff.mean()), color="0.2", ls=":", lw=1, label="nothing cut")
     axes.set_ylabel("logit difference, right label\nless best other (logits)")
 

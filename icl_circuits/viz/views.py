@@ -1,5 +1,7 @@
 """circuitsvis views that work offline: the bundle once a page, properties serialised safely, ids that do not change."""
 
+import base64
+import gzip
 import html
 import importlib.resources
 import json
@@ -10,14 +12,27 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-CELLS_AT_MOST = 400_000
-"""Numbers in one view, about 2.5 MB of page. A view that would hold more is cut, and says so."""
+CELLS_AT_MOST = 150_000
+"""Numbers in one view, at most about 0.35 MB of page. A view that would hold more is cut, and says so."""
+UNPACK = """const unpacked = (packed) => new Response(new Blob([Uint8Array.from(atob(packed), (c) => c.charCodeAt(0))])
+.stream().pipeThrough(new DecompressionStream("gzip"))).text();
+const circuitsVis = unpacked("{}").then((code) => {
+document.head.append(Object.assign(document.createElement("script"), { textContent: code })); });"""
+"""JavaScript: text of `packed`, and a promise that is kept when `CircuitsVis` is there."""
 
 
 def circuitsvis_bundle() -> str:
-    """The JavaScript bundle of the installed circuitsvis wheel, safe inside a `<script>` element of a page."""
+    """The installed circuitsvis wheel as JavaScript for a `<script>` element of a page, packed to a third of its size.
+
+    It defines `circuitsVis`, a promise that is kept when `CircuitsVis` is there.
+    """
     bundle = importlib.resources.files("circuitsvis") / "dist" / "cdn" / "iife.js"
-    return bundle.read_text(encoding="utf-8").replace("</script", "<\\/script")
+    return UNPACK.replace("{}", packed(bundle.read_text(encoding="utf-8")))
+
+
+def packed(text: str) -> str:
+    """`text` in gzip and base64: the same for the same text."""
+    return base64.b64encode(gzip.compress(text.encode("utf-8"), mtime=0)).decode("ascii")
 
 
 def attention_view(
@@ -56,11 +71,13 @@ def colored_tokens_view(
     Args:
         view_id: unique on the page, which must hold `circuitsvis_bundle()` before it.
         tokens: as text; any string is safe.
-        values: finite; rounded to three places.
+        values: finite; rounded to three places. All share one scale, symmetric about zero.
         names: of the kinds of value, such as heads; as many are shown as fit the budget.
     """
     n_kinds = min(len(names), max(1, CELLS_AT_MOST // max(1, len(tokens))))
+    limit = float(np.abs(values).max(initial=1e-3))
     props = {"tokens": _escaped(tokens), "values": _rounded(values[:, :n_kinds]), "labels": list(names[:n_kinds])}
+    props |= {"positiveBounds": [limit] * n_kinds, "negativeBounds": [-limit] * n_kinds}
     return _view(view_id, "ColoredTokensMulti", props, _cut("first", n_kinds, len(names), "heads"))
 
 
@@ -95,9 +112,12 @@ def topk_tokens_view(
 
 
 def _view(view_id: str, component: str, props: dict[str, Any], cut: str) -> str:
-    call = f"CircuitsVis.render({script_json(view_id)}, CircuitsVis.{component}, {script_json(props)});"
+    found, render = script_json(view_id), f"CircuitsVis.{component}, JSON.parse(props)"
+    render = f"document.getElementById({found}) && CircuitsVis.render({found}, {render})"  # unless it is gone by then
+    call = f'Promise.all([unpacked("{packed(script_json(props))}"), circuitsVis]).then(([props]) => {render});'
     note = f"<p>To keep this page small:{cut}</p>\n" if cut else ""
-    return f'{note}<div class="view" id="{html.escape(view_id, quote=True)}"></div>\n<script>{call}</script>'
+    place = f'<div class="view {component}" id="{html.escape(view_id, quote=True)}"></div>'
+    return f"{note}{place}\n<script>{call}</script>"
 
 
 def _escaped(tokens: Sequence[str]) -> list[str]:

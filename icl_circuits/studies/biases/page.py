@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from icl_circuits.biases import Measured
+from icl_circuits.biases import BiasName, Measured
 from icl_circuits.report import Part
 from icl_circuits.studies.begun import Begun
 from icl_circuits.studies.biases.run import BiasFindings
 from icl_circuits.studies.biases.tables import measured_table, paper_tables, short_table, summary
+from icl_circuits.studies.verdicts import verdict
 from icl_circuits.viz import Section
 
 
@@ -38,13 +39,25 @@ def _values(findings: BiasFindings) -> dict[str, Any]:
     }
 
 
+NAMES: dict[BiasName, str] = {"majority": "Majority-label bias", "recency": "Recency bias"}
+
+
 def _headline(rows: Sequence[Measured]) -> str:
-    parts = []
-    for bias, what in (("majority", "Majority-label bias"), ("recency", "Recency bias")):
-        row = next((r for r in rows if r.bias == bias and r.how == "chosen"), None)
-        if row is not None:
-            parts.append(f"{what} ({row.measure}): {row.found.before.mean:.3f}, mitigated {row.found.after.mean:.3f}.")
-    return " ".join(parts)
+    return " ".join(_sentence(rows, bias) for bias in NAMES if any(row.bias == bias for row in rows))
+
+
+def _sentence(rows: Sequence[Measured], bias: BiasName) -> str:
+    """A bias by its first measure, and what the chosen mitigation does to it."""
+    row = next(row for row in rows if row.bias == bias and row.how == "chosen")
+    found = row.found
+    if not found.strength:
+        said = "no mitigation did better on the selection prompts"
+    else:
+        effect = verdict(
+            found.reduction, above="it falls", below="it grows", neither="no change that can be told from none"
+        )
+        said = f"with the mitigation {found.after:.3f}, {effect}"
+    return f"{NAMES[bias]} ({row.measure}): {found.before:.3f}; {said}."
 
 
 def _sections(findings: BiasFindings, figures: Path) -> tuple[Section, ...]:
@@ -62,10 +75,11 @@ def _sections(findings: BiasFindings, figures: Path) -> tuple[Section, ...]:
             f"values at minority positions to the final state. {explained}",
             measured_table(majority),
             figures / "majority.svg",
+            answer=_sentence(majority, "majority"),
         )
     ]
     if findings.recency is None:
-        sections.append(Section("Recency bias", f"Not measured: {findings.refused}"))
+        sections.append(Section("Recency bias", findings.refused, answer="Not measured on this model."))
     else:
         sections.append(
             Section(
@@ -74,6 +88,7 @@ def _sections(findings: BiasFindings, figures: Path) -> tuple[Section, ...]:
                 f"attention scores. {explained}",
                 measured_table(recency),
                 figures / "recency.svg",
+                answer=_sentence(recency, "recency"),
             )
         )
     return tuple(sections)

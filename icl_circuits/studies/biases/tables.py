@@ -75,7 +75,7 @@ def measured_table(rows: Sequence[Measured]) -> Table:
             f"{row.found.before:.3f}",
             f"{row.found.after:.3f}",
             _share(row.found.reduction),
-            f"{row.found.accuracy_before.mean:.2f} -> {row.found.accuracy_after.mean:.2f}",
+            f"{row.found.accuracy_before.mean:.2f} \u2192 {row.found.accuracy_after.mean:.2f}",
         )
         for row in rows
     ]

@@ -1,6 +1,7 @@
 """What the interactive page shows of a prompt: attention, towers and values of each head, the score of each edge."""
 
 import numpy as np
+from jaxtyping import Bool
 
 from icl_circuits.circuits import Circuit
 from icl_circuits.errors import Unfit
@@ -13,9 +14,17 @@ from icl_circuits.viz import PromptRow, ShownRun
 
 
 def shown_runs(
-    model: LensModel, batch: PromptBatch, heads: tuple[Head, ...], circuit: Circuit, version: str
+    model: LensModel,
+    batch: PromptBatch,
+    right: Bool[np.ndarray, " prompt"],
+    heads: tuple[Head, ...],
+    circuit: Circuit,
+    version: str,
 ) -> list[ShownRun]:
-    """What the page shows of each prompt of `batch`, the first prompts that `circuit` was scored on."""
+    """What the page shows of each prompt of `batch`, the first prompts that `circuit` was scored on.
+
+    `right` says which of them the model answers right.
+    """
     features = label_features(model, batch, heads)
     attention, raw = features.at_labels(features.attention), features.raises_own()
     try:
@@ -37,6 +46,7 @@ def shown_runs(
                     (*(demo.text for demo in prompt.demos), prompt.query), tuple(demo.label for demo in prompt.demos)
                 ),
                 answer=prompt.labels[prompt.gold],
+                right=bool(right[i]),
                 base=float(circuit.base[i]),
                 scores=circuit.scores[:, i],
                 attention=attention[i],

@@ -3,9 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from icl_circuits.heads import GroupEffects
+import numpy as np
+
 from icl_circuits.report import Part
+from icl_circuits.stats import wilson
 from icl_circuits.studies.begun import Begun
+from icl_circuits.studies.in_context import sentences
 from icl_circuits.studies.in_context.run import InContextFindings
 from icl_circuits.studies.in_context.tables import accuracy_table, paper_tables, positions_table, summary
 from icl_circuits.studies.shown import head_table
@@ -18,11 +21,12 @@ def present(begun: Begun, findings: InContextFindings) -> Part:
     """What is written of the findings."""
     groups = findings.groups
     return Part(
-        headline=_headline(begun, groups),
+        headline=sentences.finding(begun, groups),
         summary=summary(groups),
         values=_values(begun, findings),
         tables=paper_tables(begun, groups),
         sections=lambda figures: _sections(begun, findings, figures),
+        first=lambda figures: (Section("Accuracy", "", figure=figures / "accuracy.svg"),),
         shown=(
             ("In-context heads", head_table(begun.scores.selected)),
             ("Accuracy before and after zeroing", accuracy_table(groups)),
@@ -44,21 +48,6 @@ def _values(begun: Begun, findings: InContextFindings) -> dict[str, Any]:
         "evaluation.label_positions": evaluation.label_positions.cpu().numpy(),
         "evaluation.demo_labels": evaluation.demo_labels.cpu().numpy(),
     }
-
-
-def _headline(begun: Begun, groups: GroupEffects) -> str:
-    """The finding in a few sentences."""
-    heads, n_scored = begun.heads, len(begun.scores.effects.heads)
-    (top1, between), (top1_zeroed, between_zeroed), (top1_random, between_random) = (
-        (group.answers.top1.mean(), group.answers.between_labels.mean())
-        for group in (groups.base, groups.all, groups.random)
-    )
-    return (
-        f"Zeroing {len(heads)} of {n_scored} heads ({len(heads) / n_scored:.1%}) takes top-1 "
-        f"accuracy from {top1:.1%} to {top1_zeroed:.1%}, and accuracy between the labels alone "
-        f"from {between:.1%} to {between_zeroed:.1%}. As many random heads of the same layers (mean of "
-        f"{len(groups.random.draws)} draws) leave {top1_random:.1%} and {between_random:.1%}."
-    )
 
 
 def _views(begun: Begun, findings: InContextFindings) -> tuple[tuple[str, str], ...]:
@@ -92,39 +81,52 @@ def _attended_view(findings: InContextFindings) -> tuple[tuple[str, str], ...]:
     return ((caption, topk_tokens_view("attended", texts, values, names, k=TOP_TOKENS)),)
 
 
+def _widest(n_prompts: int) -> float:
+    """How wide the 95 % interval of an accuracy is, at most."""
+    half = wilson(np.arange(n_prompts) % 2 == 0)
+    return half.high - half.low
+
+
 def _sections(begun: Begun, findings: InContextFindings, figures: Path) -> tuple[Section, ...]:
     selected, n_scored, groups = begun.scores.selected, len(begun.scores.effects.heads), findings.groups
     return (
         Section(
             "Accuracy before and after",
             "Each group of heads is zeroed at once, in every position. Accuracy is counted over the whole "
-            "vocabulary (top-1) and between the label words alone. In brackets: 95 % bootstrap intervals; "
-            "the random control is averaged over its draws first.",
+            "vocabulary (top-1) and between the label words alone. In brackets: 95 % intervals over prompts. Random "
+            f"heads are averaged over their draws first. On {len(groups.gold)} prompts the interval of an accuracy is "
+            f"up to {_widest(len(groups.gold)):.2f} wide.",
             accuracy_table(groups),
             figures / "accuracy.svg",
+            answer=sentences.accuracy(groups),
         ),
         Section(
             "By the right answer",
             "Top-1 accuracy on the prompts of each right answer apart: the heads of one label should cost that label "
             "alone.",
             figure=figures / "accuracy_by_answer.svg",
+            answer=sentences.by_answer(groups),
         ),
         Section(
             "The in-context heads",
             f"Selected from all {n_scored} heads by log-probability increase and by what zeroing each alone at the "
-            "last position costs, best mean rank first: a head may be here for one score alone. Its label is the "
-            "one whose prompts lose most log-probability without it.",
+            "last position costs, best mean rank first. A head may be here for one score alone, since others may make "
+            "up for it. In brackets: 95 % intervals over prompts; p-values are corrected for all heads (false-"
+            "discovery rate). A head's label is the one whose prompts lose most log-probability without it.",
             head_table(selected),
+            answer=sentences.selected(begun),
         ),
         Section(
             "Every head",
             "Means over the selection prompts. Framed: selected.",
             figure=figures / "head_map.svg",
+            answer=sentences.every_head(begun),
         ),
         Section(
             "Layers",
             "What attention and MLP layers add to the log-probability of the right label at the last position.",
             figure=figures / "layer_bars.svg",
+            answer=sentences.layers(begun),
         ),
         Section(
             "What the heads read",
@@ -132,26 +134,32 @@ def _sections(begun: Begun, findings: InContextFindings, figures: Path) -> tuple
             "log-probability increase (nats) of each position's part of the head's output.",
             positions_table(begun, findings),
             figures / "positions.svg",
+            answer=sentences.reads(begun, findings),
         ),
         Section(
             "A prompt",
             "Boxed: label positions. Dashed: the last position, which gives the answer. Numbers: positions.",
             marked=findings.tokens[0],
+            answer=sentences.prompt(begun, findings),
         ),
         Section(
             "What each head adds from where",
             "Log-probability increase (nats) of each position's part of a head's output: blue where it raises the "
-            "right label, red where it lowers it. Choose a head above its prompt.",
+            "right label, red where it lowers it. All heads of a prompt share one scale of colours. Choose a head "
+            "above the prompt; point at a token for its numbers.",
             views=_colored(begun, findings),
+            answer=sentences.adds(findings),
         ),
         Section(
             "Attention of the in-context heads",
             "From each token (rows) to the tokens before it. Hover over a head to see it, click to keep it.",
             views=_views(begun, findings),
+            answer=sentences.attends(findings),
         ),
         Section(
             "What every head attends to",
             "The tokens that the heads of a layer attend to most (above) and least (below) from the last position.",
             views=_attended_view(findings),
+            answer=sentences.attended(findings),
         ),
     )

@@ -1,15 +1,15 @@
 """The study's part of a folder: its values, its tables, and its sections of the page."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from icl_circuits.report import Part
-from icl_circuits.stats import bootstrap_mean
 from icl_circuits.studies.begun import Begun
-from icl_circuits.studies.towers.paper import paper_tables
+from icl_circuits.studies.towers import sentences
+from icl_circuits.studies.towers.paper import paper_tables, tokens_table
 from icl_circuits.studies.towers.run import TowerFindings
 from icl_circuits.studies.towers.tables import (
     control_table,
@@ -21,8 +21,9 @@ from icl_circuits.studies.towers.tables import (
     tower_table,
     words_table,
 )
-from icl_circuits.towers import head_measures
-from icl_circuits.viz import Section, Table
+from icl_circuits.studies.verdicts import begun_with_capital
+from icl_circuits.towers import Measures, head_measures
+from icl_circuits.viz import Section
 
 FLOW_TEXT = (
     "Above: the logit difference when a route is cut from a layer on, in every head. Once a curve is back at the "
@@ -35,20 +36,20 @@ def present(begun: Begun, findings: TowerFindings) -> Part:
     own_labels = [head.label for head in begun.scores.selected.heads]
     rows = head_measures(findings.own, own_labels, findings.grouped, findings.circuits)
     means = {"in_context_heads": findings.own.means(), "random_heads": findings.random.means()}
-    heads, controls, tables = tower_table(begun, rows), control_table(findings, means), paper_tables(begun, findings)
+    tables = paper_tables(begun, findings)
     if findings.neurons is not None:
         tables["neuron_reads"] = findings.neurons.to_frame()
     return Part(
-        headline=_headline(findings),
+        headline=sentences.finding(findings),
         summary=summary(findings, rows, means),
         values=_values(findings),
         tables=tables,
         sections=lambda figures: (
-            *_two_towers(begun, heads, controls, figures),
+            *_two_towers(begun, findings, rows, means, figures),
             *_inside(begun, findings, figures),
             *_reversal(findings, tables.get("table_6"), figures),
         ),
-        shown=(("Two towers", heads), ("Beside random heads", controls)),
+        shown=(("Two towers", tower_table(begun, rows)), ("Beside random heads", control_table(findings, means))),
     )
 
 
@@ -69,44 +70,47 @@ def _values(findings: TowerFindings) -> dict[str, Any]:
     }
 
 
-def _headline(findings: TowerFindings) -> str:
-    heads, others = (bootstrap_mean(np.nanmean(group.learned.auc, axis=1)) for group in (findings.own, findings.random))
-    return (
-        "The attention scores of the selected heads rank demonstrations of the query's class above the others with a "
-        f"mean AUC of {heads:.2f}; those of random heads, {others:.2f}."
-    )
-
-
-def _two_towers(begun: Begun, heads: Table, controls: Table, figures: Path) -> tuple[Section, ...]:
+def _two_towers(
+    begun: Begun,
+    findings: TowerFindings,
+    rows: Sequence[Measures],
+    means: Mapping[str, Measures],
+    figures: Path,
+) -> tuple[Section, ...]:
     """The claim, head by head."""
-    labels = begun.settings.labels
+    first, second, *_ = begun.settings.labels
     return (
         Section(
             "The hypothesis",
             "In-context heads as two towers (Yu and Ananiadou, arXiv 2402.02872). What follows tests each part of it.",
             figure=figures / "schematic.svg",
+            answer=sentences.hypothesis(findings, rows),
         ),
         Section(
             "Two towers, head by head",
             "Class AUC: how often the attention score ranks a demonstration of the query's class above another, "
-            "within prompts; 0.5 is chance. Logit minus: what attention times value writes at positions that hold "
-            f"the head's own label, {labels[0]} less {labels[1]} (logits). Copies: the share of label positions "
-            "whose value raises their own label most (1 over the number of labels is chance). Changes: when the "
-            "labels are reversed, at positions that hold the head's own label. In brackets: 95 % bootstrap "
-            "intervals, and for shuffled classes where 95 % of the shuffles lie.",
-            heads,
+            "within prompts; 0.5 is chance. Logit minus: how much more a vector raises one label than another. "
+            f"Example: it raises the logit of {first} by 1.3 and that of {second} by 0.3, so its logit minus is 1.0. "
+            "Here it is of attention times value, at positions that hold the head's own label. Copies: the share of "
+            "label positions whose value raises their own label most (1 over the number of labels is chance). "
+            "Changes: when the labels are reversed, at positions that hold the head's own label. In brackets: 95 % "
+            "bootstrap intervals, and for shuffled classes where 95 % of the shuffles lie.",
+            tower_table(begun, rows),
             figures / "class_auc.svg",
+            answer=begun_with_capital(sentences.metric_learning(findings)),
         ),
         Section(
             "Beside random heads",
-            f"The selected heads, and {controls.rows[1][1]} random heads of the same layers: means "
-            "with 95 % intervals over prompts.",
-            controls,
+            f"The selected heads, and {len(findings.random.heads)} random heads of the same layers: means with 95 % "
+            "intervals over prompts.",
+            control_table(findings, means),
+            answer=sentences.beside_random(findings),
         ),
         Section(
             "What the values carry",
             "Attention from the last position, and the logit minus of the value-output vectors, per label position.",
             figure=figures / "label_features.svg",
+            answer=sentences.values(means),
         ),
     )
 
@@ -121,6 +125,7 @@ def _inside(begun: Begun, findings: TowerFindings, figures: Path) -> tuple[Secti
             "same-class demonstrations over that of the others, read at the last position (query) or at the label "
             "(key).",
             None if findings.reads is None else reads_table(findings.reads),
+            answer=sentences.reads(findings.reads),
         ),
         *_neurons(findings),
         Section(
@@ -129,18 +134,21 @@ def _inside(begun: Begun, findings: TowerFindings, figures: Path) -> tuple[Secti
             "effective rank of the scores between the features that these prompts hold, and the first direction's "
             "share of them.",
             rank_table(findings),
+            answer=sentences.ranks(findings),
         ),
         Section(
             "Where features flow",
             ("" if findings.flow is None else FLOW_TEXT)
             + "What linear probes, trained on the selection prompts, read in the residual stream.",
             figure=figures / "flow.svg",
+            answer=sentences.flow(findings.flow, findings.probe),
         ),
         Section(
             "In words",
             f"{begun.heads[0]} in the first prompt: what its values write, what earlier attention has moved into its "
             "keys and query, as the vocabulary's most and least raised tokens.",
             words_table(findings),
+            answer=sentences.words(begun.heads[0], tokens_table(findings.tokens)),
         ),
         *refused,
     )
@@ -157,6 +165,7 @@ def _neurons(findings: TowerFindings) -> tuple[Section, ...]:
             "demonstrations over that of the others. They are chosen on selection prompts and measured on "
             f"{findings.neurons.class_gap.shape[3]} test prompts; in brackets 95 % bootstrap intervals.",
             neuron_reads_table(findings.neurons),
+            answer=sentences.neurons(findings.neurons),
         ),
     )
 
@@ -174,5 +183,6 @@ def _reversal(findings: TowerFindings, table_6: pd.DataFrame | None, figures: Pa
             "Relative changes, means over each group of heads, at the positions that hold the label.",
             group_table(table_6),
             figures / "reversal.svg" if flips.any() else None,
+            answer=sentences.reversal(findings),
         ),
     )

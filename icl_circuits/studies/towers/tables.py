@@ -68,7 +68,7 @@ def control_table(findings: TowerFindings, means: Mapping[str, Measures]) -> Tab
         for key, (name, heads) in named.items()
     ]
     return Table(
-        ("", "heads", "class AUC", "copies (share)", "weighted logit minus, first label less second"), tuple(body)
+        ("group", "heads", "class AUC", "copies (share)", "weighted logit minus, first label less second"), tuple(body)
     )
 
 
