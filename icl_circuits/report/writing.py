@@ -119,7 +119,7 @@ def _costs(costs: Mapping[str, Cost]) -> Section:
     longest = max(costs, key=lambda step: costs[step].seconds, default="")
     return Section(
         "Cost",
-        "What each step took when it was computed; steps of the store are not computed anew. Forwards: prompts run "
+        "What each step took when it was computed; steps of the store are not computed again. Forwards: prompts run "
         "through the model, once for each pass, also where a pass begins in a later layer. Kilobytes: what the store "
         "keeps of the step.",
         Table(("step", "seconds", "forwards", "kilobytes"), tuple(rows)),

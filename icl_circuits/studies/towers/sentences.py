@@ -49,7 +49,7 @@ def hypothesis(findings: TowerFindings, rows: Sequence[Measures]) -> str:
     n, both = len(rows), int(np.sum(np.logical_and(ranking, copying)))
     return begun_with_capital(
         f"{counted(both, n, 'heads')} do both: {sum(ranking)} rank the query's class first (p < {ALPHA}, corrected "
-        f"for the best of all), and the values of {sum(copying)} raise their own label at more label positions than chance."
+        f"for the best of all), and the values of {sum(copying)} raise their own label at more positions than chance."
     )
 
 
