@@ -199,10 +199,10 @@ choice.dispatchEvent(new Event("input"));
 def test_of_several_views_one_is_drawn(chromium: str, tmp_path: Path) -> None:
     values = np.array([[0.25], [0.0]])
     views = tuple(
-        (name, colored_tokens_view(name, [f"token {name}", "b"], values, ["L0H1"])) for name in ("left", "right")
+        (name, colored_tokens_view(name, [f"token-{name}", "b"], values, ["L0H1"])) for name in ("left", "right")
     )
     made = render_page("t", "s", (Section("a", "b", views=views),))
-    for drive, there, gone in (("", "token left", "token right"), (CHOOSE, "token right", "token left")):
+    for drive, there, gone in (("", "token-left", "token-right"), (CHOOSE, "token-right", "token-left")):
         (page := tmp_path / "page.html").write_text(made.replace("</body>", drive + "</body>"), encoding="utf-8")
         opened = open_page(chromium, page)
         assert opened.console == []

@@ -31,7 +31,7 @@ MODEL, DATA, SETTINGS = (Group(name, sort_key=place) for place, name in enumerat
 """The groups of options in help texts."""
 Dtype = Literal["float32", "float64", "bfloat16", "float16"]
 Words = Annotated[tuple[str, ...], Parameter(converter=_words, n_tokens=1, show_default=",".join)]
-Heads = Annotated[int | tuple[str, ...] | None, Parameter(converter=_heads, n_tokens=1)]
+Heads = Annotated[int | tuple[str, ...] | None, Parameter(converter=_heads, n_tokens=1, group=SETTINGS)]
 Separator = Annotated[
     str,
     Parameter(converter=_escaped, allow_leading_hyphen=True, show_default=lambda _: "one space, as in the paper"),
@@ -277,7 +277,7 @@ class Job:
     settings: Settings = field(default_factory=Settings)
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=SETTINGS)
 @dataclass(frozen=True)
 class CircuitSettings(Settings):
     """What is run of a circuit."""
@@ -295,5 +295,5 @@ class CircuitJob(Job):
     settings: CircuitSettings = field(default_factory=CircuitSettings)
     heads: Heads = None
     """How many in-context heads to select, or which heads (L23H7,L23H1). Default: 12, or those of --results."""
-    results: Path | None = None
+    results: Annotated[Path | None, Parameter(group=SETTINGS)] = None
     """A folder of earlier results: its model, prompts and heads are taken."""
