@@ -18,7 +18,7 @@ import nbformat
 
 FOLDER = Path(__file__).parent
 REPOSITORY = "OWNER/REPOSITORY"
-"""Where the project is on GitHub. It has no address yet: once it has, write it here and run `make notebooks`."""
+"""Where the project is on GitHub. It has no address yet. Once it has, write it here: any run puts it into every notebook."""
 HTML_AT_MOST = 200_000
 """Characters of HTML that an output may have."""
 BADGE = re.compile(r"^\[!\[Open in Colab\].*$", re.MULTILINE)
@@ -28,18 +28,24 @@ MATPLOTLIB_OPTIONS = "svg.hashsalt: icl_circuits\n"
 
 
 def main(chosen: list[str]) -> None:
-    """Render the notebooks whose names begin with one of `chosen`; default all."""
-    for path in sorted(FOLDER.glob("*.ipynb")):
-        if path.name.startswith(tuple(chosen) or ""):
-            begun = time.monotonic()
-            render(path)
-            print(f"{path.name}: {time.monotonic() - begun:.0f} s, {path.stat().st_size / 1000:.0f} kB", flush=True)
+    """Write the address into every notebook, and render those whose names begin with one of `chosen`; default all."""
+    paths = sorted(FOLDER.glob("*.ipynb"))
+    wanted = [path for path in paths if path.name.startswith(tuple(chosen) or "")]
+    if not wanted:
+        sys.exit(f"no notebook's name begins with {' or '.join(chosen)}: there are {', '.join(p.stem for p in paths)}")
+    for path in paths:
+        notebook = nbformat.read(path, as_version=4)
+        addressed(notebook, path.stem)
+        nbformat.write(notebook, path)
+    for path in wanted:
+        begun = time.monotonic()
+        render(path)
+        print(f"{path.name}: {time.monotonic() - begun:.0f} s, {path.stat().st_size / 1000:.0f} kB", flush=True)
 
 
 def render(path: Path) -> None:
     """Run a notebook in a folder of its own, and write it back with its outputs. One that fails is left as it was."""
     notebook = nbformat.read(path, as_version=4)
-    addressed(notebook, path.stem)
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "matplotlibrc").write_text(MATPLOTLIB_OPTIONS, encoding="utf-8")
         client = nbclient.NotebookClient(
