@@ -18,7 +18,7 @@ import nbformat
 
 FOLDER = Path(__file__).parent
 REPOSITORY = "OWNER/REPOSITORY"
-"""Where the project is on GitHub. It has no address yet. Once it has, write it here: any run puts it into every notebook."""
+"""Where the project is on GitHub. It has no address yet. Write it here, and any run puts it into every notebook."""
 HTML_AT_MOST = 200_000
 """Characters of HTML that an output may have."""
 BADGE = re.compile(r"^\[!\[Open in Colab\].*$", re.MULTILINE)
