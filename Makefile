@@ -13,7 +13,7 @@ MODEL_TESTS = tests/test_load.py tests/test_lens.py tests/test_interventions.py 
 # A process a core (a gigabyte each, so 8 at most), each with its share of the threads (tests/conftest.py).
 IN_PARALLEL = --numprocesses auto --maxprocesses 8 --dist worksteal
 
-.PHONY: demo demo-small test quick thorough torture test-bridge check docs bench clean
+.PHONY: demo demo-small test quick thorough torture test-bridge check docs notebooks bench clean
 
 demo: .venv/ready
 	.venv/bin/icl-circuits report --out icl-report --force
@@ -53,6 +53,10 @@ check: .venv/ready-to-test
 # The documentation, into site/. Anything that does not resolve is an error.
 docs: .venv/ready-to-test
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
+
+# The notebooks, run and stored with their outputs (25 minutes on two cores).
+notebooks: .venv/ready-to-test
+	.venv/bin/python notebooks/render.py
 
 # Twenty minutes: sweeps beside TransformerLens's loops, scores of neurons and the relation index beside plain algorithms, into benchmarks/results.json.
 bench: .venv/ready

@@ -417,6 +417,7 @@ def test_the_page_with_hostile_strings(tmp_path: Path, chromium: str) -> None:
     assert "<td>not measured</td>" in opened.dom
     assert opened.dom.count('visibility="visible"') == 3
     assert re.search(r'<td data-score="0">[+\u2212]\d', opened.dom)
+    assert view._repr_svg_() == view.to_svg()
     frame = view._repr_html_()
     assert frame.startswith('<iframe sandbox="allow-scripts"')
     assert "<script" not in frame  # all of the page is inside an attribute

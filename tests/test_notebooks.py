@@ -1,6 +1,7 @@
-"""Every notebook runs from top to bottom on the real model, and says what it should."""
+"""Every notebook runs from top to bottom on the real model, says what it should, and is stored with its outputs."""
 
-import json
+import copy
+import importlib.util
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,9 +12,22 @@ import pytest
 import transformers
 from conftest import require_smollm2, rotary, save_model, save_tokenizer
 
+nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
 FOLDER = Path(__file__).parent.parent / "notebooks"
 ONE_MODEL = "import functools, icl_circuits; icl_circuits.load_model = functools.cache(icl_circuits.load_model)"
 """Run before the notebooks: they share a kernel, emptied between them, and load the same model."""
+
+
+def _renderer() -> Any:
+    spec = importlib.util.spec_from_file_location("render", FOLDER / "render.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+render = _renderer()
 
 
 @dataclass(frozen=True)
@@ -25,6 +39,10 @@ class Ran:
     @property
     def figures(self) -> int:
         return sum("image/png" in output.get("data", {}) for output in self.outputs)
+
+    @property
+    def drawings(self) -> int:
+        return sum("image/svg+xml" in output.get("data", {}) for output in self.outputs)
 
     @property
     def html(self) -> list[str]:
@@ -45,8 +63,16 @@ class Ran:
 # Which heads are selected hangs on the machine's rounding, so effects are only asked to have the right sign and size.
 
 
+def five_minutes(ran: Ran) -> None:
+    assert (ran.figures, len(ran.html)) == (3, 2)
+    assert ran.number("clean: logit difference") > 4
+    assert ran.number("corrupted: logit difference") < -4
+    assert ran.number("alone restores") > 3
+
+
 def find_heads(ran: Ran) -> None:
-    assert (ran.figures, len(ran.html)) == (3, 3)
+    assert (ran.figures, len(ran.html)) == (3, 4)
+    assert int(re.search(r"(\d+) of 270 heads: what is lost", ran.said)[1]) > 0  # type: ignore[index]
     before = ran.number("right with nothing zeroed:")
     assert ran.number("right with the heads zeroed at the last position alone:") < before - 0.1
     assert ran.number("checked against run_with_hooks: largest difference") < 1e-3
@@ -58,12 +84,12 @@ def two_towers(ran: Ran) -> None:
     assert 0.4 < ran.number("mean AUC: in-context heads") < 0.75
     assert ran.number("mean share: in-context heads") > ran.number("random heads of the same layers")
     assert ran.number("add up to the score within") < 1e-2
-    assert int(re.search(r"(\d+) of 16 prompts are answered right both ways", ran.said)[1]) > 0  # type: ignore[index]
+    assert int(re.search(r"(\d+) of 32 prompts are answered right both ways", ran.said)[1]) > 0  # type: ignore[index]
 
 
 def biases(ran: Ran) -> None:
     assert ran.figures == 2
-    before, after, random = (ran.number(words) for words in ("fluctuation:", "mended", "with random heads"))
+    before, after, random = (ran.number(words) for words in ("fluctuation:", "with the remedy", "with random heads"))
     assert 0 <= after <= before + 0.05 <= 1
     assert 0 <= random <= 1
     before, after = re.search(r"relative: ([\d.]+) -> ([\d.]+)", ran.said).groups()  # type: ignore[union-attr]
@@ -80,7 +106,7 @@ def patching(ran: Ran) -> None:
 
 def circuit(ran: Ran) -> None:
     assert ran.figures == 1
-    assert sum("image/svg+xml" in output.get("data", {}) for output in ran.outputs) == 1
+    assert ran.drawings == 2  # the page's own, for where pages are not kept
     (frame,) = (html for html in ran.html if html.startswith("<iframe"))
     assert "sandbox" in frame[:40]
     assert 'data-node="L' in frame.replace("&quot;", '"').replace("&#34;", '"')
@@ -123,6 +149,7 @@ def development(ran: Ran) -> None:
 
 
 CHECKS: dict[str, Callable[[Ran], None]] = {
+    "0_in_five_minutes": five_minutes,
     "1_find_in_context_heads": find_heads,
     "2_two_towers": two_towers,
     "3_biases": biases,
@@ -150,7 +177,6 @@ def test_notebooks_run_on_another_model(tmp_path: Path) -> None:
 
 def _run_all(model: str, folder: Path, check: Callable[[str, Ran], None]) -> None:
     """Run every notebook from top to bottom in one kernel, and say all that fails."""
-    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     assert sorted(path.stem for path in FOLDER.glob("*.ipynb")) == sorted(CHECKS)
     resources = {"metadata": {"path": str(folder)}}
     client = nbclient.NotebookClient(nbformat.v4.new_notebook(), timeout=300, resources=resources)
@@ -173,11 +199,92 @@ def _run_all(model: str, folder: Path, check: Callable[[str, Ran], None]) -> Non
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_notebooks_are_stored_without_outputs_and_open_in_colab(name: str) -> None:
-    notebook = json.loads((FOLDER / f"{name}.ipynb").read_text(encoding="utf-8"))
-    cells = ["".join(cell["source"]) for cell in notebook["cells"]]
-    assert "https://colab.research.google.com/github/" in cells[0]
-    assert "%pip install" in cells[1]
+def test_notebooks_are_stored_with_the_outputs_of_their_code(name: str) -> None:
+    path = FOLDER / f"{name}.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    stored = notebook.metadata.get("icl_circuits", {}).get("outputs_of")
+    assert stored == render.digest(notebook), (
+        f"its outputs are not those of its code: python notebooks/render.py {name}"
+    )
+    cells = render.code_cells(notebook)
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert Ran(outputs).drawings > 0
+    assert path.stat().st_size < 500_000
+    assert all(cell.execution_count is None for cell in cells)
+    assert outputs == render.kept(copy.deepcopy(outputs))
+    assert "image/png" not in {kind for output in outputs for kind in output.get("data", {})}
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_notebooks_have_the_projects_address_and_one_line_for_the_model(name: str) -> None:
+    notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+    addressed = copy.deepcopy(notebook)
+    render.addressed(addressed, name)
+    assert notebook == addressed
+    assert f"github/{render.REPOSITORY}/blob/main/notebooks/{name}.ipynb" in notebook.cells[0].source
+    assert f"git+https://github.com/{render.REPOSITORY}" in notebook.cells[1].source
     model = "icl-small" if name.startswith("8") else "smollm2-135m"
-    assert sum(cell.startswith("%matplotlib inline") and f'MODEL = "{model}"' in cell for cell in cells) == 1
-    assert not any(cell.get("outputs") for cell in notebook["cells"])
+    sources = [cell.source for cell in notebook.cells]
+    assert sum(source.startswith("%matplotlib inline") and f'MODEL = "{model}"' in source for source in sources) == 1
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_notebooks_end_with_what_you_learnt_in_plain_sentences(name: str) -> None:
+    cells = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4).cells
+    heading, text = cells[-1].source.split("\n\n", 1)
+    assert heading == "## What you learnt"
+    assert len(re.findall(r"^\d\. ", text, re.MULTILINE)) == 3
+    for cell in cells:
+        if cell.cell_type == "markdown":
+            for sentence in sentences(cell.source):
+                assert len(sentence.split()) <= 25, sentence
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of Markdown text, links as their words alone."""
+    words = re.sub(r"\]\([^)]*\)", "]", text)
+    blocks = re.split(r"\n\n|\n(?=\d\. )", words)
+    return [one for block in blocks for one in re.split(r"(?<=[.?!])\s+", " ".join(block.split()))]
+
+
+SHOWING = """%matplotlib inline
+import sys
+
+import matplotlib.pyplot as plt
+from IPython.display import HTML
+from tqdm.auto import tqdm
+
+print("one")
+print("noise", file=sys.stderr)
+for _ in tqdm(range(3)):
+    print("two")
+plt.plot([1, 2]);"""
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::RuntimeWarning")
+def test_the_renderer_stores_small_outputs_that_are_the_same_each_time(tmp_path: Path) -> None:
+    path = tmp_path / "notebook.ipynb"
+    large = 'from IPython.display import HTML\nHTML("x" * 300_000)'
+    code = [nbformat.v4.new_code_cell(source, id=f"c{i}") for i, source in enumerate(("", SHOWING, large))]
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Title", id="t"), *code]), path)
+    render.render(path)
+    first = path.read_bytes()
+    shown, page = (cell.outputs for cell in nbformat.read(path, as_version=4).cells[2:])
+    text, figure = shown
+    assert text.text == "one\ntwo\ntwo\ntwo\n"
+    assert set(figure.data) == {"image/svg+xml", "text/plain"}
+    assert "<metadata>" not in figure.data["image/svg+xml"]
+    assert set(page[0].data) == {"text/plain"}
+    render.render(path)
+    assert path.read_bytes() == first
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::RuntimeWarning")
+def test_a_notebook_that_fails_is_left_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "notebook.ipynb"
+    cells = [nbformat.v4.new_markdown_cell("# T"), nbformat.v4.new_code_cell(""), nbformat.v4.new_code_cell("1 / 0")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    before = path.read_bytes()
+    with pytest.raises(nbclient.exceptions.CellExecutionError, match="ZeroDivisionError"):
+        render.render(path)
+    assert path.read_bytes() == before

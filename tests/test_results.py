@@ -315,6 +315,15 @@ def test_the_map_of_a_sweep_says_what_its_rows_are(site: Any, cell: Cell, rows: 
     assert sweep_map(found, *([] if rows is None else [rows])).axes[0].get_ylabel() == label
 
 
+def test_the_rows_of_a_map_have_names() -> None:
+    cells = tuple(Cell(0, None, position) for position in range(12))
+    found = Sweep("resid_pre", "logit_diff", cells, np.ones(2), np.ones((12, 2)), 1.0)
+    names = [f" token{position}" for position in range(12)]
+    assert [tick.get_text() for tick in sweep_map(found, names=names).axes[0].get_yticklabels()] == names
+    with pytest.raises(InputError, match="2 names for 12 rows"):
+        sweep_map(found, names=names[:2])
+
+
 def test_settings_of_the_user_change_no_figure() -> None:
     import matplotlib
 

@@ -174,6 +174,10 @@ class CircuitView:
     def _repr_html_(self) -> str:
         return framed(self.to_html())
 
+    def _repr_svg_(self) -> str:
+        """Shown where a notebook is stored without the page."""
+        return self.to_svg()
+
     @property
     def _titles(self) -> list[str]:
         return list(dict.fromkeys(printable(run.title) for run in self.runs))
