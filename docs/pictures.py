@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import fill
 
 import icl_circuits as icl
 from icl_circuits.prompts import reverse_labels
@@ -21,7 +22,7 @@ PICTURES = HERE / "pictures"
 MADE_BY = {
     "report": "icl-circuits report",
     "circuit": "icl-circuits circuit --model icl-small --heads 4",
-    "subvalues": "icl-circuits subvalues --model icl-small",
+    "subvalues": "icl-circuits subvalues --per-type 3",
     "relations": "icl-circuits relations --model icl-small --heads 2",
     "development": "icl-circuits development",
 }
@@ -46,7 +47,14 @@ def figures(folder: Path) -> list[str]:
         name = f"{folder.name}_{file.name}"
         shutil.copyfile(file, PICTURES / name)
         caption = file.with_suffix(".txt").read_text(encoding="utf-8").split(". ")[0].strip().rstrip(".")
-        lines += [f"### {file.stem.replace('_', ' ')}", "", f"{caption}.", "", f"![{file.stem}](pictures/{name})", ""]
+        lines += [
+            f"### {file.stem.replace('_', ' ')}",
+            "",
+            fill(f"{caption}.", 120),
+            "",
+            f"![{file.stem}](pictures/{name})",
+            "",
+        ]
     return lines
 
 
@@ -77,7 +85,7 @@ def main(made: Path) -> None:
             lines += photograph((folder / page).resolve(), f"{name}_page")
         lines += figures(folder)
     shutil.copyfile(made / "report" / "figures" / "accuracy.svg", PICTURES / "accuracy.svg")
-    shutil.copyfile(made / "circuit" / "circuit.svg", PICTURES / "circuit.svg")
+    shutil.copyfile(made / "report" / "circuit.svg", PICTURES / "circuit.svg")
     (HERE / "gallery.md").write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
 
 

@@ -162,7 +162,9 @@ CHECKS: dict[str, Callable[[Ran], None]] = {
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::RuntimeWarning")
+@pytest.mark.thorough
 def test_notebooks(tmp_path: Path) -> None:
+    """On the real model, where `make notebooks` runs them too: a quarter of an hour."""
     require_smollm2()
     _run_all("smollm2-135m", tmp_path, lambda name, ran: CHECKS[name](ran))
 
