@@ -80,7 +80,10 @@ def clear() -> None:
 
 
 def _has_bars() -> bool:
-    return sys.stderr.isatty() or "ipykernel" in sys.modules
+    """Whether bars can be drawn: in a terminal, or in a notebook's kernel."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return sys.stderr.isatty() or hasattr(shell, "kernel")
 
 
 class _Run:

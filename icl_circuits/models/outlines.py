@@ -87,7 +87,8 @@ def _read(
         config, tokenizer = read_without_weights(resolve(name, checkpoint), revision)
         text = config.get_text_config()
         sizes = [max_positions(text), *(getattr(text, name, None) for name in SIZES[1:])]
-        if store is not None and key and all(size is None or type(size) is int for size in sizes):
+        known = all(size is None or type(size) is int for size in sizes) and _is_sound(tokenizer)
+        if store is not None and key and known:
             written = _as_files(tokenizer)
             if _is_same(tokenizer, _from_files(written)) and files_of(name, checkpoint) == files:
                 store.remember(key, {"sizes": sizes, "tokenizer": written})
@@ -110,6 +111,12 @@ def _from_files(files: dict[str, str]) -> Any:
         for name, text in files.items():
             (Path(folder) / name).write_text(text, encoding="utf-8")
         return PreTrainedTokenizerFast.from_pretrained(folder)
+
+
+def _is_sound(tokenizer: Any) -> bool:
+    """Whether every word has an id of its own: where two share one, tokenizers panic on reading what they wrote."""
+    ids = tokenizer.get_vocab().values()
+    return len(set(ids)) == len(ids)
 
 
 def _is_same(one: Any, other: Any) -> bool:

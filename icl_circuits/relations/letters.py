@@ -109,7 +109,12 @@ def _lettered(text: RelationText, letters: str, left_out: Counter[str]) -> Relat
                 return False
         return True
 
-    fitting = replace(text, triplets=tuple(triplet for triplet in text.triplets if fits(triplet)))
+    mentions = (tuple(span for span in entity if span not in hidden) for entity in text.entities)
+    fitting = replace(
+        text,
+        triplets=tuple(triplet for triplet in text.triplets if fits(triplet)),
+        entities=tuple(entity for entity in mentions if entity),
+    )
     return fitting.moved(_replaced(text.text, put), _mover(put))
 
 
