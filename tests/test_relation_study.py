@@ -54,7 +54,9 @@ def test_the_whole_study(
     families = {
         name: [Head(*map(int, head[1:].split("H"))) for head in heads] for name, heads in numbers["families"].items()
     }
-    assert {"in-context", "induction", "function vector"} <= set(families)
+    assert {"induction", "function vector"} <= set(families)
+    said = "In-context heads are missing" in (folder / "report.html").read_text()  # a random model may have none
+    assert said != ("in-context" in families)
     assert all(len(heads) == 1 for heads in families.values())
     best = found["induction"].prefix_matching.mean(axis=0)
     assert best[families["induction"][0].layer, families["induction"][0].head] == best.max()
