@@ -125,10 +125,13 @@ def _small(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _svg(drawing: str) -> str:
-    """A drawing without its date, and twice as large where it has the size of a figure in a paper."""
+    """A drawing without its date, and a figure of a paper twice as large as it is drawn there."""
     drawing = re.sub(r"\s*<metadata>.*?</metadata>", "", drawing, flags=re.DOTALL)
-    size = re.compile(r'(?<= )(width|height)="([\d.]+)pt"')
-    return size.sub(lambda found: f'{found[1]}="{2 * float(found[2]):g}pt"', drawing, count=2)
+    drawn = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', drawing)
+    if drawn is None:
+        return drawing
+    sizes = {name: f'{name}="{2 * float(size):g}pt"' for name, size in zip(("width", "height"), drawn.groups())}
+    return re.sub(r'(?<= )(width|height)="[\d.]+pt"', lambda found: sizes[found[1]], drawing, count=2)
 
 
 if __name__ == "__main__":
