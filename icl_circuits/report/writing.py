@@ -115,16 +115,15 @@ def _page(record: RunRecord, parts: Sequence[Part], left_out: Sequence[LeftOut],
 
 def _costs(costs: Mapping[str, Cost]) -> Section:
     rows = [(step, f"{c.seconds:.1f}", f"{c.forwards:,}", f"{c.bytes / 1024:,.0f}") for step, c in costs.items()]
-    seconds, forwards = (sum(getattr(cost, name) for cost in costs.values()) for name in ("seconds", "forwards"))
-    longest = max(costs, key=lambda step: costs[step].seconds, default="")
+    forwards = sum(cost.forwards for cost in costs.values())
     return Section(
         "Cost",
         "What each step took when it was computed; steps of the store are not computed again. Forwards: prompts run "
         "through the model, once for each pass, also where a pass begins in a later layer. Kilobytes: what the store "
         "keeps of the step.",
         Table(("step", "seconds", "forwards", "kilobytes"), tuple(rows)),
-        answer=f"{_counted(len(costs), 'step', 'steps')} took {seconds:,.0f} seconds and {forwards:,} forwards"
-        + (f"; the longest was \u201c{longest}\u201d, {costs[longest].seconds:,.0f} seconds." if longest else "."),
+        # No seconds: pages of equal runs differ in the table's alone.
+        answer=f"{_counted(len(costs), 'step', 'steps')} ran {forwards:,} forwards.",
     )
 
 
