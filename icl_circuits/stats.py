@@ -212,6 +212,15 @@ def mean_of_finite(values: Float[np.ndarray, "some *rest"]) -> Float[np.ndarray,
     return np.where(counts > 0, np.nansum(values, axis=0) / np.maximum(counts, 1), np.nan)
 
 
+def student_interval(values: Float[np.ndarray, " seed"]) -> Interval:
+    """The mean over seeds with its 95 % interval of Student's t; its ends are NaN for one seed."""
+    from scipy.stats import t  # a second of import that few need
+
+    n, mean = len(values), float(values.mean()) if len(values) else float("nan")
+    half = float(t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
+    return Interval(mean, mean - half, mean + half)
+
+
 def mean_of(values: Shaped[np.ndarray, " prompt"]) -> Interval:
     """The mean over prompts: `wilson` of hits and misses, `bootstrap_mean` of anything else."""
     return wilson(values) if values.dtype == bool else bootstrap_mean(values)

@@ -8,6 +8,7 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # the workers share the cores, and so do the commands they start
@@ -176,6 +177,16 @@ def files_of(folder: Path) -> dict[str, bytes | str]:
         else:
             found[name] = path.read_bytes() if path.is_file() else "a folder"
     return found
+
+
+def script(path: Path) -> Any:
+    """A script that is in no package, as a module."""
+    spec = importlib.util.spec_from_file_location(f"{path.parent.name}_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 STEP = re.compile(r"\[\d\d:\d\d\] step ")

@@ -54,20 +54,7 @@ def test_a_grid_gives_the_numbers_of_its_jobs(run: Callable[..., str], tmp_path:
     assert set(table["seed"]) == {"0", "1", "2"}
     found = table[table["measure"] == "accuracy.heads_zeroed.top1"].set_index("seed")["value"]
     for seed in ("0", "2"):
-        options = (
-            "--model",
-            SMALL,
-            "--heads",
-            "2",
-            "--select",
-            "paper",
-            "--prompts",
-            "6",
-            "--shots",
-            "2",
-            "--seed",
-            seed,
-        )
+        options = f"--model {SMALL} --heads 2 --select paper --prompts 6 --shots 2 --seed {seed}".split()
         run("in-context", *options, "--out", f"alone{seed}", "--no-store")
         alone = json.loads(Path(f"alone{seed}/results.json").read_text())
         assert found[seed] == alone["accuracy"]["heads_zeroed"]["top1"]
@@ -128,6 +115,22 @@ def test_a_grid_of_impossible_jobs_loads_nothing(
     said = refused("batch", "jobs.toml", *shard)
     assert "none of 1 jobs could be done; job 'in-context model=icl-small heads=12" in said
     assert "select at most 8" in said
+
+
+def test_a_circuit_of_given_heads_is_checked_as_its_command_checks_it(run: Callable[..., str], tmp_path: Path) -> None:
+    """More heads than could be selected are no mistake where they are given; one that does not exist is."""
+    given = ",".join(f"L{layer}H{head}" for layer in (0, 1, 2) for head in range(3))
+    (tmp_path / "jobs.toml").write_text(f"""
+run = "circuit"
+model = "{SMALL}"
+prompts = 4
+shots = 1
+heads = ["{given}", "L0H0,L9H9"]
+""")
+    said = run("batch", "jobs.toml")
+    assert "L9H9 does not exist" in said
+    assert "select at most" not in said
+    assert set(pd.read_csv("icl-batch/table.csv")["heads"]) == {given}
 
 
 WRONG = {

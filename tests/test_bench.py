@@ -1,12 +1,11 @@
 """The benchmark runs, agrees with TransformerLens's own functions, and writes every figure it promises."""
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import require_backend
+from conftest import require_backend, script
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 TINY = {"n_layers": 2, "n_heads": 2, "d_model": 16, "d_head": 8, "d_mlp": 32, "d_vocab": 300, "n_ctx": 64}
@@ -16,12 +15,7 @@ TINY = {"n_layers": 2, "n_heads": 2, "d_model": 16, "d_head": 8, "d_mlp": 32, "d
 def bench(monkeypatch: Any) -> Any:
     require_backend("hooked")
     monkeypatch.syspath_prepend(BENCHMARKS)
-    spec = importlib.util.spec_from_file_location("bench_run", BENCHMARKS / "run.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script(BENCHMARKS / "run.py")
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -1,7 +1,6 @@
 """Every notebook runs from top to bottom on the real model, says what it should, and is stored with its outputs."""
 
 import copy
-import importlib.util
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import Any
 
 import pytest
 import transformers
-from conftest import require_smollm2, rotary, save_model, save_tokenizer
+from conftest import require_smollm2, rotary, save_model, save_tokenizer, script
 
 nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
 FOLDER = Path(__file__).parent.parent / "notebooks"
@@ -18,16 +17,7 @@ ONE_MODEL = "import functools, icl_circuits; icl_circuits.load_model = functools
 """Run before the notebooks: they share a kernel, emptied between them, and load the same model."""
 
 
-def _renderer() -> Any:
-    spec = importlib.util.spec_from_file_location("render", FOLDER / "render.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-render = _renderer()
+render = script(FOLDER / "render.py")
 
 
 @dataclass(frozen=True)

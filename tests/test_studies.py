@@ -107,6 +107,20 @@ def run(
     return int(stopped.value.code or 0), captured.out, captured.err
 
 
+def test_a_part_of_a_report_runs_as_briefly_as_the_whole(gpt2: Any) -> None:
+    """A worker that computes one study of a report computes what the report shows, not what its command does."""
+    ran: list[str] = []
+    body = Body(
+        lambda _: ran.append("whole"),
+        lambda *_: Part("", {}, {}, {}, lambda _: ()),
+        run_briefly=lambda _: ran.append("brief"),
+    )
+    long = Study("long", "Long.", "icl-long", in_report=True, body=lambda: body)
+    for studies, report in (((long,), None), ((long, long), None), ((long,), (long, LENGTHS))):
+        run_studies(None, studies, report=report)
+    assert ran == ["whole", "brief", "brief", "brief"]
+
+
 def test_a_new_study_goes_the_whole_way(
     folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student
+
+from icl_circuits.stats import student_interval
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent.parent / "docs" / "findings.md"
@@ -40,9 +41,7 @@ def over_seeds(values: Sequence[Number]) -> Number:
     """The mean over seeds: with Student's interval where there are several, else the one seed's own over prompts."""
     if len(values) == 1:
         return values[0]
-    means = np.array([value[0] for value in values])
-    half = float(student.ppf(0.975, len(means) - 1) * means.std(ddof=1) / np.sqrt(len(means)))
-    return float(means.mean()), float(means.mean() - half), float(means.mean() + half)
+    return student_interval(np.array([value[0] for value in values]))
 
 
 def text(value: Number, form: str = ".2f") -> str:

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from icl_circuits.development.measuring import Development
 from icl_circuits.errors import InputError, require_whole
 from icl_circuits.residual import Head
-from icl_circuits.stats import false_discovery, generator, mean_of_finite
+from icl_circuits.stats import false_discovery, generator, mean_of_finite, student_interval
 
 HALF = 0.5
 """How far a curve has risen when we say that it has emerged."""
@@ -84,15 +84,11 @@ def emergence(runs: Sequence[Development]) -> pd.DataFrame:
         InputError: no runs, or runs of other relations.
     """
     _require_alike(runs)
-    from scipy.stats import t
-
     rows = []
     for of_run in zip(*(curves(run) for run in runs), strict=True):
         steps = np.array([half_rise(run.steps, curve.values) for run, curve in zip(runs, of_run, strict=True)])
         logs, n = np.log1p(steps[np.isfinite(steps)]), int(np.isfinite(steps).sum())
-        mean = logs.mean() if n else np.nan
-        wide = t.ppf(0.975, n - 1) * logs.std(ddof=1) / np.sqrt(n) if n > 1 else np.nan
-        step, low, high = np.expm1([mean, mean - wide, mean + wide])
+        step, low, high = np.expm1(student_interval(logs))
         rise = np.mean([np.nanmax(curve.values) - curve.values[np.isfinite(curve.values)][0] for curve in of_run
                         if np.isfinite(curve.values).any()] or [np.nan])  # fmt: skip
         rows.append(

@@ -45,6 +45,7 @@ from icl_circuits.heads.induction import (
 )
 from icl_circuits.heads.scores import (
     Scores as Scores,
+    of_given_heads as of_given_heads,
     require_selectable as require_selectable,
     score_every_head as score_every_head,
     score_heads as score_heads,

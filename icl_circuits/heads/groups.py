@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int
+from jaxtyping import Int, Shaped
 
 from icl_circuits.display import Displayed
 from icl_circuits.errors import InputError
@@ -39,6 +39,11 @@ class Group(Displayed):
     def to_frame(self) -> pd.DataFrame:
         """One row a prompt (and draw): as `Answers` has it."""
         return self.answers.to_frame()
+
+    def right(self, rule: Literal["top1", "between_labels"]) -> Shaped[np.ndarray, " prompt"]:
+        """Whether each prompt is answered right by a rule; for `random`, in what share of the draws."""
+        right: Shaped[np.ndarray, " prompt"] = getattr(self.answers, rule)
+        return right.mean(axis=0) if self.kind == "random" else right
 
     @property
     def n_heads(self) -> int:
@@ -96,10 +101,8 @@ class GroupEffects(Displayed):
             for gold, chosen in splits:
                 row: dict[str, object] = {"kind": group.kind, "label": group.label, "zeroed": group.name}
                 row |= {"n_heads": group.n_heads, "gold": gold}
-                for rule in ("top1", "between_labels"):
-                    right = getattr(group.answers, rule)
-                    per_prompt = right if right.ndim == 1 else right.mean(axis=0)
-                    row |= mean_of(per_prompt[chosen]).columns(rule)
+                row |= mean_of(group.right("top1")[chosen]).columns("top1")
+                row |= mean_of(group.right("between_labels")[chosen]).columns("between_labels")
                 rows.append(row)
         words = {column: pd.Series([row[column] for row in rows], dtype=object) for column in ("label", "gold")}
         return pd.DataFrame(rows).assign(**words)  # object columns keep None

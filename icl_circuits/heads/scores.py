@@ -1,6 +1,7 @@
 """Both scores of every head on the same prompts, and the in-context heads that they select."""
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +9,7 @@ import pandas as pd
 
 from icl_circuits.display import Displayed
 from icl_circuits.errors import InputError
+from icl_circuits.heads.answers import Answers
 from icl_circuits.heads.causal import HeadEffects, zero_each_head
 from icl_circuits.heads.selection import InContextHeads, Rule, select_heads
 from icl_circuits.models import LensModel, TextModel
@@ -52,7 +54,7 @@ def score_heads(model: LensModel, batch: PromptBatch, *, n_heads: int = 12, rule
     Raises:
         InputError: more heads asked for than half of the model's, prompts that `encode` did not make, and whatever
             scoring and selecting raise.
-        Unfit: no head's loss can be told from zero, and what `log_prob_increase` raises.
+        Unfit: no head's scores can be told from zero, and what `log_prob_increase` raises.
     """
     require_labels(batch, "to select heads for")
     require_selectable(model, n_heads)
@@ -86,3 +88,17 @@ def select(
         warnings.warn("heads are selected on 1 prompt, mostly by chance: use more prompts", stacklevel=2)
     selected = select_heads(increase, effects, batch.gold.cpu().numpy(), batch.labels, n_heads=n_heads, rule=rule)
     return Scores(batch, increase, effects, selected)
+
+
+def of_given_heads(
+    batch: PromptBatch, increase: LogProbIncrease, effects: HeadEffects, heads: Sequence[Head]
+) -> Scores:
+    """The scores of heads that were chosen otherwise, each given to the label that loses most without it.
+
+    Nothing is tested: they are all kept, best mean rank by the paper's rule first.
+    """
+    places = [effects.heads.index(head) for head in heads]
+    zeroed = Answers(**{name: values[places] for name, values in vars(effects.zeroed).items()})
+    few, gold = HeadEffects(tuple(heads), effects.base, zeroed), batch.gold.cpu().numpy()
+    chosen = select_heads(increase, few, gold, batch.labels, n_heads=len(few.heads), rule="paper")
+    return Scores(batch, increase, effects, chosen)

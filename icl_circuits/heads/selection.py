@@ -114,7 +114,8 @@ def select_heads(
     log_prob_drop = bootstrap_means(effects.log_prob_drop.astype(float))
     static_rank = _ranks(static)
     if rule == "sure":
-        causal_rank, kept = _ranks(log_prob_drop.mean), increase.significant[at] | effects.significant
+        causal_rank = _ranks(log_prob_drop.mean)
+        kept = (p_increase < FALSE_DISCOVERIES) | (p_drop < FALSE_DISCOVERIES)
         _require_some(kept, effects)
     else:
         causal_rank = _ranks(effects.accuracy_drop, log_prob_drop.mean)

@@ -4,23 +4,22 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t as student
 
 from icl_circuits.errors import InputError
 from icl_circuits.models import parsed_once
 from icl_circuits.progress import run_of, step
 from icl_circuits.report import finite, merged, write_csv
+from icl_circuits.stats import student_interval
 from icl_circuits.store import Store, code_version
 from icl_circuits.studies.loading import Loaded
 from icl_circuits.studies.running import check_job, run_studies
 from icl_circuits.studies.steps import Steps
-from icl_circuits.studies.study import Study, beginning_of
+from icl_circuits.studies.study import Study, beginning_module
 from icl_circuits.viz import Section, Table, render_page
 
 NOT_MEASURED = ("provenance", "settings", "prompts", "left_out", "heads_scanned", "facts")
@@ -55,7 +54,7 @@ class Done:
 
 def prepare(task: Task) -> Any:
     """The data of a task, before a model is loaded. Raises `InputError` for what cannot be read."""
-    return import_module(beginning_of(task.studies).module).prepare(task.job)
+    return beginning_module(task.studies).prepare(task.job)
 
 
 def refusals(tasks: Sequence[Task], store: Store) -> list[Done]:
@@ -64,7 +63,7 @@ def refusals(tasks: Sequence[Task], store: Store) -> list[Done]:
     with parsed_once():
         for task in tasks:
             try:
-                check_job(task.job, import_module(task.studies[0].begins.module), prepare(task), store)
+                check_job(task.job, beginning_module(task.studies), prepare(task), store)
             except InputError as error:
                 found.append(Done(task, {}, str(error)))
     return found
@@ -72,7 +71,7 @@ def refusals(tasks: Sequence[Task], store: Store) -> list[Done]:
 
 def begin(task: Task, model: Any, prepared: Any, store: Store) -> Any:
     """What the task's studies take. Raises what the beginning raises."""
-    return import_module(beginning_of(task.studies).module).begin(model, prepared, store=store)
+    return beginning_module(task.studies).begin(model, prepared, store=store)
 
 
 def run_task(task: Task, store: Store, loaded: Loaded | None = None) -> Done:
@@ -85,11 +84,11 @@ def run_task(task: Task, store: Store, loaded: Loaded | None = None) -> Done:
     """
     try:
         prepared, loaded = prepare(task), loaded or Loaded(task.job.model, store)
-        models = getattr(import_module(beginning_of(task.studies).module), "models", list)
+        beginning = beginning_module(task.studies)
+        models = getattr(beginning, "models", list)
         others = [Loaded(spec, store).identity for spec in models(prepared)] if models is not list else []
         modules = [
-            (beginning_of(task.studies).module, study.body().run.__module__, study.body().present.__module__)
-            for study in task.studies
+            (beginning.__name__, study.body().run.__module__, study.body().present.__module__) for study in task.studies
         ]
         code = [[code_version(module) for module in of_study] for of_study in modules]
         names = [study.name for study in task.studies]
@@ -141,10 +140,8 @@ def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
     by = [name for name in frame.columns if name not in (SEED, "value")]
     rows = []
     for key, every in frame.groupby(by, sort=False, dropna=False)["value"]:
-        values = every.dropna()
-        n, mean = len(values), float(values.mean())
-        half = float(student.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
-        ends = {"seeds": n, "mean": mean, "low": mean - half, "high": mean + half}
+        values = every.dropna().to_numpy(float)
+        ends = {"seeds": len(values)} | student_interval(values)._asdict()
         rows.append(dict(zip(by, key, strict=True)) | ends)
     return pd.DataFrame(rows)
 

@@ -1,6 +1,6 @@
 """What every study begins with: the prompts of a job, and the heads that they select."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -9,6 +9,7 @@ from icl_circuits.errors import InputError
 from icl_circuits.heads import (
     Rounding,
     Scores,
+    of_given_heads,
     require_selectable,
     rounding,
     score_every_head,
@@ -205,13 +206,14 @@ class Begun:
         )
 
 
-def begin(model: LensModel, prompts: JobPrompts, *, store: Store | None = None) -> Begun:
+def begin(model: LensModel, prompts: JobPrompts, *, store: Store | None = None, given: Sequence[Head] = ()) -> Begun:
     """Encode the prompts, and select the heads on those of the selection.
 
     Args:
         model: the model.
         prompts: of a job.
         store: keeps the steps of the run, and has those of earlier ones; None: every step is computed.
+        given: heads to take in place of those that the prompts select.
 
     Raises:
         InputError: whatever encoding and `score_heads` raise.
@@ -222,7 +224,8 @@ def begin(model: LensModel, prompts: JobPrompts, *, store: Store | None = None) 
     where = provenance(model) | {"data": prompts.data, "seed": settings.seed, "template": template}
     where["label_score"] = prompts.label_score
     selection = encode(model, prompts.selection, separator=separator)
-    require_selectable(model, settings.heads)
+    if not given:
+        require_selectable(model, settings.heads)
     of_model = identity(model)
     step = Steps((of_model, prompts), model, prompts.data, store)
     every = step(
@@ -230,7 +233,10 @@ def begin(model: LensModel, prompts: JobPrompts, *, store: Store | None = None) 
         lambda: score_every_head(model, selection),
         on=(of_model, prompts.selection, separator),
     )
-    scores = select(selection, *every, n_heads=settings.heads, rule=settings.select)
+    if given:
+        scores = of_given_heads(selection, *every, given)
+    else:
+        scores = select(selection, *every, n_heads=settings.heads, rule=settings.select)
     exact, difference = prompts.exact, None
     if exact is not None:
         difference = step(TO_FLOAT32, lambda: rounding(model, load_spec(exact), evaluation))

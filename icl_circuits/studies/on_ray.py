@@ -94,7 +94,7 @@ def _steps(task: Task, studies: Sequence[Study], folder: str, threads: int, code
     try:
         with _as_the_driver(threads, code):
             loaded = _loaded(task.job.model, folder)
-            run_studies(begin(task, loaded.model, prepare(task), Store(Path(folder))), studies)
+            run_studies(begin(task, loaded.model, prepare(task), Store(Path(folder))), studies, report=task.studies)
     except InputError as error:
         return str(error)
     return ""

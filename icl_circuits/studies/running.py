@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from icl_circuits.report import LeftOut, Part, new_folder, write_report
 from icl_circuits.store import Store
 from icl_circuits.studies.files import figures_of, kinds_of
 from icl_circuits.studies.loading import Loaded
-from icl_circuits.studies.study import Study, beginning_of
+from icl_circuits.studies.study import Study, beginning_module, beginning_of
 
 LOADING, WRITING = "loading the model", "writing the report"
 """The names of the first and the last step."""
@@ -29,8 +28,14 @@ class Outcome:
     """The studies that the model or the prompts are not fit for."""
 
 
-def run_studies(begun: Any, studies: Sequence[Study]) -> Outcome:
+def run_studies(begun: Any, studies: Sequence[Study], *, report: Sequence[Study] | None = None) -> Outcome:
     """Run the studies. One that the model or the prompts are not fit for is left out, and why is said.
+
+    Args:
+        begun: what they begin with.
+        studies: which.
+        report: all studies of the report that these are a part of; default, these are all. Among several, those that
+            take long run briefly.
 
     Raises:
         Unfit: none of the studies can be done.
@@ -40,7 +45,7 @@ def run_studies(begun: Any, studies: Sequence[Study]) -> Outcome:
     left_out: list[LeftOut] = []
     for study, body in [(study, study.body()) for study in studies]:
         try:
-            run = body.run_briefly if body.run_briefly is not None and len(studies) > 1 else body.run
+            run = body.run_briefly if body.run_briefly is not None and len(report or studies) > 1 else body.run
             parts.append(body.present(begun, run(begun)))
         except Unfit as error:
             left_out.append(LeftOut(study.name, str(error)))
@@ -68,7 +73,7 @@ def run_job(
         named = ", ".join(study.name for study in studies) or "no study"
         raise InputError(f"a {type(job).__name__} cannot run {named}: give studies that begin alike, and their job")
     kinds, figures = kinds_of(studies), figures_of(studies)  # imports every study: its faults show before hours of work
-    beginning = import_module(beginning_of(studies).module)
+    beginning = beginning_module(studies)
     job = resolved(job, studies)
     prepared = beginning.prepare(job)
     names = (*steps_of(beginning, studies, prepared), WRITING)
@@ -83,7 +88,7 @@ def run_job(
 
 def resolved(job: Any, studies: Sequence[Study]) -> Any:
     """The job with what it refers to, earlier results say. Raises `InputError` where that cannot be read."""
-    return getattr(import_module(beginning_of(studies).module), "resolve", lambda same: same)(job)
+    return getattr(beginning_module(studies), "resolve", lambda same: same)(job)
 
 
 def _plain(job: Any) -> dict[str, Any]:

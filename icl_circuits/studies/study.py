@@ -100,3 +100,8 @@ def beginning_of(studies: Sequence[Study]) -> Beginning:
     """How a run of these studies begins: a study alone may ask for more than several together."""
     first = studies[0]
     return first.alone if len(studies) == 1 and first.alone is not None else first.begins
+
+
+def beginning_module(studies: Sequence[Study]) -> Any:
+    """The module that begins a run of these studies, imported."""
+    return import_module(beginning_of(studies).module)

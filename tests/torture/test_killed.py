@@ -252,21 +252,7 @@ def test_a_batch_has_the_numbers_of_its_commands(tmp_path: Path) -> None:
     (tmp_path / "jobs.toml").write_text(GRID)
     assert run("batch", "jobs.toml", "--store", "store", cwd=tmp_path).returncode == 0
     table = json.loads((tmp_path / "icl-batch" / "results.json").read_text())
-    words = (
-        "in-context",
-        "--model",
-        SMALL,
-        "--heads",
-        "2",
-        "--select",
-        "paper",
-        "--prompts",
-        "6",
-        "--shots",
-        "2",
-        "--seed",
-        "1",
-    )
+    words = ("in-context", *REPORT[1:], "--seed", "1")
     assert run(*words, "--store", "store", cwd=tmp_path).returncode == 0
     alone = json.loads((tmp_path / "icl-in-context" / "results.json").read_text())
     (found,) = [one["numbers"] for one in table if "in-context" in one["job"] and "seed=1" in one["job"]]

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 
 from icl_circuits.errors import InputError
-from icl_circuits.heads import Answers, HeadEffects, select
 from icl_circuits.interventions import require_metric
 from icl_circuits.jobs import CircuitJob, CircuitSettings, Job
 from icl_circuits.models import LensModel, Outline
@@ -100,12 +99,5 @@ def begin(model: LensModel, prompts: CircuitPrompts, *, store: Store | None = No
     Raises:
         InputError: a head twice or one that does not exist, and whatever `begun.begin` raises.
     """
-    found = begun.begin(model, prompts, store=store)
-    if not prompts.given:
-        return found
-    heads, scores = require_distinct_heads(model, prompts.given), found.scores
-    places = [scores.effects.heads.index(head) for head in heads]
-    zeroed = Answers(**{name: values[places] for name, values in vars(scores.effects.zeroed).items()})
-    effects = HeadEffects(heads, scores.effects.base, zeroed)
-    chosen = select(scores.batch, scores.increase, effects, n_heads=len(heads), rule="paper").selected
-    return replace(found, scores=replace(scores, selected=chosen))
+    given = require_distinct_heads(model, prompts.given) if prompts.given else ()
+    return begun.begin(model, prompts, store=store, given=given)

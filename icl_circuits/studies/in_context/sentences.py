@@ -143,8 +143,7 @@ def _strongest(findings: InContextFindings, of_heads: Float[np.ndarray, "head po
 
 def _right(group: Group) -> Float[np.ndarray, " prompt"]:
     """Top-1 accuracy of each prompt, of random heads the mean over draws."""
-    right = group.answers.top1.astype(float)
-    return right if right.ndim == 1 else right.mean(axis=0)
+    return group.right("top1").astype(float)
 
 
 def _beyond_random(groups: GroupEffects) -> Interval:
