@@ -27,7 +27,9 @@ from .heads import (
     function_vector_heads as function_vector_heads,
     group_intervention as group_intervention,
     induction_scores as induction_scores,
+    log_prob_increase as log_prob_increase,
     overlap as overlap,
+    position_increase as position_increase,
     random_heads as random_heads,
     score_heads as score_heads,
     select_heads as select_heads,
@@ -100,8 +102,6 @@ from .residual import (
     Neuron as Neuron,
     all_heads as all_heads,
     answer_logits as answer_logits,
-    log_prob_increase as log_prob_increase,
-    position_increase as position_increase,
 )
 from .subvalues import (
     added_before_softmax as added_before_softmax,

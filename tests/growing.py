@@ -15,9 +15,9 @@ import torch
 import icl_circuits as icl
 from icl_circuits.biases import choose, majority_bias, mitigation, recency_bias
 from icl_circuits.circuits import evaluate_circuit, find_circuit
-from icl_circuits.heads import group_intervention, random_heads, score_heads
+from icl_circuits.heads import group_intervention, position_increase, random_heads, score_heads
 from icl_circuits.prompts import encode, group_by_label
-from icl_circuits.residual import all_heads, position_increase
+from icl_circuits.residual import all_heads
 from icl_circuits.towers import (
     knock_out_flow,
     label_features,

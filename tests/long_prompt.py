@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from growing import peak, say
 
-from icl_circuits.heads import attention_between, zero_each_head
+from icl_circuits.heads import attention_between, log_prob_increase, position_increase, zero_each_head
 from icl_circuits.prompts import TokenBatch
 from icl_circuits.relations import RelationBatch, relation_index
-from icl_circuits.residual import Head, log_prob_increase, position_increase
+from icl_circuits.residual import Head
 
 
 def main(n_pos: int) -> None:

@@ -14,12 +14,12 @@ from test_development import run as training_run
 import icl_circuits as icl
 from icl_circuits.biases import choose
 from icl_circuits.display import ROWS, WIDTH, Displayed, highest
-from icl_circuits.heads import score_heads
+from icl_circuits.heads import LogProbIncrease, score_heads
 from icl_circuits.models import LensModel
 from icl_circuits.prompts import PromptBatch, Rows
 from icl_circuits.prompts.rows import Row
 from icl_circuits.relations import HeadProbe
-from icl_circuits.residual import Head, LogProbIncrease
+from icl_circuits.residual import Head
 from icl_circuits.studies import kinds_of
 from icl_circuits.subvalues import KnownFacts, concentration
 

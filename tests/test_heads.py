@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,22 +13,24 @@ from planted import GAIN, VOCABULARY, planted_rows
 
 from icl_circuits.errors import InputError, Unfit
 from icl_circuits.heads import (
+    EVERY_RULE,
     Answers,
     HeadEffects,
     InContextHeads,
     answer,
     as_answers,
     group_intervention,
+    log_prob_increase,
+    position_increase,
     random_heads,
-    score_answers,
     score_heads,
     select_heads,
     zero_each_head,
 )
-from icl_circuits.interventions import ZeroHeads
+from icl_circuits.interventions import ZeroHeads, from_logits, from_states
 from icl_circuits.models import LensModel, attention_weights, is_parallel, kv_head, load_model, readout
 from icl_circuits.prompts import PromptBatch, Rows, encode, sample_prompts
-from icl_circuits.residual import Head, all_heads, log_prob_increase, position_increase
+from icl_circuits.residual import Head, all_heads
 from icl_circuits.stats import bootstrap_mean
 
 N_PROMPTS = 12
@@ -316,12 +319,37 @@ def test_chunks_do_not_change_scores(gpt2: LensModel, words: Any, monkeypatch: p
     whole = log_prob_increase(gpt2, batch), position_increase(gpt2, batch, heads), answer(gpt2, batch)
     chunks = PromptBatch.chunks
     monkeypatch.setattr(PromptBatch, "chunks", lambda self: chunks(self, max_tokens=1))
-    monkeypatch.setattr("icl_circuits.residual.increase.LOGITS_AT_ONCE", 1000)
+    monkeypatch.setattr("icl_circuits.heads.increase.LOGITS_AT_ONCE", 1000)
+    monkeypatch.setattr("icl_circuits.models.norms.LOGITS_AT_ONCE", 100)
+    monkeypatch.setattr("icl_circuits.models.norms.ROWS_AT_ONCE", 3)
     parts = log_prob_increase(gpt2, batch), position_increase(gpt2, batch, heads), answer(gpt2, batch)
     for one, other in zip(whole, parts, strict=True):
         for field, value in vars(one).items():
             if isinstance(value, np.ndarray):
                 np.testing.assert_allclose(getattr(other, field), value, atol=1e-4, err_msg=field)
+
+
+@pytest.mark.parametrize("cap", [None, 3.0])
+@pytest.mark.parametrize("at_once", [1, 7, 1 << 22])
+def test_metrics_of_states_are_those_of_their_logits(
+    planted_batch: PromptBatch, gpt2: LensModel, at_once: int, cap: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In parts of the vocabulary as in whole rows, where logits tie, and where a bias tips the scales."""
+    monkeypatch.setattr("icl_circuits.models.norms.LOGITS_AT_ONCE", at_once * len(planted_batch))
+    out = readout(gpt2)
+    n_vocab = 1 + int(max(planted_batch.answer_tokens.max(), planted_batch.target.max()))
+    W_U = torch.randn(5, n_vocab, generator=torch.Generator().manual_seed(0))
+    W_U[:, 0] = W_U[:, planted_batch.target[0]]
+    out = replace(out, W_U=W_U, b_U=torch.linspace(-1, 1, n_vocab), softcap=cap)
+    out.b_U[0] = out.b_U[planted_batch.target[0]]
+    states = torch.randn(4, len(planted_batch), 5, generator=torch.Generator().manual_seed(1))
+    found = from_states(EVERY_RULE, out, states, planted_batch)
+    rows = torch.stack([from_logits(EVERY_RULE, out.unembed(row), planted_batch) for row in states])
+    torch.testing.assert_close(found, rows, atol=1e-5, rtol=1e-5)
+    assert torch.equal(found[..., 0], rows[..., 0])
+    for name in ("top1", "prob", "logit_diff"):
+        one = torch.stack([from_logits(name, out.unembed(row), planted_batch) for row in states])
+        torch.testing.assert_close(from_states(name, out, states, planted_batch), one, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
@@ -352,12 +380,12 @@ def test_positions_to_frame(planted: LensModel, planted_batch: PromptBatch) -> N
 # --- parts ------------------------------------------------------------------------------------------------------------
 
 
-def test_score_answers_by_hand(planted_batch: PromptBatch) -> None:
+def test_every_rule_by_hand(planted_batch: PromptBatch) -> None:
     logits = torch.log(torch.tensor([[0.5, 0.3, 0.2], [0.2, 0.3, 0.5], [0.4, 0.4, 0.2]]))
     of_three = planted_batch.select([0, 1, 2])
     gold = torch.tensor([0, 1, 0])
     of_three = dataclasses.replace(of_three, label_tokens=torch.tensor([0, 1]), gold=gold, target=gold)
-    answers = as_answers(score_answers(logits, of_three))
+    answers = as_answers(from_logits(EVERY_RULE, logits, of_three))
     assert answers.top1.tolist() == [True, False, False]
     assert answers.between_labels.tolist() == [True, True, False]
     np.testing.assert_allclose(answers.log_prob, np.log([0.5, 0.3, 0.4]), rtol=1e-6)

@@ -14,13 +14,13 @@ from test_odd_models import hooked_model, tokens_alone
 
 from icl_circuits import stats
 from icl_circuits.errors import InputError, Unfit
-from icl_circuits.heads import attention_patterns, zero_each_head
+from icl_circuits.heads import attention_patterns, log_prob_increase, zero_each_head
 from icl_circuits.interventions import Mean, mean_z, values_at
 from icl_circuits.models import LensModel, ModelShape, load_model, prompts_at_once
 from icl_circuits.patching import engine, step, sweep
 from icl_circuits.patching.base_run import run_base
 from icl_circuits.prompts import PromptBatch
-from icl_circuits.residual import Capture, Head, answer_logits, log_prob_increase
+from icl_circuits.residual import Capture, Head, answer_logits
 
 LINUX = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks are read from /proc")
 
@@ -124,7 +124,7 @@ def test_attention_of_some_heads_alone(gpt2: LensModel, batch_of_gpt2: PromptBat
     capture = Capture([("pattern", 0), ("pattern", 1)])
     answer_logits(gpt2, batch_of_gpt2, capture)
     expected = torch.stack([capture.of(gpt2, "pattern", head) for head in heads], 1)
-    np.testing.assert_array_equal(attention_patterns(gpt2, batch_of_gpt2, heads), expected.numpy())
+    np.testing.assert_allclose(attention_patterns(gpt2, batch_of_gpt2, heads), expected.numpy(), atol=1e-6)
 
 
 # --- where activations are kept ---------------------------------------------------------------------------------------

@@ -11,9 +11,10 @@ from test_subvalues import by_hand, close, tiny
 import icl_circuits as icl
 from icl_circuits import subvalues
 from icl_circuits.errors import InputError
+from icl_circuits.heads import log_prob_increase
 from icl_circuits.models import LensModel, load_model, mlp_weights
 from icl_circuits.prompts import PromptBatch, Rows, encode, imbalance, sample_prompts
-from icl_circuits.residual import Head, Mlp, answer_logits, log_prob_increase
+from icl_circuits.residual import Head, Mlp, answer_logits
 from icl_circuits.stats import generator
 from icl_circuits.towers import neuron_reads, tower_reads
 

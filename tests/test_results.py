@@ -14,11 +14,20 @@ from icl_circuits import InputError
 from icl_circuits.biases import MajorityBias, RecencyBias, arrangements
 from icl_circuits.biases.majority import imbalances
 from icl_circuits.circuits import Circuit, CircuitTest
-from icl_circuits.heads import Answers, Group, GroupEffects, HeadEffects, InContextHead, InContextHeads
+from icl_circuits.heads import (
+    Answers,
+    Group,
+    GroupEffects,
+    HeadEffects,
+    InContextHead,
+    InContextHeads,
+    LogProbIncrease,
+    PositionIncrease,
+)
 from icl_circuits.patching import Cell, Sweep
 from icl_circuits.report import Results, write_figures, write_results
 from icl_circuits.report.results import STRUCTURE
-from icl_circuits.residual import Edge, Head, Label, Logits, LogProbIncrease, PositionIncrease, Text
+from icl_circuits.residual import Edge, Head, Label, Logits, Text
 from icl_circuits.studies import STUDIES, figures_of, kinds_of, load_results
 from icl_circuits.studies.study import IN_CONTEXT_PROMPTS
 from icl_circuits.towers import Flow, LabelFeatures, MetricLearning, Probe, Reversal

@@ -24,6 +24,7 @@ from torch import Tensor
 import icl_circuits as icl
 from icl_circuits import subvalues
 from icl_circuits.errors import InputError, Unfit
+from icl_circuits.heads import log_prob_increase
 from icl_circuits.interventions import ZeroNeurons
 from icl_circuits.models import (
     LensModel,
@@ -35,7 +36,7 @@ from icl_circuits.models import (
     readout,
 )
 from icl_circuits.prompts import Fact, Facts, PromptBatch, Rows, TokenBatch, encode, sample_prompts, token_batch
-from icl_circuits.residual import Head, Neuron, answer_logits, log_prob_increase
+from icl_circuits.residual import Head, Neuron, answer_logits
 from icl_circuits.subvalues import exact, scores, top
 from icl_circuits.subvalues.exact import all_gaps, gaps
 from icl_circuits.subvalues.ranges import neuron_ranges

@@ -14,10 +14,11 @@ from test_engine import SPECIAL, special
 from torch import Tensor
 
 from icl_circuits import InputError
+from icl_circuits.heads import log_prob_increase
 from icl_circuits.interventions import KnockOut, WithoutPosition, intervene
 from icl_circuits.models import LensModel, kv_head, readout
 from icl_circuits.prompts import PromptBatch, Rows, encode, sample_prompts, zero_shot
-from icl_circuits.residual import Capture, Head, answer_logits, log_prob_increase
+from icl_circuits.residual import Capture, Head, answer_logits
 from icl_circuits.stats import relative_change
 from icl_circuits.studies.towers.tables import control_table
 from icl_circuits.towers import (

@@ -12,8 +12,17 @@ import numpy as np
 import pytest
 from browser import open_page
 
-from icl_circuits.heads import Answers, Group, GroupEffects, HeadEffects, InContextHead, InContextHeads
-from icl_circuits.residual import Head, LogProbIncrease, PositionIncrease
+from icl_circuits.heads import (
+    Answers,
+    Group,
+    GroupEffects,
+    HeadEffects,
+    InContextHead,
+    InContextHeads,
+    LogProbIncrease,
+    PositionIncrease,
+)
+from icl_circuits.residual import Head
 from icl_circuits.viz import (
     MarkedToken,
     Section,

@@ -9,10 +9,10 @@ import torch
 
 import icl_circuits as icl
 from icl_circuits.errors import InputError
-from icl_circuits.heads import attention_patterns
+from icl_circuits.heads import attention_patterns, position_increase
 from icl_circuits.models import LensModel
 from icl_circuits.prompts import PromptBatch, Rows, encode, sample_prompts
-from icl_circuits.residual import Head, answer_logits, head_of, heads_of, position_increase
+from icl_circuits.residual import Head, answer_logits, head_of, heads_of
 from icl_circuits.subvalues import head_neuron_tokens
 
 Call = Callable[[LensModel, PromptBatch, Any, Any], Any]

@@ -16,8 +16,16 @@ from torch import Tensor
 
 from icl_circuits.display import Displayed
 from icl_circuits.errors import InputError, Unfit
-from icl_circuits.heads import Answers, as_answers, score_answers
-from icl_circuits.models import HookPair, LensModel, hook_name, readout, require_identities, require_identities_of_model
+from icl_circuits.heads import EVERY_RULE, Answers, as_answers
+from icl_circuits.interventions import from_states
+from icl_circuits.models import (
+    HookPair,
+    LensModel,
+    hook_name,
+    readout,
+    require_identities,
+    require_identities_of_model,
+)
 from icl_circuits.patching import run_hooked
 from icl_circuits.progress import tracked
 from icl_circuits.prompts import DEFAULT_SEPARATOR, Prompt, PromptBatch, encode, imbalance, require_labels
@@ -232,8 +240,8 @@ def majority_bias(
             run_hooked(model, chunk, moves, final)
             weights, resid = minority_weights(chunk), final.at(*final_state(model))
             added = [weighted_sum(model, chosen, moves, weights) for chosen in head_sets]
-            states = [resid + c * vector for vector in added for c in coefficients]
-            scores = torch.stack([score_answers(out.logits(state), chunk) for state in states])
+            states = torch.stack([resid + c * vector for vector in added for c in coefficients])
+            scores = from_states(EVERY_RULE, out, out.norm(states), chunk)
             parts.append(scores.unflatten(0, (len(head_sets), len(coefficients))))
         rows.append(torch.cat(parts, 2))
     gold, found = np.array([prompt.gold for prompt in prompts]), torch.stack(rows, 1)

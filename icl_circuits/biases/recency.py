@@ -17,8 +17,8 @@ from torch import Tensor
 
 from icl_circuits.display import Displayed
 from icl_circuits.errors import InputError, Unfit
-from icl_circuits.heads import Answers, as_answers, score_answers
-from icl_circuits.interventions import WithoutPosition
+from icl_circuits.heads import EVERY_RULE, Answers, as_answers
+from icl_circuits.interventions import WithoutPosition, from_logits
 from icl_circuits.models import LensModel
 from icl_circuits.patching import keeping_runs, run_hooked
 from icl_circuits.progress import tracked
@@ -209,7 +209,7 @@ def _at_each_strength(
         for strength in strengths:
             capture = Capture([("pattern", head.layer) for head in heads], batch.last)
             changes = (WithoutPosition(heads, strength),) if strength else ()
-            scores.append(score_answers(run_hooked(model, batch, *changes, capture), batch))
+            scores.append(from_logits(EVERY_RULE, run_hooked(model, batch, *changes, capture), batch))
             patterns = torch.stack([capture.of(model, "pattern", head) for head in heads], 1)
             attention.append(patterns.gather(2, at_labels))
     return torch.stack(scores), torch.stack(attention)

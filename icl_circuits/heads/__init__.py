@@ -1,11 +1,11 @@
 """Which heads: in-context heads by two scores and a test; induction, concept and function-vector heads; families."""
 
 from icl_circuits.heads.answers import (
+    EVERY_RULE as EVERY_RULE,
     Answers as Answers,
     answer as answer,
     as_answers as as_answers,
     require_first as require_first,
-    score_answers as score_answers,
 )
 from icl_circuits.heads.attention import (
     attention_between as attention_between,
@@ -38,6 +38,13 @@ from icl_circuits.heads.groups import (
 from icl_circuits.heads.half import (
     Rounding as Rounding,
     rounding as rounding,
+)
+from icl_circuits.heads.increase import (
+    LogProbIncrease as LogProbIncrease,
+    PositionIncrease as PositionIncrease,
+    log_prob_increase as log_prob_increase,
+    position_increase as position_increase,
+    target_log_probs as target_log_probs,
 )
 from icl_circuits.heads.induction import (
     InductionScores as InductionScores,

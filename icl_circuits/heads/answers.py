@@ -55,16 +55,14 @@ class Answers(Displayed):
         return Answers(**{name: values[index] for name, values in vars(self).items()})
 
 
-def score_answers(logits: Float[Tensor, "batch d_vocab"], batch: TokenBatch) -> Float[Tensor, "batch 4"]:
-    """Score answer-position logits by every rule, in the order of the fields of `Answers`: a metric of the engine.
+EVERY_RULE = cast(tuple[MetricName, ...], tuple(field.name for field in fields(Answers)))
+"""The rules in the order of the fields of `Answers`: a metric of the engine, which `as_answers` names.
 
-    Of labels of several tokens it scores the first that tells them apart.
-    """
-    return torch.stack([from_logits(cast(MetricName, field.name), logits, batch) for field in fields(Answers)], -1)
+Of labels of several tokens it scores the first that tells them apart."""
 
 
 def as_answers(scores: Float[Tensor, "*prompts 4"]) -> Answers:
-    """What `score_answers` gave, by name."""
+    """What the metric `EVERY_RULE` gave, by name."""
     return Answers(
         **{
             field.name: (column > 0 if field.name in ("top1", "between_labels") else column).cpu().numpy()
@@ -84,7 +82,7 @@ def answer_each(
     if _is_whole(batch):
         base, *found = [answer(model, batch, *variant) for variant in tracked([(), *variants], description)]
         return base, Answers(**{name: np.stack([vars(part)[name] for part in found]) for name in vars(base)})
-    run = run_each(model, batch, variants, score_answers, description=description)
+    run = run_each(model, batch, variants, EVERY_RULE, description=description)
     return as_answers(run.base), as_answers(run.values)
 
 
@@ -97,7 +95,7 @@ def answer(model: LensModel, batch: TokenBatch, *interventions: Intervention) ->
         if _is_whole(chunk):
             parts.append(_score_whole(model, chunk, logits, interventions))
         else:
-            parts.append(score_answers(logits, chunk))
+            parts.append(from_logits(EVERY_RULE, logits, chunk))
     return as_answers(torch.cat(parts))
 
 

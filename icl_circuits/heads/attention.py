@@ -8,8 +8,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from icl_circuits.models import Hook, HookPair, LensModel, at_least_float32, hook_name, require_identities
+from icl_circuits.patching import run_hooked
 from icl_circuits.prompts import TokenBatch
-from icl_circuits.residual import Capture, Head, HeadLike, answer_logits, require_some_heads
+from icl_circuits.residual import Capture, Head, HeadLike, require_some_heads
 
 
 class _Patterns:
@@ -41,7 +42,7 @@ def attention_patterns(
     """
     heads = require_some_heads(model, heads)
     patterns = _Patterns(heads)
-    answer_logits(model, batch, patterns)
+    run_hooked(model, batch, patterns)
     return torch.stack([patterns.found[head] for head in heads], 1).numpy()
 
 
@@ -50,7 +51,7 @@ def attention_from_last(model: LensModel, batch: TokenBatch) -> Float[np.ndarray
     """The attention probabilities of every head of the model from the answer position."""
     layers = range(model.cfg.n_layers)
     capture = Capture([("pattern", layer) for layer in layers], batch.last)
-    answer_logits(model, batch, capture)
+    run_hooked(model, batch, capture)
     return torch.stack([capture.at("pattern", layer).transpose(1, 2) for layer in layers], 1).cpu().numpy()
 
 
@@ -70,7 +71,7 @@ def attention_between(
     found = []
     for start, stop in batch.parts():
         capture = Capture([("pattern", layer) for layer in range(model.cfg.n_layers)], positions[start:stop])
-        answer_logits(model, batch.select(range(start, stop)), capture)
+        run_hooked(model, batch.select(range(start, stop)), capture)
         to = src_positions[start:stop]
         index = to[:, :, None].expand(-1, -1, model.cfg.n_heads, -1)
         rows = [capture.at("pattern", layer).gather(3, index).mean(1) for layer in range(model.cfg.n_layers)]

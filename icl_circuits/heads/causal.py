@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 
 from icl_circuits.display import Displayed, highest
 from icl_circuits.errors import require_one_of
-from icl_circuits.heads.answers import Answers, as_answers, score_answers
+from icl_circuits.heads.answers import EVERY_RULE, Answers, as_answers
 from icl_circuits.interventions import ZeroHeads
 from icl_circuits.models import LensModel, require_per_head_z
 from icl_circuits.patching import run_each
@@ -109,5 +109,5 @@ def zero_each_head(
     heads = all_heads(model) if heads is None else heads_of(heads)
     at = batch.last[:, None] if positions == "last" else None
     variants = [(ZeroHeads((head,), at),) for head in heads]
-    run = run_each(model, batch, variants, score_answers, description="zeroing each head")
+    run = run_each(model, batch, variants, EVERY_RULE, description="zeroing each head")
     return HeadEffects(heads, as_answers(run.base), as_answers(run.values))

@@ -11,10 +11,11 @@ from icl_circuits.display import Displayed
 from icl_circuits.errors import InputError
 from icl_circuits.heads.answers import Answers
 from icl_circuits.heads.causal import HeadEffects, zero_each_head
+from icl_circuits.heads.increase import LogProbIncrease, log_prob_increase
 from icl_circuits.heads.selection import InContextHeads, Rule, select_heads
 from icl_circuits.models import LensModel, TextModel
 from icl_circuits.prompts import PromptBatch, require_labels
-from icl_circuits.residual import Head, LogProbIncrease, log_prob_increase
+from icl_circuits.residual import Head
 
 
 @dataclass(frozen=True, repr=False)

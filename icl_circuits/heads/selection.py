@@ -10,7 +10,8 @@ from jaxtyping import Bool, Float, Int
 from icl_circuits.display import Displayed
 from icl_circuits.errors import InputError, Unfit, require_one_of
 from icl_circuits.heads.causal import HeadEffects
-from icl_circuits.residual import Head, LogProbIncrease
+from icl_circuits.heads.increase import LogProbIncrease
+from icl_circuits.residual import Head
 from icl_circuits.stats import FALSE_DISCOVERIES, bootstrap_means
 
 Rule = Literal["sure", "paper"]

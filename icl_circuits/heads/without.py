@@ -6,7 +6,6 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -14,7 +13,7 @@ from icl_circuits.display import Displayed, highest
 from icl_circuits.errors import InputError, require_whole
 from icl_circuits.heads.answers import require_first
 from icl_circuits.heads.groups import random_heads
-from icl_circuits.interventions import ZeroHeads, from_logits
+from icl_circuits.interventions import ZeroHeads
 from icl_circuits.models import LensModel
 from icl_circuits.patching import run_each
 from icl_circuits.prompts import TokenBatch
@@ -130,16 +129,12 @@ def zero_families(
         wanted += [(name, "whole", [heads]), (name, "exclusive", [exclusive])]
         wanted += [(name, "random_whole", draws), (name, "random_exclusive", fewer)]
     variants = [(ZeroHeads(heads),) if heads else () for _, _, draws in wanted for heads in draws]
-    run = run_each(model, batch, variants, _scores, description="zeroing families of heads")
+    run = run_each(model, batch, variants, ("top1", "log_prob"), description="zeroing families of heads")
     groups, start = [], 0
     for name, kind, draws in wanted:
         groups.append(_group(name, kind, draws, run.values[start : start + len(draws)]))
         start += len(draws)
     return FamilyEffects(_group(None, "base", [()], run.base[None]), tuple(groups))
-
-
-def _scores(logits: Float[Tensor, "prompt d_vocab"], batch: TokenBatch) -> Float[Tensor, "prompt 2"]:
-    return torch.stack([from_logits("top1", logits, batch), from_logits("log_prob", logits, batch)], -1)
 
 
 def _group(

@@ -11,6 +11,7 @@ from icl_circuits.interventions.metrics import (
     MetricName as MetricName,
     from_answer_logits as from_answer_logits,
     from_logits as from_logits,
+    from_states as from_states,
     metric_name as metric_name,
     of_base_run as of_base_run,
     require_metric as require_metric,

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from icl_circuits.errors import InputError
-from icl_circuits.models import at_least_float32
+from icl_circuits.models import LOGITS_AT_ONCE, Readout, at_least_float32
 from icl_circuits.prompts import TokenBatch
 
 MetricName = Literal["logit_diff", "between_labels", "log_prob", "prob", "top1"]
@@ -17,9 +17,13 @@ MetricName = Literal["logit_diff", "between_labels", "log_prob", "prob", "top1"]
 the right answer, in nats and as a probability. `top1`: 1 where it beats the whole vocabulary, else 0 (accuracy; a tie
 is wrong). All read one token of an answer: the first that tells it from the others."""
 
-Metric = MetricName | Callable[[Float[Tensor, "prompt d_vocab"], TokenBatch], Float[Tensor, "prompt *value"]]
-"""A name, or a function of the answer-position logits (float32 or wider) and their prompts that gives each prompt its
-value or values."""
+Metric = (
+    MetricName
+    | tuple[MetricName, ...]
+    | Callable[[Float[Tensor, "prompt d_vocab"], TokenBatch], Float[Tensor, "prompt *value"]]
+)
+"""A name; several names, which give each prompt as many values; or a function of the answer-position logits (float32 or
+wider) and their prompts that gives each prompt its value or values."""
 
 FROM_ANSWERS: tuple[MetricName, ...] = ("logit_diff", "between_labels")
 """Metrics that read the answers' logits only, so that no other column of the unembedding is computed."""
@@ -29,12 +33,15 @@ SMOOTH: tuple[MetricName, ...] = ("logit_diff", "log_prob", "prob")
 
 def require_metric(metric: Metric | str) -> None:
     """Raise `InputError` unless `metric` is a known name or a function."""
-    if not callable(metric) and metric not in get_args(MetricName):
-        raise InputError(f"metric {metric!r} is unknown: use {', '.join(get_args(MetricName))} or a function")
+    for name in metric if isinstance(metric, tuple) else (metric,):
+        if not callable(name) and name not in get_args(MetricName):
+            raise InputError(f"metric {name!r} is unknown: use {', '.join(get_args(MetricName))} or a function")
 
 
 def metric_name(metric: Metric) -> str:
     """The name that results carry."""
+    if isinstance(metric, tuple):
+        return ", ".join(metric)
     return metric if isinstance(metric, str) else getattr(metric, "__name__", "metric")
 
 
@@ -57,6 +64,8 @@ def from_logits(
                 f"the metric gave shape {list(value.shape)} for {len(logits)} prompts: it must give each prompt a value"
             )
         return value
+    if isinstance(metric, tuple):
+        return torch.stack([from_logits(name, logits, batch) for name in metric], -1)
     if metric in FROM_ANSWERS:
         return from_answer_logits(metric, logits[:, batch.answer_tokens], batch)
     logits = at_least_float32(logits)
@@ -66,6 +75,29 @@ def from_logits(
         return (right > logits.scatter(1, token, float("-inf")).amax(1)).to(right)
     log_prob = right - logits.logsumexp(1)
     return log_prob.exp() if metric == "prob" else log_prob
+
+
+def from_states(
+    metric: Metric, out: Readout, normed: Float[Tensor, "variant prompt d_model"], batch: TokenBatch
+) -> Float[Tensor, "variant prompt *value"]:
+    """Any metric from final states behind their norm, as `from_logits` gives it.
+
+    A named one holds no more than a part of the vocabulary at once; whole rows are made for functions alone.
+    """
+    if callable(metric):
+        step = max(1, LOGITS_AT_ONCE // (len(batch) * out.W_U.shape[1]))
+        rows = [logits for some in normed.split(step) for logits in out.unembed(some)]
+        return torch.stack([from_logits(metric, logits, batch) for logits in rows])
+    if isinstance(metric, str):
+        return from_states((metric,), out, normed, batch)[..., 0]
+    read = [name for name in metric if name in FROM_ANSWERS]
+    found = {name: from_answer_logits(name, out.unembed(normed, batch.answer_tokens), batch) for name in read}
+    if len(read) < len(metric):
+        stands = out.standing(normed.flatten(0, 1), batch.target.repeat(len(normed)))
+        right, best_other, log_sum = (part.view(normed.shape[:2]) for part in stands)
+        log_prob = right - log_sum
+        found |= {"top1": (right > best_other).to(right), "log_prob": log_prob, "prob": log_prob.exp()}
+    return torch.stack([found[name] for name in metric], -1)
 
 
 def of_base_run(

@@ -67,6 +67,7 @@ from icl_circuits.models.norms import (
     LOGITS_AT_ONCE as LOGITS_AT_ONCE,
     Norm as Norm,
     Readout as Readout,
+    Standing as Standing,
     block_norms as block_norms,
     readout as readout,
 )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,19 @@ from icl_circuits.models.precision import at_least_float32
 
 LOGITS_AT_ONCE = 1 << 22
 """How many logits are held at once, as rows of a vocabulary: 16 MB in float32."""
+ROWS_AT_ONCE = 2048
+"""How many rows are unembedded together where they are held in parts of the vocabulary: fewer wait for W_U's memory."""
+
+
+class Standing(NamedTuple):
+    """How the logit of one token stands among all, in each of several rows."""
+
+    right: Float[Tensor, " row"]
+    """The token's own logit."""
+    best_other: Float[Tensor, " row"]
+    """The highest logit of another token."""
+    log_sum: Float[Tensor, " row"]
+    """The log of the sum of all exponentials: `right - log_sum` is the token's log-probability, in nats."""
 
 
 @dataclass(frozen=True)
@@ -194,6 +207,30 @@ class Readout:
         """The logits of a final state behind its norm."""
         W_U, b_U = (self.W_U, self.b_U) if tokens is None else (self.W_U[:, tokens], self.b_U[tokens])
         return self._cap(normed @ W_U + b_U)
+
+    def standing(self, normed: Float[Tensor, "row d_model"], target: Int[Tensor, " row"]) -> Standing:
+        """How the logit of each row's `target` stands among all logits, which are made in parts of the vocabulary.
+
+        `normed` are final states behind their norm, or behind `Norm.linear` with a frozen scale.
+        """
+        parts = zip(normed.split(ROWS_AT_ONCE), target.split(ROWS_AT_ONCE), strict=True)
+        found = [self._standing(rows, tokens) for rows, tokens in parts]
+        return Standing(*(torch.cat(column) for column in zip(*found, strict=True)))
+
+    def _standing(self, normed: Float[Tensor, "row d_model"], target: Int[Tensor, " row"]) -> Standing:
+        width = max(1, LOGITS_AT_ONCE // len(normed))
+        right, best_other, sums = normed.new_empty(len(normed)), [], []
+        for W_U, b_U, start in zip(
+            self.W_U.split(width, 1), self.b_U.split(width), range(0, self.W_U.shape[1], width), strict=True
+        ):
+            logits = self._cap(normed @ W_U + b_U)
+            sums.append(logits.logsumexp(1))
+            here = ((target >= start) & (target < start + logits.shape[1])).nonzero()[:, 0]
+            column = target[here] - start
+            right[here] = logits[here, column]
+            logits[here, column] = float("-inf")
+            best_other.append(logits.amax(1))
+        return Standing(right, torch.stack(best_other).amax(0), torch.stack(sums).logsumexp(0))
 
     def _cap(self, logits: Tensor) -> Tensor:
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)

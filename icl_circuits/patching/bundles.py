@@ -10,8 +10,8 @@ from torch import Tensor
 
 from icl_circuits.costs import count_forwards
 from icl_circuits.errors import InputError, require_whole
-from icl_circuits.interventions import FROM_ANSWERS, KnockOut, Metric, Patch, from_answer_logits, from_logits
-from icl_circuits.models import LOGITS_AT_ONCE, LensModel, ReadSite, free_bytes
+from icl_circuits.interventions import KnockOut, Metric, Patch, from_states
+from icl_circuits.models import LensModel, ReadSite, free_bytes
 from icl_circuits.patching.step import BaseRun, Window, advance
 from icl_circuits.prompts import TokenBatch
 
@@ -157,17 +157,8 @@ def metric_of(
     base: BaseRun, normed: Float[Tensor, "variant prompt d_model"], metric: Metric
 ) -> Float[Tensor, "variant prompt *value"]:
     """The metric of final normed states at the answer position, on the CPU."""
-    batch, unembed = base.batch, base.readout.unembed
     if torch.isnan(normed).any():
         raise InputError(
             "a variant gives NaN states: its values hold NaN, or the dtype is too narrow (try torch.float32)"
         )
-    if metric in FROM_ANSWERS:
-        return from_answer_logits(metric, unembed(normed, batch.answer_tokens), batch).cpu()
-    step = max(1, LOGITS_AT_ONCE // (len(batch) * base.readout.W_U.shape[1]))
-    values = [
-        from_logits(metric, logits, batch).cpu()
-        for start in range(0, len(normed), step)
-        for logits in unembed(normed[start : start + step])
-    ]
-    return torch.stack(values)
+    return from_states(metric, base.readout, normed, base.batch).cpu()

@@ -51,15 +51,13 @@ def run_hooked(model: LensModel, batch: TokenBatch, *parts: Hooked) -> Float[Ten
     if first == model.cfg.n_layers:
         return base.logits
     x = base.resid_pre[first][None]
+    last, everywhere = model.cfg.n_layers - 1, base.everywhere
     for layer in range(first, model.cfg.n_layers):
-        x = _advance(base, layer, x, hooks.get(layer, {}))
-    logits = base.readout.logits(x[0, torch.arange(len(batch), device=x.device), batch.last])
+        out = base.at_answer if layer == last and last not in hooks else everywhere
+        x = advance(base, layer, x, everywhere, out, see=through(hooks[layer]) if layer in hooks else None)
+    at_answer = x[0, :, 0] if last not in hooks else x[0, torch.arange(len(batch), device=x.device), batch.last]
+    logits = base.readout.logits(at_answer)
     return answer_logits(model, batch, *parts) if torch.isnan(logits).any() else logits
-
-
-def _advance(base: BaseRun, layer: int, x: Tensor, hooks: LayerHooks) -> Tensor:
-    """One layer at all positions, its hooks on it."""
-    return advance(base, layer, x, base.everywhere, base.everywhere, see=through(hooks) if hooks else None)
 
 
 class _SeenError(Exception):

@@ -1,4 +1,4 @@
-"""The residual stream taken apart: its components, what each wrote from which position, log-probability increase."""
+"""The residual stream taken apart: its components, what each wrote from which position."""
 
 from icl_circuits.residual.capture import (
     Capture as Capture,
@@ -30,12 +30,6 @@ from icl_circuits.residual.components import (
     require_heads as require_heads,
     require_some_heads as require_some_heads,
     write_order as write_order,
-)
-from icl_circuits.residual.increase import (
-    LogProbIncrease as LogProbIncrease,
-    PositionIncrease as PositionIncrease,
-    log_prob_increase as log_prob_increase,
-    position_increase as position_increase,
 )
 from icl_circuits.residual.moved import (
     Moved as Moved,

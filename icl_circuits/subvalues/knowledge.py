@@ -8,12 +8,12 @@ from jaxtyping import Float, Int
 
 from icl_circuits.display import Displayed
 from icl_circuits.errors import InputError
-from icl_circuits.heads import random_heads
+from icl_circuits.heads import LogProbIncrease, random_heads
 from icl_circuits.interventions import ZeroHeads
 from icl_circuits.models import LensModel
 from icl_circuits.patching import run_each
 from icl_circuits.prompts import TokenBatch
-from icl_circuits.residual import Head, LogProbIncrease, all_heads
+from icl_circuits.residual import Head, all_heads
 from icl_circuits.stats import generator, relative_change
 from icl_circuits.subvalues.effects import TARGET_MEASURES, target_measures
 

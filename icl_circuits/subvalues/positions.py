@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 
 from icl_circuits.display import Displayed, highest
+from icl_circuits.heads import target_log_probs
 from icl_circuits.models import LensModel
 from icl_circuits.prompts import TokenBatch
-from icl_circuits.residual.increase import target_log_probs
 from icl_circuits.residual.moved import by_source
 from icl_circuits.stats import mean_of_finite
 from icl_circuits.subvalues.scores import require_scorable, runs_of

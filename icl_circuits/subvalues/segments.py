@@ -13,10 +13,10 @@ from torch import Tensor
 
 from icl_circuits.display import Displayed
 from icl_circuits.errors import InputError, require_whole
+from icl_circuits.heads import target_log_probs
 from icl_circuits.models import LensModel, Place, readout, require_identities, require_layer
 from icl_circuits.prompts import TokenBatch
 from icl_circuits.residual import Capture, answer_logits, final_state
-from icl_circuits.residual.increase import target_log_probs
 from icl_circuits.stats import bootstrap_means
 from icl_circuits.subvalues.scores import OneLayer, require_scorable, runs_of
 from icl_circuits.subvalues.writers import Kind, n_neurons, require_prompts

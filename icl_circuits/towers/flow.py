@@ -15,7 +15,7 @@ from torch import Tensor
 
 from icl_circuits.display import Displayed, highest
 from icl_circuits.errors import InputError
-from icl_circuits.heads import Answers, as_answers, require_first, score_answers
+from icl_circuits.heads import EVERY_RULE, Answers, as_answers, require_first
 from icl_circuits.interventions import KnockOut
 from icl_circuits.models import LensModel, require_layer
 from icl_circuits.patching import run_each
@@ -117,7 +117,7 @@ def knock_out_flow(model: LensModel, batch: PromptBatch, *, layers: Sequence[int
         for edges in (route_edges(batch, route) for route in ROUTES)
         for layer in first
     ]
-    run = run_each(model, batch, variants, score_answers, description="knocking out attention")
+    run = run_each(model, batch, variants, EVERY_RULE, description="knocking out attention")
     found = run.values.unflatten(0, (len(ROUTES), len(first)))
     found = torch.cat([found, run.base.expand(len(ROUTES), 1, *run.base.shape)], 1)
     return Flow(ROUTES, (*first, n_layers), as_answers(run.base), as_answers(found))

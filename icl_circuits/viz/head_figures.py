@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from jaxtyping import Bool, Int
 
-from icl_circuits.heads import GroupEffects, HeadEffects, InContextHeads
-from icl_circuits.residual import LogProbIncrease, PositionIncrease
+from icl_circuits.heads import GroupEffects, HeadEffects, InContextHeads, LogProbIncrease, PositionIncrease
 from icl_circuits.stats import Intervals, bootstrap_means
 from icl_circuits.viz.look import (
     ATTENTION_COLOUR,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, Int
 
-from icl_circuits.residual import LogProbIncrease
+from icl_circuits.heads import LogProbIncrease
 from icl_circuits.stats import Intervals, bootstrap_means
 from icl_circuits.subvalues import Interpolation, NeuronEffects, ZeroedAlone, layer_counts
 from icl_circuits.viz.look import bars, curve, legend_above, new_figure, style

@@ -8,12 +8,14 @@ from jaxtyping import Float
 from icl_circuits.heads import (
     GroupEffects,
     HeadEffects,
+    LogProbIncrease,
+    PositionIncrease,
     attention_from_last,
     attention_patterns,
     group_intervention,
+    position_increase,
 )
 from icl_circuits.prompts import encode
-from icl_circuits.residual import LogProbIncrease, PositionIncrease, position_increase
 from icl_circuits.studies.begun import Begun
 from icl_circuits.studies.shown import marked_tokens
 from icl_circuits.viz import MarkedToken

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from icl_circuits.heads import LogProbIncrease
 from icl_circuits.report import Part
-from icl_circuits.residual import LogProbIncrease
 from icl_circuits.stats import Interval
 from icl_circuits.studies.subvalues.begun import FactsBegun
 from icl_circuits.studies.subvalues.run import (

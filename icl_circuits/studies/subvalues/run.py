@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
-from icl_circuits.residual import LogProbIncrease, log_prob_increase
+from icl_circuits.heads import LogProbIncrease, log_prob_increase
 from icl_circuits.studies.subvalues.begun import FactsBegun
 from icl_circuits.studies.subvalues.shown import shown_fact
 from icl_circuits.subvalues import (

@@ -3,18 +3,10 @@
 import pandas as pd
 import torch
 
+from icl_circuits.heads import LogProbIncrease, position_increase, target_log_probs
 from icl_circuits.models import LensModel, attention_weights, readout
 from icl_circuits.prompts import TokenBatch
-from icl_circuits.residual import (
-    Capture,
-    Head,
-    LogProbIncrease,
-    Neuron,
-    answer_logits,
-    final_state,
-    position_increase,
-)
-from icl_circuits.residual.increase import target_log_probs
+from icl_circuits.residual import Capture, Head, Neuron, answer_logits, final_state
 from icl_circuits.studies.subvalues.begun import FactsBegun
 from icl_circuits.subvalues import (
     Promoted,

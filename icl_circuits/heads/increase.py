@@ -32,12 +32,10 @@ from icl_circuits.models import (
     require_identities,
     require_per_head_z,
 )
+from icl_circuits.patching import run_hooked
 from icl_circuits.progress import tracked
 from icl_circuits.prompts import TokenBatch
-from icl_circuits.residual.capture import Capture, final_state
-from icl_circuits.residual.components import Head, HeadLike, require_some_heads
-from icl_circuits.residual.moved import Moved, Moves, by_source
-from icl_circuits.residual.run import answer_logits
+from icl_circuits.residual import Capture, Head, HeadLike, Moved, Moves, by_source, final_state, require_some_heads
 from icl_circuits.stats import FALSE_DISCOVERIES, bootstrap_means, corrected_above_zero
 
 
@@ -148,7 +146,7 @@ def _increase_of_chunk(model: LensModel, batch: TokenBatch) -> LogProbIncrease:
     n_layers = model.cfg.n_layers
     sites: list[Site] = ["resid_pre", "z", "attn_out", *mlp_sites(model)]
     capture = Capture([*((s, n) for n in range(n_layers) for s in sites), final_state(model)], batch.last)
-    answer_logits(model, batch, capture)
+    run_hooked(model, batch, capture)
     out = readout(model)
     scale = out.norm.scale(capture.at(*final_state(model)))
     attn, mlp, heads = [], [], []
@@ -186,7 +184,7 @@ def position_increase(model: LensModel, batch: TokenBatch, heads: Sequence[HeadL
     for chunk in tracked(list(batch.chunks()), "positions inside heads"):
         states = Capture([*(("resid_pre", n) for n in {h.layer for h in heads}), final_state(model)], chunk.last)
         moves = Moves(heads, chunk.last)
-        answer_logits(model, chunk, states, moves)
+        run_hooked(model, chunk, states, moves)
         scale = out.norm.scale(states.at(*final_state(model)))
         gained, alpha = [], []
         for head in heads:
@@ -205,13 +203,9 @@ def target_log_probs(
     target: Int[Tensor, " batch"],
 ) -> Float[Tensor, "batch state"]:
     """The log-probability of the target at each residual state under the prompt's frozen final scale, in nats."""
-    rows = states.flatten(0, 1)
-    scales = scale.expand(-1, states.shape[1]).reshape(-1, 1)
-    targets = target[:, None].expand(-1, states.shape[1]).reshape(-1, 1)
-    size = max(1, LOGITS_AT_ONCE // out.W_U.shape[1])
-    parts = [slice(start, start + size) for start in range(0, len(rows), size)]
-    found = [_of_target(out.from_projected(out.project(rows[part], scales[part])), targets[part]) for part in parts]
-    return torch.cat(found).view(states.shape[:2])
+    rows = out.norm.linear(states, scale[:, None]).flatten(0, 1)
+    found = out.standing(rows, target.repeat_interleave(states.shape[1]))
+    return (found.right - found.log_sum).view(states.shape[:2])
 
 
 def _gained(
