@@ -54,7 +54,7 @@ check: .venv/ready-to-test
 docs: .venv/ready-to-test
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
 
-# The notebooks, run and stored with their outputs (25 minutes on two cores).
+# The notebooks, run and stored with their outputs (eight minutes on two cores).
 notebooks: .venv/ready-to-test
 	.venv/bin/python notebooks/render.py
 
