@@ -4,7 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from icl_circuits.stats import Interval
+from icl_circuits.heads import FamilyEffects
+from icl_circuits.stats import Interval, bootstrap_mean
+
+ALPHA = 0.05
+"""Below this corrected p-value something is said to be there."""
 
 
 def verdict(difference: Interval, *, above: str, below: str, neither: str) -> str:
@@ -26,3 +30,14 @@ def largest(names: Sequence[str], values: Sequence[float] | np.ndarray) -> tuple
     """The name of the largest of some values, and the value; what is NaN is none."""
     place = int(np.nanargmax(np.asarray(values, dtype=np.float64)))
     return names[place], float(values[place])
+
+
+def without_family(effects: FamilyEffects, family: str) -> str:
+    """What zeroing a family of heads costs beyond random heads, on the same prompts."""
+    base, own, random = (
+        group.log_prob.mean(axis=0)
+        for group in (effects.base, effects.of(family, "whole"), effects.of(family, "random_whole"))
+    )
+    lost, beyond = bootstrap_mean(base - own), bootstrap_mean(random - own)
+    said = verdict(beyond, above="more than", below="less than", neither="about as much as")
+    return f"Without the {family} heads {lost:.2f} nats are lost, {said} without random heads ({beyond:+.2f})."

@@ -134,7 +134,7 @@ def grouped_bars(
 ) -> None:
     """The bars that stand at `place` in groups of `n` side by side."""
     at = np.arange(len(interval[0])) + (place - (n - 1) / 2) * 0.8 / n
-    colour, hatch = COLOURS[place % len(COLOURS)], ("", "////", "....", "xxxx")[place % 4]
+    colour, hatch = COLOURS[place % len(COLOURS)], ("", "////", "\\\\\\\\", "xxxx")[place % 4]
     bars(axes, at, interval, size=0.76 / n, label=label, colour=colour, hatch=hatch, horizontal=horizontal)
 
 

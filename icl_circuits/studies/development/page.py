@@ -7,6 +7,7 @@ import numpy as np
 from icl_circuits.development import emergence
 from icl_circuits.report import Part
 from icl_circuits.stats import Interval
+from icl_circuits.studies.development import sentences
 from icl_circuits.studies.development.begun import RunBegun
 from icl_circuits.studies.development.run import RunFindings
 from icl_circuits.studies.development.tables import (
@@ -47,6 +48,7 @@ def _headline(findings: RunFindings) -> str:
 
 
 def _sections(findings: RunFindings, figures: Path) -> tuple[Section, ...]:
+    run = findings.runs[0]
     return (
         Section(
             "Levels of in-context learning",
@@ -54,35 +56,55 @@ def _sections(findings: RunFindings, figures: Path) -> tuple[Section, ...]:
             "the likelier of the two; chance is 0.5. Loss reduction: loss of tokens 50-100 less that of tokens 0-50. "
             "Format: the next token is a number, or true or false. Pattern: it is the right label. In brackets: 95 % "
             "intervals.",
-            checkpoints_table(findings.runs[0]),
+            checkpoints_table(run),
             figures / "levels.svg",
+            answer=sentences.levels(run),
         ),
-        Section("Format compliance by task", "By number of shots.", figure=figures / "format_compliance.svg"),
-        Section("Pattern discovery by task", "By number of shots.", figure=figures / "pattern_discovery.svg"),
+        Section(
+            "Format compliance by task",
+            "By number of shots.",
+            figure=figures / "format_compliance.svg",
+            answer=sentences.by_task(run, "format"),
+        ),
+        Section(
+            "Pattern discovery by task",
+            "By number of shots.",
+            figure=figures / "pattern_discovery.svg",
+            answer=sentences.by_task(run, "accuracy"),
+        ),
         Section(
             "What emerges when",
             "A curve has emerged when it is half way from its first value to its highest. Curves of heads are of the "
             "head that is best in the end. In brackets: 95 % intervals over seeds, where there are several.",
             emergence_table(findings),
             figures / "emergence.svg",
+            answer=sentences.emerges(findings),
         ),
         Section(
             "What rises together",
             "Curves that rise have high rank correlations, whatever they measure. The test therefore asks whether "
             "their rises from checkpoint to checkpoint are correlated.",
             figure=figures / "co_timing.svg",
+            answer=sentences.together(findings),
         ),
         Section(
             "Semantic induction heads",
             "The relation index of every head, with the paper's relaxed gate: attention to the relation's head is the "
             "highest.",
             figure=figures / "relation_indices.svg",
+            answer=sentences.relation_heads(run),
         ),
-        Section("Other scores of heads", "Of every head.", figure=figures / "head_scores.svg"),
+        Section(
+            "Other scores of heads",
+            "Of every head.",
+            figure=figures / "head_scores.svg",
+            answer=sentences.other_heads(run),
+        ),
         Section(
             "Without semantic induction heads",
             "An extension: the paper removes no head. The heads of the highest index are zeroed in the trained model, "
             "and as many random heads of the same layers beside them.",
             knock_out_table(findings.without),
+            answer=sentences.without(findings.without),
         ),
     )

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from icl_circuits.report import Part
+from icl_circuits.studies.relations import sentences
 from icl_circuits.studies.relations.begun import RelationsBegun
 from icl_circuits.studies.relations.run import DEPENDENCY, KNOWLEDGE, RelationFindings
 from icl_circuits.studies.relations.tables import (
@@ -49,12 +50,10 @@ def present(begun: RelationsBegun, findings: RelationFindings) -> Part:
 
 def _headline(findings: RelationFindings) -> str:
     semantic = {*findings.families.get(DEPENDENCY, ()), *findings.families.get(KNOWLEDGE, ())}
-    pairs = zip(findings.overlap.pairs, findings.overlap.p_holm, strict=True)
-    more = [f"{one} and {other}" for (one, other), p in pairs if p < 0.05]
-    shared = f"More heads than by chance are shared by {', '.join(more)}." if more else (
-        "No two families share more heads than by chance."
-    )  # fmt: skip
-    return f"{len(semantic)} semantic induction heads stand out (dependencies and knowledge graphs). {shared}"
+    return (
+        f"{len(semantic)} semantic induction heads stand out (dependencies and knowledge graphs). "
+        f"{sentences.shared(findings.overlap)}"
+    )
 
 
 def _sections(begun: RelationsBegun, findings: RelationFindings, figures: Path) -> tuple[Section, ...]:
@@ -71,18 +70,21 @@ def _sections(begun: RelationsBegun, findings: RelationFindings, figures: Path) 
             said,
             relations_table(findings.dependencies),
             figures / "relation_index_dependencies.svg",
+            answer=sentences.index(findings.dependencies),
         ),
         Section(
             "Knowledge graphs",
             "The same for relations of knowledge graphs.",
             relations_table(findings.knowledge),
             figures / "relation_index_knowledge.svg",
+            answer=sentences.index(findings.knowledge),
         ),
         Section(
             "From tail to head",
             "The same triplets turned round.",
             relations_table(findings.backwards),
             figures / "relation_index_backwards.svg",
+            answer=sentences.index(findings.backwards),
         ),
         Section(
             "Which head is best how often",
@@ -111,6 +113,7 @@ def _sections(begun: RelationsBegun, findings: RelationFindings, figures: Path) 
             + ("" if "in-context" in findings.families else NO_IN_CONTEXT),
             overlap_table(findings),
             figures / "family_overlap.svg",
+            answer=sentences.shared(findings.overlap),
         ),
         Section(
             "In-context prompts without each family",
@@ -118,12 +121,14 @@ def _sections(begun: RelationsBegun, findings: RelationFindings, figures: Path) 
             "heads of the same layers that are in none. In brackets: 95 % bootstrap intervals over prompts.",
             zeroed_table(findings.on_words),
             figures / "families_zeroed.svg",
+            answer=sentences.zeroed(findings.on_words),
         ),
         Section(
             "Tasks of word pairs without each family",
             "The same on other prompts of the tasks that function-vector heads were found on. Word pairs come again: "
             "this is no test on new words.",
             zeroed_table(findings.on_tasks),
+            answer=sentences.zeroed(findings.on_tasks),
         ),
     )
 
@@ -140,6 +145,7 @@ def _probe(findings: RelationFindings) -> tuple[Section, ...]:
             "embeddings (Clark et al. 2019). Controls: words and distance without attention, words alone, the best "
             "fixed distance, and shuffled heads. In brackets: 95 % bootstrap intervals over test sentences.",
             probe_table(found),
+            answer=sentences.probe(found),
         ),
     )
 

@@ -9,6 +9,7 @@ import pandas as pd
 from icl_circuits.heads import LogProbIncrease
 from icl_circuits.report import Part
 from icl_circuits.stats import Interval
+from icl_circuits.studies.subvalues import sentences
 from icl_circuits.studies.subvalues.begun import FactsBegun
 from icl_circuits.studies.subvalues.run import (
     ALONE_PER_LAYER,
@@ -18,7 +19,7 @@ from icl_circuits.studies.subvalues.run import (
     SubvalueFindings,
     TypeNames,
 )
-from icl_circuits.studies.subvalues.tables import effects_table, paper_tables, summary
+from icl_circuits.studies.subvalues.tables import effects_table, overall, paper_tables, summary
 from icl_circuits.subvalues import METHODS, TopNeurons
 from icl_circuits.viz import FactView, Section, Table
 
@@ -117,6 +118,7 @@ def _sections(
             "A prompt, and what writes its answer",
             "The page shows one prompt of each type: its layers, heads and neurons. Open one to read what it promotes.",
             link=PAGE,
+            answer=sentences.prompt(findings.shown[0]),
         ),
         Section(
             "Value neurons and query neurons zeroed",
@@ -126,47 +128,60 @@ def _sections(
             "Query neurons activate the attention value neurons. Each prompt loses its own, at every position. Random "
             "neurons are others. In brackets: 95 % bootstrap intervals over prompts.",
             effects_table(findings.effects),
+            answer=sentences.zeroed(findings),
         ),
         Section(
             "Layers",
             "What attention and FFN layers add to the log-probability of the answer at the last position.",
             _as_text(tables["table_3_sums_of_layers"], ("type", "prompts"), ("attn", "mlp")),
             figures / "fact_layers.svg",
+            answer=sentences.layers(findings.increase),
         ),
-        Section("Heads", "The same for every head; white below zero.", figure=figures / "fact_heads.svg"),
+        Section(
+            "Heads",
+            "The same for every head; white below zero.",
+            figure=figures / "fact_heads.svg",
+            answer=sentences.heads(findings.increase),
+        ),
         Section(
             "Layers of value neurons",
             "How many of each prompt's best neurons lie in each layer. Both lists are exact: no other neuron scores "
             f"more. That took {findings.ffn.evaluated.mean():.0f} exact scores a prompt for FFN neurons and "
             f"{findings.attention.evaluated.mean():.0f} for attention neurons.",
             figure=figures / "neuron_layers.svg",
+            answer=sentences.neuron_layers(findings.ffn, findings.attention),
         ),
         Section(
             "Query neurons by depth",
             "Query neurons that write the answer themselves, and those that only activate other neurons.",
             figure=figures / "query_or_value.svg",
+            answer=sentences.query_layers(findings),
         ),
         Section(
             "The layers of each type of knowledge",
             "Each row is scaled to its own maximum.",
             figure=figures / "value_layers.svg",
+            answer=sentences.best_layers(tables["table_4_value_layers"]),
         ),
         Section(
             "What activates the value neurons",
             "Query importance: the inner product of a value neuron's subkey with what a layer wrote, times the "
             "neuron's score, summed. Norms between are left out, as in the paper.",
             figure=figures / "query_layers_of_attention.svg",
+            answer=sentences.best_layers(tables["table_14_query_layers_of_attention"]),
         ),
         Section(
             "Why log-probability",
             "On the straight way from the first state to the last, log-probability grows early and probability late.",
             figure=figures / "interpolation.svg",
+            answer=sentences.way(findings.way),
         ),
         Section(
             "Neurons that prompts share",
             "The neurons in most prompts of a type, and the tokens at both ends of their projection. A negative "
             "coefficient promotes the last ones.",
             _words(tables["table_9_what_shared_neurons_say"]),
+            answer=sentences.shared(tables["table_9_what_shared_neurons_say"]),
         ),
     )
     return found if findings.many is None else (*found, *_of_many(findings.many, findings.increase, tables, figures))
@@ -188,11 +203,13 @@ def _of_many(
             "prompts.",
             effects_table(many.methods, "score"),
             figures / "eight_methods.svg",
+            answer=sentences.methods(many),
         ),
         Section(
             "Layers of the best neurons",
             "By the first three scores.",
             figure=figures / "method_layers.svg",
+            answer=sentences.method_layers(many),
         ),
         Section(
             "How much few neurons carry",
@@ -203,6 +220,7 @@ def _of_many(
                 ("kind", "prompts"),
                 ("layers", "all", "positive", "first_100", "first_200"),
             ),
+            answer=sentences.concentration(tables["table_5_12_concentration"]),
         ),
         Section(
             "Scores and effects",
@@ -210,6 +228,7 @@ def _of_many(
             "The score of a neuron sees what it writes, not what later layers make of that. Attribution patching is "
             f"the gradient's guess. {many.alone.lost.shape[1]} prompts.",
             figure=figures / "agreement.svg",
+            answer=sentences.agreement({name: found.mean for name, found in overall(many).items()}),
         ),
     ]
     if many.heads is not None:

@@ -44,7 +44,7 @@ def summary(begun: FactsBegun, findings: SubvalueFindings) -> dict[str, Any]:
     if many is not None:
         frame = many.methods.to_frame()
         found["methods"] = [{"method": row["zeroed"], **_measures(row)} for _, row in frame.iterrows()]
-        found["agreement"] = _overall(many)
+        found["agreement"] = with_ci95(overall(many))
     return {"subvalues": found}
 
 
@@ -52,13 +52,13 @@ def _measures(row: Any) -> dict[str, Any]:
     return with_ci95({measure: Interval.in_row(row, measure) for measure in TARGET_MEASURES})
 
 
-def _overall(many: OfManyPrompts) -> dict[str, Any]:
+def overall(many: OfManyPrompts) -> dict[str, Interval]:
     """Rank correlation of each score with the exact effect, a mean over layers and prompts."""
     found = {}
     for predictor in PREDICTORS:
         values = many.alone.rank_correlations(predictor)
         found[predictor] = bootstrap_mean(values[:, np.isfinite(values).all(axis=0)].mean(axis=0))
-    return with_ci95(found)
+    return found
 
 
 def paper_tables(begun: FactsBegun, findings: SubvalueFindings) -> dict[str, pd.DataFrame]:

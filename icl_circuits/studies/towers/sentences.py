@@ -8,15 +8,11 @@ import pandas as pd
 from icl_circuits.residual import Head
 from icl_circuits.stats import Interval, bootstrap_mean
 from icl_circuits.studies.towers.run import TowerFindings
-from icl_circuits.studies.verdicts import begun_with_capital, counted, largest, verdict
+from icl_circuits.studies.verdicts import ALPHA, begun_with_capital, counted, largest, verdict
 from icl_circuits.towers import Flow, HeadGroup, Measures, NeuronReads, Probe, TowerReads
 
 ARRIVED = 0.9
 """What has arrived: this share of what the uncut model does."""
-
-
-ALPHA = 0.05
-"""Below this corrected p-value a head is said to rank by class."""
 
 
 def finding(findings: TowerFindings) -> str:

@@ -1,0 +1,74 @@
+"""What each section of the page found, in a sentence of words and figures."""
+
+import numpy as np
+
+from icl_circuits.development import Development, alike, co_timing, curves, emergence
+from icl_circuits.heads import FamilyEffects
+from icl_circuits.stats import Interval
+from icl_circuits.studies.development.run import RunFindings
+from icl_circuits.studies.development.tables import checkpoints
+from icl_circuits.studies.verdicts import ALPHA, begun_with_capital, counted, largest, without_family
+
+
+def levels(run: Development) -> str:
+    """Of labels in context at the first checkpoint and at the last."""
+    frame = checkpoints(run)
+    first, last = (Interval.in_row(frame.iloc[place], "top1") for place in (0, -1))
+    steps = [int(frame.iloc[place]["step"]) for place in (0, -1)]
+    return f"Labels in context: accuracy {first:.2f} at step {steps[0]}, and {last:.2f} at step {steps[1]}."
+
+
+def by_task(run: Development, what: str) -> str:
+    """Of the tasks that are best and worst at the last checkpoint, at the most shots."""
+    last = getattr(run, what)[-1, :, -1].mean(axis=-1)
+    best, highest = largest(run.tasks, last)
+    worst, lowest = largest(run.tasks, -last)
+    shots = run.shots[-1]
+    return f"At the last checkpoint with {shots} shots, {best} has {highest:.2f}, and {worst} has {-lowest:.2f}."
+
+
+def emerges(findings: RunFindings) -> str:
+    """Of what rises first, and what last."""
+    found = emergence(findings.runs)
+    found = found[np.isfinite(found["step"])]
+    if not len(found):
+        return "Nothing rises."
+    first, last = found.iloc[0], found.iloc[-1]
+    return begun_with_capital(
+        f"{first['curve']} rises first, half way at step {first['step']:.0f}, and {last['curve']} last, at step "
+        f"{last['step']:.0f}."
+    )
+
+
+def together(findings: RunFindings) -> str:
+    """Of how many pairs of curves rise together beyond chance."""
+    pairs = co_timing(alike(findings.runs))
+    found = counted(int((pairs["p_fdr"] < ALPHA).sum()), len(pairs), "pairs of curves")
+    best = pairs.iloc[0]
+    return begun_with_capital(
+        f"{found} rise together beyond chance (p < {ALPHA}, corrected for all pairs); the closest are {best['one']} "
+        f"and {best['other']} (p = {best['p_fdr']:.2g})."
+    )
+
+
+def relation_heads(run: Development) -> str:
+    """Of the head with the highest relation index at the last checkpoint."""
+    index = run.index[-1]
+    if not np.isfinite(index).any():
+        return "At the last checkpoint no relation's head is attended to most."
+    relation, layer, head = np.unravel_index(int(np.nanargmax(index)), index.shape)
+    found = f"the highest index is {index[relation, layer, head]:.2f}, of L{layer}H{head} for {run.relations[relation]}"
+    return f"At the last checkpoint {found}."
+
+
+def other_heads(run: Development) -> str:
+    """Of the best head of each other score at the last checkpoint."""
+    best = [f"{curve.name} {curve.values[-1]:.2f} ({curve.head})" for curve in curves(run)
+            if curve.head is not None and not curve.name.startswith("relation index")]  # fmt: skip
+    return f"Best heads at the last checkpoint: {', '.join(best)}."
+
+
+def without(effects: FamilyEffects) -> str:
+    """Of what each family of semantic induction heads is needed for."""
+    families = dict.fromkeys(group.family for group in effects.groups if group.family)
+    return " ".join(without_family(effects, name) for name in families) or "No head stands out, so none is zeroed."

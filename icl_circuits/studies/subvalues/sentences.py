@@ -1,0 +1,129 @@
+"""What each section of the page found, in a sentence of words and figures."""
+
+import numpy as np
+import pandas as pd
+
+from icl_circuits.heads import LogProbIncrease
+from icl_circuits.residual import Head
+from icl_circuits.stats import Interval, bootstrap_mean
+from icl_circuits.studies.subvalues.run import OfManyPrompts, SubvalueFindings
+from icl_circuits.studies.verdicts import begun_with_capital, counted, largest, verdict
+from icl_circuits.subvalues import METHODS, Interpolation, TopNeurons
+from icl_circuits.viz import ShownFact
+
+HALF = 0.5
+
+
+def prompt(shown: ShownFact) -> str:
+    """Of the layer, the head and the neuron that write most of the shown prompt's answer."""
+    best = {writer.kind: writer for writer in sorted(shown.writers, key=lambda writer: writer.score)}
+    said = [
+        f"{best[kind].name} ({best[kind].score:.2f} nats)" for kind in ("attn", "mlp", "head", "ffn") if kind in best
+    ]
+    return f"\u201c{shown.answer.strip()}\u201d gains most from {', '.join(said)}." if said else ""
+
+
+def zeroed(findings: SubvalueFindings) -> str:
+    """Of value neurons and query neurons beside as many random ones; one prompt gives no interval, and no verdict."""
+    effects, said = findings.effects, list[str]()
+    if len(effects.base) == 1:
+        return ""
+    for what, own, random in (("value", 0, 1), ("query", 2, 3)):
+        lost = bootstrap_mean((effects.zeroed[random] - effects.zeroed[own])[:, 1].astype(float))
+        found = verdict(
+            lost,
+            above=f"{what} neurons matter more than random ones",
+            below=f"{what} neurons matter less than random ones",
+            neither=f"{what} neurons cannot be told from random ones",
+        )
+        said.append(f"{found} ({lost:.1%} of probability)")
+    return begun_with_capital("; ".join(said)) + "."
+
+
+def layers(increase: LogProbIncrease) -> str:
+    """Of what all attention layers add, and all FFN layers."""
+    attn, mlp = (bootstrap_mean(part.sum(axis=1).astype(float)) for part in (increase.attn, increase.mlp))
+    return f"FFN layers add {mlp:.2f} nats to the answer's log-probability, and attention layers {attn:.2f}."
+
+
+def heads(increase: LogProbIncrease) -> str:
+    """Of how many heads add to the answer, and which adds most."""
+    means = increase.head_means()
+    layer, head = np.unravel_index(int(means.argmax()), means.shape)
+    most = f"{Head(int(layer), int(head))} raises the answer most, by {means.max():.2f} nats"
+    if len(increase.heads) == 1:
+        return f"{most}."
+    found = counted(int(increase.significant.sum()), means.size, "heads")
+    return f"{most}; {found} raise it beyond chance (corrected for all heads)."
+
+
+def neuron_layers(ffn: TopNeurons, attention: TopNeurons) -> str:
+    """Of the middle layer of both kinds of value neurons."""
+    middle = [int(np.median(found.layer)) for found in (ffn, attention)]
+    return (
+        f"Half of the FFN value neurons lie below layer {middle[0]}, and half of the attention ones below {middle[1]}."
+    )
+
+
+def query_layers(findings: SubvalueFindings) -> str:
+    """Of how much lower query neurons lie than what they activate."""
+    queries, values = (int(np.median(layer)) for layer in (findings.query_attention.layer, findings.attention.layer))
+    return f"The middle layer of query neurons is {queries}; of the attention neurons that they activate, {values}."
+
+
+def best_layers(frame: pd.DataFrame) -> str:
+    """Of the best layer of each type of knowledge, from a table of ranks."""
+    first = frame[frame["rank"] == 0]
+    return f"The highest layer: {', '.join(f'{row.layer} for {row.type}' for row in first.itertuples())}."
+
+
+def way(found: Interpolation) -> str:
+    """Of where both are half way from their first value to their last."""
+    log_prob = found.log_prob.astype(float)
+    halves = [_half_way(values.mean(axis=0)) for values in (log_prob, np.exp(log_prob))]
+    return f"Log-probability is half way at {halves[0]:.0%} of the way, and probability at {halves[1]:.0%}."
+
+
+def shared(frame: pd.DataFrame) -> str:
+    """Of the neuron that most prompts share."""
+    if not len(frame):
+        return "No neuron is in most prompts of a type."
+    best = frame.sort_values("prompts", kind="stable").iloc[-1]
+    return f"{best['neuron']} is in {best['prompts']} prompts of {best['type']}: a {best['kind']} neuron."
+
+
+def methods(many: OfManyPrompts) -> str:
+    """Of the score whose best neurons cost most when they are zeroed."""
+    frame = many.methods.to_frame().iloc[1:].sort_values("prob")
+    best, second = frame.iloc[0], frame.iloc[1]
+    return (
+        f"Least is left without the neurons of {best['zeroed']}: a probability of {Interval.in_row(best, 'prob'):.2f}. "
+        f"Next is {second['zeroed']}, {Interval.in_row(second, 'prob'):.2f}."
+    )
+
+
+def method_layers(many: OfManyPrompts) -> str:
+    """Of the middle layers of the first three scores' neurons."""
+    said = [
+        f"{int(np.median(layer))} by {name}" for name, layer in list(zip(METHODS, many.method_layers, strict=True))[:3]
+    ]
+    return f"The middle layer is {', '.join(said)}."
+
+
+def concentration(frame: pd.DataFrame) -> str:
+    """Of what share of all that scores above zero the first 200 neurons hold."""
+    said = [f"{row['first_200'] / row['positive']:.0%} ({row['kind']})" for _, row in frame.iterrows()]
+    return f"Of all scores above zero, the first 200 neurons of a prompt hold {' and '.join(said)}."
+
+
+def agreement(overall: dict[str, float]) -> str:
+    """Of the score that ranks neurons most as zeroing does."""
+    name, highest = largest(tuple(overall), tuple(overall.values()))
+    said = ", ".join(f"{value:.2f} of {other}" for other, value in overall.items() if other != name)
+    return f"The best rank correlation with exact effects is {highest:.2f}, of {name}; the others: {said}."
+
+
+def _half_way(values: np.ndarray) -> float:
+    """The share of the way at which a curve first is half way from its first value to its last."""
+    middle = values[0] + HALF * (values[-1] - values[0])
+    return float(np.argmax(values >= middle)) / (len(values) - 1)
