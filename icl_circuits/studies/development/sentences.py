@@ -24,7 +24,7 @@ def by_task(run: Development, what: str) -> str:
     best, highest = largest(run.tasks, last)
     worst, lowest = largest(run.tasks, -last)
     shots = run.shots[-1]
-    return f"At the last checkpoint with {shots} shots, {best} has {highest:.2f}, and {worst} has {-lowest:.2f}."
+    return f"At the last checkpoint with {shots} shots: {highest:.2f} in {best}, and {-lowest:.2f} in {worst}."
 
 
 def emerges(findings: RunFindings) -> str:
