@@ -1,5 +1,6 @@
 """Circuits: planted edges recovered exactly, every edge against hooks written by hand, files, pages."""
 
+import html
 import json
 import re
 from dataclasses import replace
@@ -482,6 +483,28 @@ def test_the_panel_tells_the_edges_of_a_node_by_effect(tmp_path: Path, chromium:
     own = [i for i, edge in enumerate(view.circuit.edges) if Head(1, 0) in (edge.sender, edge.receiver)]
     expected = sorted(view.runs[0].scores[own], key=abs, reverse=True)
     np.testing.assert_allclose(told, expected, atol=6e-4)
+
+
+def test_a_narrow_page_shows_all_and_only_layers_in_use(tmp_path: Path, chromium: str) -> None:
+    """At 700 pixels nothing is off-screen; a layer has a line where one of its nodes is seen."""
+    look = r"""<script>
+      const box = document.querySelector(".wide"), drawn = (kind) => [...svg.querySelectorAll(kind)];
+      const seen = drawn(".node:not([visibility=hidden])").map((node) => node.dataset.node.match(/^(?:L|MLP)(\d+)/));
+      const layers = [...new Set(seen.filter((one) => one).map((one) => one[1]))].sort();
+      const lines = drawn(".tick:not([visibility=hidden])").map((tick) => tick.dataset.layer).sort();
+      const wide = box.scrollWidth - box.clientWidth;
+      document.title = JSON.stringify([wide, layers, lines, drawn(".tick").length]);
+    </script></body>"""
+    few = "<script>$('shown').value = 2; widths();</script></body>"
+    (tmp_path / "p.html").write_text(hostile_view().to_html().replace("</body>", few).replace("</body>", look))
+    opened = open_page(chromium, tmp_path / "p.html", width=700)
+    assert opened.console == []
+    title = re.search("<title>(.*?)</title>", opened.dom, re.DOTALL)
+    assert title is not None
+    wide, layers, lines, n_lines = json.loads(html.unescape(title.group(1)))
+    assert wide == 0
+    assert lines == layers
+    assert 0 < len(lines) < n_lines
 
 
 def test_the_drawing(tmp_path: Path) -> None:

@@ -162,8 +162,9 @@ def _words(node: Node, marks: Sequence[str], head_labels: Mapping[str, int]) -> 
 
 def _axis(at: Layout) -> str:
     ticks = [
+        f'<g class="tick" data-layer="{layer}">'
         f'<text class="faint" x="{LEFT - 10}" y="{y + 4:.1f}" text-anchor="end" fill="{NEUTRAL}">{layer}</text>'
-        f'<line class="rule" x1="{LEFT - 4}" x2="{at.width - 6:.1f}" y1="{y:.1f}" y2="{y:.1f}" stroke="#eeeeee"/>'
+        f'<line class="rule" x1="{LEFT - 4}" x2="{at.width - 6:.1f}" y1="{y:.1f}" y2="{y:.1f}" stroke="#eeeeee"/></g>'
         for y, layer in at.layers.items()
     ]
     middle = at.bottom / 2
