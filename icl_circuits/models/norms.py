@@ -218,7 +218,7 @@ class Readout:
         return Standing(*(torch.cat(column) for column in zip(*found, strict=True)))
 
     def _standing(self, normed: Float[Tensor, "row d_model"], target: Int[Tensor, " row"]) -> Standing:
-        width = max(1, LOGITS_AT_ONCE // len(normed))
+        width = max(1, LOGITS_AT_ONCE // max(1, len(normed)))
         right, best_other, sums = normed.new_empty(len(normed)), [], []
         for W_U, b_U, start in zip(
             self.W_U.split(width, 1), self.b_U.split(width), range(0, self.W_U.shape[1], width), strict=True
