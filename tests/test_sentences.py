@@ -1,13 +1,18 @@
 """What the pages of studies say is what their results hold: each verdict on planted results, both ways."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
+from icl_circuits.errors import InputError
 from icl_circuits.heads import FamilyEffects, FamilyGroup, FamilyKind, LogProbIncrease, overlap
+from icl_circuits.interventions import require_metric
 from icl_circuits.residual import Head
+from icl_circuits.stats import Interval
 from icl_circuits.studies.relations import sentences as of_relations
 from icl_circuits.studies.subvalues import sentences as of_subvalues
-from icl_circuits.studies.verdicts import without_family
+from icl_circuits.studies.verdicts import verdict, without_family
 from icl_circuits.subvalues import Interpolation
 
 N = 40
@@ -61,3 +66,19 @@ def test_heads_are_counted_where_there_are_prompts_to_tell() -> None:
     assert of_subvalues.layers(found) == (
         "FFN layers add 4.00 [4.00, 4.00] nats to the answer's log-probability, and attention layers 2.00 [2.00, 2.00]."
     )
+
+
+def test_what_cannot_be_told_is_said_so() -> None:
+    """No prompt with correlations in every layer, no significant head, one prompt: no verdict, and no crash."""
+    assert of_subvalues.agreement({"increase": float("nan")}) == "No prompt has a rank correlation in every layer."
+    assert "of attribution; the others: 0.10 of increase" in of_subvalues.agreement(
+        {"increase": 0.1, "attribution": 0.9, "first_order": float("nan")}
+    )
+    assert verdict(Interval(1.0, 1.0, 1.0), above="above", below="below", neither="neither") == "neither"
+    assert verdict(Interval(1.0, 0.5, 1.5), above="above", below="below", neither="neither") == "above"
+
+
+@pytest.mark.parametrize("metric", [(), ("top1", "top2")])
+def test_a_tuple_holds_names_alone(metric: Any) -> None:
+    with pytest.raises(InputError, match="metric"):
+        require_metric(metric)

@@ -33,8 +33,10 @@ SMOOTH: tuple[MetricName, ...] = ("logit_diff", "log_prob", "prob")
 
 def require_metric(metric: Metric | str) -> None:
     """Raise `InputError` unless `metric` is a known name or a function."""
+    if metric == ():
+        raise InputError("the metric is an empty tuple: give one name or more, or a function")
     for name in metric if isinstance(metric, tuple) else (metric,):
-        if not callable(name) and name not in get_args(MetricName):
+        if (isinstance(metric, tuple) or not callable(name)) and name not in get_args(MetricName):
             raise InputError(f"metric {name!r} is unknown: use {', '.join(get_args(MetricName))} or a function")
 
 

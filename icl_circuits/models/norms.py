@@ -208,6 +208,7 @@ class Readout:
         W_U, b_U = (self.W_U, self.b_U) if tokens is None else (self.W_U[:, tokens], self.b_U[tokens])
         return self._cap(normed @ W_U + b_U)
 
+    @torch.no_grad()
     def standing(self, normed: Float[Tensor, "row d_model"], target: Int[Tensor, " row"]) -> Standing:
         """How the logit of each row's `target` stands among all logits, which are made in parts of the vocabulary.
 

@@ -95,8 +95,8 @@ def run_each(
         model: the model.
         batch: the prompts. Positions and values in the variants count its rows.
         variants: what to change, each a sequence of interventions that apply together; an empty one changes nothing.
-        metric: a name, or a function of the answer-position logits `[prompt d_vocab]` and their prompts, which may be
-            a part of the batch: `rows` says which part.
+        metric: a name, a tuple of names, or a function of the answer-position logits `[prompt d_vocab]` and their
+            prompts, which may be a part of the batch: `rows` says which part.
         budget: bytes that a bundle of variants may take; default a quarter of what is free. On a GPU that runs out of
             memory all the same, bundles are halved until they fit.
         verify: how many variants, drawn at random, to check against the plain computation.

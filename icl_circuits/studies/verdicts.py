@@ -12,7 +12,12 @@ ALPHA = 0.05
 
 
 def verdict(difference: Interval, *, above: str, below: str, neither: str) -> str:
-    """The words for a difference whose interval lies above zero, below it, or about it; what is NaN lies about it."""
+    """The words for a difference whose interval lies above zero, below it, or about it.
+
+    What is NaN lies about it, and so does what has no width: one prompt tells nothing.
+    """
+    if difference.low == difference.high:
+        return neither
     return above if difference.low > 0 else below if difference.high < 0 else neither
 
 

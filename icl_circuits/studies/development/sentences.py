@@ -43,6 +43,9 @@ def emerges(findings: RunFindings) -> str:
 def together(findings: RunFindings) -> str:
     """Of how many pairs of curves rise together beyond chance."""
     pairs = co_timing(alike(findings.runs))
+    pairs = pairs[np.isfinite(pairs["p_fdr"])]
+    if not len(pairs):
+        return "There are too few checkpoints to tell what rises together."
     found = counted(int((pairs["p_fdr"] < ALPHA).sum()), len(pairs), "pairs of curves")
     best = pairs.iloc[0]
     return begun_with_capital(
@@ -63,8 +66,8 @@ def relation_heads(run: Development) -> str:
 
 def other_heads(run: Development) -> str:
     """Of the best head of each other score at the last checkpoint."""
-    best = [f"{curve.name} {curve.values[-1]:.2f} ({curve.head})" for curve in curves(run)
-            if curve.head is not None and not curve.name.startswith("relation index")]  # fmt: skip
+    others = [curve for curve in curves(run) if curve.head is not None and "relation index" not in curve.name]
+    best = [f"{one.name} {one.values[-1]:.2f} ({one.head})" for one in others if np.isfinite(one.values[-1])]
     return f"Best heads at the last checkpoint: {', '.join(best)}."
 
 

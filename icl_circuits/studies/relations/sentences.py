@@ -16,7 +16,8 @@ def index(found: RelationIndex) -> str:
     said = f"{counted(n_significant, found.index[0].size, 'heads')} raise tails beyond chance (p < {ALPHA}, corrected)"
     listed = frame[frame["best"] != ""]
     if not len(listed):
-        return begun_with_capital(f"{said}; no head has ten passing pairs.")
+        few = "; none of them has ten passing pairs" if n_significant else ""
+        return begun_with_capital(f"{said}{few}.")
     best = listed.sort_values("index").iloc[-1]
     return begun_with_capital(
         f"{said}. The highest index is {best['index']:.2f}, of {best['best']} for {best['relation']}, beside "

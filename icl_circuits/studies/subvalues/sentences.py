@@ -36,13 +36,16 @@ def zeroed(findings: SubvalueFindings) -> str:
             below=f"{what} neurons matter less than random ones",
             neither=f"{what} neurons cannot be told from random ones",
         )
-        said.append(f"{found} ({lost:.1%} of probability)")
+        said.append(f"{found} (they hold {lost:.3f} more of its probability)")
     return begun_with_capital("; ".join(said)) + "."
 
 
 def layers(increase: LogProbIncrease) -> str:
     """Of what all attention layers add, and all FFN layers."""
-    attn, mlp = (bootstrap_mean(part.sum(axis=1).astype(float)) for part in (increase.attn, increase.mlp))
+    attn, mlp = (part.sum(axis=1).astype(float) for part in (increase.attn, increase.mlp))
+    if len(attn) == 1:
+        return f"FFN layers add {mlp[0]:.2f} nats to the answer's log-probability, and attention layers {attn[0]:.2f}."
+    attn, mlp = bootstrap_mean(attn), bootstrap_mean(mlp)
     return f"FFN layers add {mlp:.2f} nats to the answer's log-probability, and attention layers {attn:.2f}."
 
 
@@ -60,9 +63,7 @@ def heads(increase: LogProbIncrease) -> str:
 def neuron_layers(ffn: TopNeurons, attention: TopNeurons) -> str:
     """Of the middle layer of both kinds of value neurons."""
     middle = [int(np.median(found.layer)) for found in (ffn, attention)]
-    return (
-        f"Half of the FFN value neurons lie below layer {middle[0]}, and half of the attention ones below {middle[1]}."
-    )
+    return f"The middle layer is {middle[0]} of FFN value neurons, and {middle[1]} of attention ones."
 
 
 def query_layers(findings: SubvalueFindings) -> str:
@@ -74,7 +75,7 @@ def query_layers(findings: SubvalueFindings) -> str:
 def best_layers(frame: pd.DataFrame) -> str:
     """Of the best layer of each type of knowledge, from a table of ranks."""
     first = frame[frame["rank"] == 0]
-    return f"The highest layer: {', '.join(f'{row.layer} for {row.type}' for row in first.itertuples())}."
+    return f"The layer that scores highest: {', '.join(f'{row.layer} for {row.type}' for row in first.itertuples())}."
 
 
 def way(found: Interpolation) -> str:
@@ -86,6 +87,7 @@ def way(found: Interpolation) -> str:
 
 def shared(frame: pd.DataFrame) -> str:
     """Of the neuron that most prompts share."""
+    frame = frame[frame["prompts"] > 1]
     if not len(frame):
         return "No neuron is in most prompts of a type."
     best = frame.sort_values("prompts", kind="stable").iloc[-1]
@@ -118,6 +120,9 @@ def concentration(frame: pd.DataFrame) -> str:
 
 def agreement(overall: dict[str, float]) -> str:
     """Of the score that ranks neurons most as zeroing does."""
+    overall = {name: value for name, value in overall.items() if np.isfinite(value)}
+    if not overall:
+        return "No prompt has a rank correlation in every layer."
     name, highest = largest(tuple(overall), tuple(overall.values()))
     said = ", ".join(f"{value:.2f} of {other}" for other, value in overall.items() if other != name)
     return f"The best rank correlation with exact effects is {highest:.2f}, of {name}; the others: {said}."
