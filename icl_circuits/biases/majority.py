@@ -18,14 +18,7 @@ from icl_circuits.display import Displayed
 from icl_circuits.errors import InputError, Unfit
 from icl_circuits.heads import EVERY_RULE, Answers, as_answers
 from icl_circuits.interventions import from_states
-from icl_circuits.models import (
-    HookPair,
-    LensModel,
-    hook_name,
-    readout,
-    require_identities,
-    require_identities_of_model,
-)
+from icl_circuits.models import HookPair, LensModel, hook_name, readout, require_identities, require_identities_of_model
 from icl_circuits.patching import run_hooked
 from icl_circuits.progress import tracked
 from icl_circuits.prompts import DEFAULT_SEPARATOR, Prompt, PromptBatch, encode, imbalance, require_labels

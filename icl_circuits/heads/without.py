@@ -63,6 +63,11 @@ class FamilyEffects(Displayed):
         return {(group.family, group.kind): group for group in self.groups}[family, kind]
 
     @property
+    def families(self) -> tuple[str, ...]:
+        """The families, in their order."""
+        return tuple(dict.fromkeys(group.family for group in self.groups if group.family is not None))
+
+    @property
     def headline(self) -> str:
         """Its main number."""
         drops = np.array([self.base.log_prob.mean() - group.log_prob.mean() for group in self.groups])

@@ -92,8 +92,10 @@ def from_states(
         return torch.stack([from_logits(metric, logits, batch) for logits in rows])
     if isinstance(metric, str):
         return from_states((metric,), out, normed, batch)[..., 0]
-    read = [name for name in metric if name in FROM_ANSWERS]
-    found = {name: from_answer_logits(name, out.unembed(normed, batch.answer_tokens), batch) for name in read}
+    found, read = {}, [name for name in metric if name in FROM_ANSWERS]
+    if read:
+        answers = out.unembed(normed, batch.answer_tokens)
+        found = {name: from_answer_logits(name, answers, batch) for name in read}
     if len(read) < len(metric):
         stands = out.standing(normed.flatten(0, 1), batch.target.repeat(len(normed)))
         right, best_other, log_sum = (part.view(normed.shape[:2]) for part in stands)

@@ -127,7 +127,7 @@ def family_bars(effects: Mapping[str, FamilyEffects]) -> "matplotlib.figure.Figu
         for axes, (title, found) in zip(
             figure.subplots(1, len(effects), squeeze=False)[0], effects.items(), strict=True
         ):
-            names = list(dict.fromkeys(group.family for group in found.groups if group.family is not None))
+            names = found.families
             for place, (kind, label) in enumerate(kinds.items()):
                 groups = [found.of(name, kind) for name in names]
                 lost = np.stack([found.base.log_prob[0] - group.log_prob.mean(axis=0) for group in groups])

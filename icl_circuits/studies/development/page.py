@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from icl_circuits.development import emergence
 from icl_circuits.report import Part
@@ -23,13 +24,14 @@ from icl_circuits.viz import Section
 
 def present(begun: RunBegun, findings: RunFindings) -> Part:
     """What is written of the findings."""
+    tables = all_tables(findings)
     seeds = {f"development_seed_{i}": run for i, run in enumerate(findings.runs[1:], start=2)}
     return Part(
         headline=_headline(findings),
         summary=summary(findings),
         values={"development": findings.runs[0], **seeds, "knock_out": findings.without},
-        tables=all_tables(findings),
-        sections=lambda figures: _sections(findings, figures),
+        tables=tables,
+        sections=lambda figures: _sections(findings, tables, figures),
         shown=[
             ("Levels of in-context learning", checkpoints_table(findings.runs[0])),
             ("What emerges when", emergence_table(findings)),
@@ -47,8 +49,8 @@ def _headline(findings: RunFindings) -> str:
     return f"Labels in context: {first:.2f} at the first checkpoint, {last:.2f} at the last. {said}"
 
 
-def _sections(findings: RunFindings, figures: Path) -> tuple[Section, ...]:
-    run = findings.runs[0]
+def _sections(findings: RunFindings, tables: dict[str, pd.DataFrame], figures: Path) -> tuple[Section, ...]:
+    run, of_every_run = findings.runs[0], tables["checkpoints"]
     return (
         Section(
             "Levels of in-context learning",
@@ -58,7 +60,7 @@ def _sections(findings: RunFindings, figures: Path) -> tuple[Section, ...]:
             "intervals.",
             checkpoints_table(run),
             figures / "levels.svg",
-            answer=sentences.levels(run),
+            answer=sentences.levels(of_every_run[of_every_run["run"] == 1]),
         ),
         Section(
             "Format compliance by task",
@@ -78,14 +80,14 @@ def _sections(findings: RunFindings, figures: Path) -> tuple[Section, ...]:
             "head that is best in the end. In brackets: 95 % intervals over seeds, where there are several.",
             emergence_table(findings),
             figures / "emergence.svg",
-            answer=sentences.emerges(findings),
+            answer=sentences.emerges(tables["emergence"]),
         ),
         Section(
             "What rises together",
             "Curves that rise have high rank correlations, whatever they measure. The test therefore asks whether "
             "their rises from checkpoint to checkpoint are correlated.",
             figure=figures / "co_timing.svg",
-            answer=sentences.together(findings),
+            answer=sentences.together(tables["co_timing"]),
         ),
         Section(
             "Semantic induction heads",

@@ -1,18 +1,16 @@
 """What each section of the page found, in a sentence of words and figures."""
 
 import numpy as np
+import pandas as pd
 
-from icl_circuits.development import Development, alike, co_timing, curves, emergence
+from icl_circuits.development import Development, curves
 from icl_circuits.heads import FamilyEffects
 from icl_circuits.stats import Interval
-from icl_circuits.studies.development.run import RunFindings
-from icl_circuits.studies.development.tables import checkpoints
 from icl_circuits.studies.verdicts import ALPHA, begun_with_capital, counted, largest, without_family
 
 
-def levels(run: Development) -> str:
-    """Of labels in context at the first checkpoint and at the last."""
-    frame = checkpoints(run)
+def levels(frame: pd.DataFrame) -> str:
+    """Of labels in context at the first of a run's checkpoints and at the last."""
     first, last = (Interval.in_row(frame.iloc[place], "top1") for place in (0, -1))
     steps = [int(frame.iloc[place]["step"]) for place in (0, -1)]
     return f"Labels in context: accuracy {first:.2f} at step {steps[0]}, and {last:.2f} at step {steps[1]}."
@@ -27,9 +25,8 @@ def by_task(run: Development, what: str) -> str:
     return f"At the last checkpoint with {shots} shots: {highest:.2f} in {best}, and {-lowest:.2f} in {worst}."
 
 
-def emerges(findings: RunFindings) -> str:
-    """Of what rises first, and what last."""
-    found = emergence(findings.runs)
+def emerges(found: pd.DataFrame) -> str:
+    """Of what rises first, and what last, from a table of `emergence`."""
     found = found[np.isfinite(found["step"])]
     if not len(found):
         return "Nothing rises."
@@ -40,9 +37,8 @@ def emerges(findings: RunFindings) -> str:
     )
 
 
-def together(findings: RunFindings) -> str:
-    """Of how many pairs of curves rise together beyond chance."""
-    pairs = co_timing(alike(findings.runs))
+def together(pairs: pd.DataFrame) -> str:
+    """Of how many pairs of curves rise together beyond chance, from a table of `co_timing`."""
     pairs = pairs[np.isfinite(pairs["p_fdr"])]
     if not len(pairs):
         return "There are too few checkpoints to tell what rises together."
@@ -73,5 +69,4 @@ def other_heads(run: Development) -> str:
 
 def without(effects: FamilyEffects) -> str:
     """Of what each family of semantic induction heads is needed for."""
-    families = dict.fromkeys(group.family for group in effects.groups if group.family)
-    return " ".join(without_family(effects, name) for name in families) or "No head stands out, so none is zeroed."
+    return " ".join(without_family(effects, name) for name in effects.families)

@@ -43,8 +43,5 @@ def shared(found: Overlap) -> str:
 
 def zeroed(effects: FamilyEffects) -> str:
     """Of the family whose zeroing costs most."""
-    families = list(dict.fromkeys(group.family for group in effects.groups if group.family))
-    if not families:
-        return "No family has heads."
-    kept = [float(np.mean(effects.of(name, "whole").log_prob)) for name in families]
-    return without_family(effects, families[int(np.argmin(kept))])
+    kept = [float(np.mean(effects.of(name, "whole").log_prob)) for name in effects.families]
+    return without_family(effects, effects.families[int(np.argmin(kept))])

@@ -11,8 +11,6 @@ from icl_circuits.studies.verdicts import begun_with_capital, counted, largest, 
 from icl_circuits.subvalues import METHODS, Interpolation, TopNeurons
 from icl_circuits.viz import ShownFact
 
-HALF = 0.5
-
 
 def prompt(shown: ShownFact) -> str:
     """Of the layer, the head and the neuron that write most of the shown prompt's answer."""
@@ -42,10 +40,8 @@ def zeroed(findings: SubvalueFindings) -> str:
 
 def layers(increase: LogProbIncrease) -> str:
     """Of what all attention layers add, and all FFN layers."""
-    attn, mlp = (part.sum(axis=1).astype(float) for part in (increase.attn, increase.mlp))
-    if len(attn) == 1:
-        return f"FFN layers add {mlp[0]:.2f} nats to the answer's log-probability, and attention layers {attn[0]:.2f}."
-    attn, mlp = bootstrap_mean(attn), bootstrap_mean(mlp)
+    sums = [part.sum(axis=1).astype(float) for part in (increase.attn, increase.mlp)]
+    attn, mlp = (values[0] if len(values) == 1 else bootstrap_mean(values) for values in sums)
     return f"FFN layers add {mlp:.2f} nats to the answer's log-probability, and attention layers {attn:.2f}."
 
 
@@ -130,5 +126,5 @@ def agreement(overall: dict[str, float]) -> str:
 
 def _half_way(values: np.ndarray) -> float:
     """The share of the way at which a curve first is half way from its first value to its last."""
-    middle = values[0] + HALF * (values[-1] - values[0])
+    middle = (values[0] + values[-1]) / 2
     return float(np.argmax(values >= middle)) / (len(values) - 1)
