@@ -31,7 +31,7 @@ SMOOTH: tuple[MetricName, ...] = ("logit_diff", "log_prob", "prob")
 """Metrics with a useful gradient."""
 
 
-def require_metric(metric: Metric | str) -> None:
+def require_metric(metric: Metric | str | tuple[str, ...]) -> None:
     """Raise `InputError` unless `metric` is a known name or a function."""
     if metric == ():
         raise InputError("the metric is an empty tuple: give one name or more, or a function")
