@@ -21,11 +21,15 @@ def rounding(recorded_on: dict[str, Any]) -> float:
 
 
 def processor() -> str:
-    """The processor's name and the widest vectors it computes with, which decide how numbers are rounded."""
+    """The processor's name, model and stepping, and the widest vectors it computes with: they decide the rounding.
+
+    The name alone does not: hypervisors give processors of several generations one name.
+    """
     about = Path("/proc/cpuinfo")
     lines = about.read_text(encoding="utf-8").splitlines() if about.exists() else []
-    name = next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.processor())
-    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
+    facts = dict(line.replace("\t", "").split(": ", 1) for line in lines if ": " in line)
+    name = " ".join(facts.get(key, "") for key in ("model name", "cpu family", "model", "stepping")).strip()
+    return f"{name or platform.processor()}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def differences(recorded: Any, found: Any, rounding: float, where: str = "") -> list[str]:

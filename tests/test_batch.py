@@ -46,6 +46,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureF
     return command
 
 
+@pytest.mark.slow
 def test_a_grid_gives_the_numbers_of_its_jobs(run: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "jobs.toml").write_text(GRID)
     said = run("batch", "jobs.toml")
@@ -67,6 +68,7 @@ def test_a_grid_gives_the_numbers_of_its_jobs(run: Callable[..., str], tmp_path:
     assert run("batch", "jobs.toml", "--force").count("taken from the store") == 3  # the numbers alone
 
 
+@pytest.mark.slow
 def test_shards_meet_in_the_store(run: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "jobs.toml").write_text(GRID)
     assert "Shard 2/2: 1 of 3 jobs are in" in run("batch", "jobs.toml", "--store", "store", "--shard", "2/2")
@@ -76,6 +78,7 @@ def test_shards_meet_in_the_store(run: Callable[..., str], tmp_path: Path) -> No
     assert len(pd.read_csv("icl-batch/table.csv")["seed"].unique()) == 3
 
 
+@pytest.mark.slow
 def test_several_grids_and_lists_of_labels(run: Callable[..., str], tmp_path: Path) -> None:
     grids = f"""
 model = "{SMALL}"

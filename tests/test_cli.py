@@ -182,6 +182,7 @@ def test_a_report_is_the_same_every_time(run: Any, folders: dict[str, Path], tmp
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["hooked", "bridge"])
 def test_the_recorded_report(run: Any, folders: dict[str, Path], tmp_path: Path, backend: str) -> None:
     """Every number of a report as it was before the package was rearranged."""
@@ -195,6 +196,7 @@ def test_the_recorded_report(run: Any, folders: dict[str, Path], tmp_path: Path,
     assert differences(recorded, json.loads((tmp_path / "r" / "results.json").read_text()), exact) == []
 
 
+@pytest.mark.slow
 def test_three_labels_and_force(run: Any, folders: dict[str, Path], tmp_path: Path) -> None:
     with new_folder(tmp_path / "r", "results", force=False) as older:
         (older / "results.json").write_text("an older report")
@@ -223,6 +225,7 @@ def test_report_on_smollm2(run: Any, tmp_path: Path) -> None:
         assert differences(recorded, results, rounding(recorded.pop("recorded_on"))) == []
 
 
+@pytest.mark.slow
 def test_towers_and_biases_commands(run: Any, folders: dict[str, Path], tmp_path: Path) -> None:
     for command, tables in (("towers", {1, 4, 5}), ("biases", {7, 8})):
         code, out, err = run(command, "--model", str(folders["gpt2"]), "--out", command, *SMALL)
@@ -255,6 +258,7 @@ def test_report_behind_post_norms(run: Any, tmp_path: Path, name: str) -> None:
     check_report(tmp_path / "r", heads=2, prompts=6)
 
 
+@pytest.mark.slow
 def test_a_report_leaves_out_what_cannot_be_measured(run: Any, folders: dict[str, Path], tmp_path: Path) -> None:
     """GPT-J's scores are dead on the Bridge: no flow, no recency. One shot: no imbalance."""
     options = ("--model", str(folders["gptj"]), "--backend", "bridge")
@@ -273,6 +277,7 @@ def test_a_report_leaves_out_what_cannot_be_measured(run: Any, folders: dict[str
     assert "2 or more demonstrations of each label" in err
 
 
+@pytest.mark.slow
 def test_circuit_command(run: Any, folders: dict[str, Path], tmp_path: Path) -> None:
     options = ("circuit", "--model", str(folders["llama"]), "--data", str(hostile_csv(tmp_path)), *SMALL)
     code, out, err = run(*options, "--out", "new/c")

@@ -118,6 +118,7 @@ def yardsticks() -> Yardsticks:
     return begin(load_model(SMALL), prepare(DevelopmentJob(settings=SMALL_SETTINGS))).yardsticks
 
 
+@pytest.mark.slow
 def test_the_development_of_heads_switched_on_at_known_steps_is_recovered(yardsticks: Yardsticks) -> None:
     """Every head of the small model is out before its step, as in a model that has not learned it."""
     trained = load_model(SMALL)
@@ -155,6 +156,7 @@ def test_the_development_of_heads_switched_on_at_known_steps_is_recovered(yardst
     assert found.top1[3:].mean() > found.top1[:3].mean()
 
 
+@pytest.mark.slow
 def test_each_checkpoint_is_measured_as_by_itself(yardsticks: Yardsticks) -> None:
     steps = checkpoints(SMALL)[::5]
     found = develop(((step, load_model(SMALL, checkpoint=step)) for step in steps), yardsticks)
@@ -176,6 +178,7 @@ def test_each_checkpoint_is_measured_as_by_itself(yardsticks: Yardsticks) -> Non
     assert found.log_prob_drop[1, 3, 1] == pytest.approx(float((whole - zeroed).mean()), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_checkpoints_of_other_shapes_and_orders_are_refused(yardsticks: Yardsticks, gpt2: LensModel) -> None:
     model = load_model(SMALL)
     with pytest.raises(InputError, match="there is no checkpoint"):

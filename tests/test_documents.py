@@ -20,6 +20,7 @@ def test_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["logits"].shape[0] == len(found["batch"])
 
 
+@pytest.mark.slow
 def test_the_tutorial_runs_and_says_what_it_shows(capsys: pytest.CaptureFixture[str]) -> None:
     found: dict[str, Any] = {}
     exec(code_of("docs/tutorial.md"), found)

@@ -166,6 +166,7 @@ SPECIAL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SPECIAL)
 def test_special_attention_on_the_bridge(tmp_path: Path, words: Rows, name: str) -> None:
     """Gemma 2: post-norms, both soft caps, sliding windows in every other layer. Qwen 3: normed q and k."""

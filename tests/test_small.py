@@ -216,6 +216,7 @@ def trained(language: Language) -> SmallModel:
     return model
 
 
+@pytest.mark.slow
 def test_the_model_of_the_package_learns_in_context(trained: SmallModel, language: Language) -> None:
     found = {kind: float(answers.mean()) for kind, answers in right(trained, language, seed=11).items()}
     assert found["unseen pairs of classes"] >= 0.95

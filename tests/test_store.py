@@ -262,6 +262,7 @@ SETTINGS = Settings(prompts=6, heads=2, select="paper", shots=2)
 JOB = Job(ModelSpec(SMALL), settings=SETTINGS)
 
 
+@pytest.mark.slow
 def test_a_second_run_takes_every_step_from_the_store(
     store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -287,6 +288,7 @@ def test_fewer_heads_share_their_scores(store: Store, capsys: pytest.CaptureFixt
     assert "taken from the store" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_store_without_room_does_not_end_a_run(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -298,6 +300,7 @@ def test_a_store_without_room_does_not_end_a_run(store: Store, tmp_path: Path, m
     assert store.listing() == []
 
 
+@pytest.mark.slow
 def test_commands_look_after_the_store(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

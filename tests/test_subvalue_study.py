@@ -61,6 +61,7 @@ def facts_it_knows(model: LensModel, folder: Path) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_on_one_prompt(
     folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

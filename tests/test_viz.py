@@ -80,6 +80,7 @@ def results() -> tuple[LogProbIncrease, HeadEffects, InContextHeads, GroupEffect
     return increase, effects, selected, groups
 
 
+@pytest.mark.slow
 def test_figures_are_written_and_deterministic(results: tuple, tmp_path: Path) -> None:
     increase, effects, selected, groups = results
     for name in ("first", "second"):

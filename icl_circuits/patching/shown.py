@@ -1,6 +1,7 @@
 """Hook functions on the equations: each is shown an activation as the model's own hook point would carry it."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from torch import Tensor
 
@@ -45,15 +46,15 @@ def _sites(model: LensModel) -> list[ReadSite]:
 
 def through(hooks: LayerHooks) -> SeeSite:
     """Shows each activation of a layer to its hooks, and goes on with what they give. For one variant at a time."""
+    return partial(_changed, hooks)
 
-    def see(site: ReadSite, activation: Tensor) -> Tensor:
-        in_attention = site in ATTENTION_SITES
-        for hook in hooks.get(site, ()):
-            own = activation[:, :, 0].flatten(1, 2) if in_attention else activation[0]
-            changed = hook(own, hook=None)
-            if changed is not None:
-                changed = changed.unflatten(1, (activation.shape[1], -1))[:, :, None] if in_attention else changed[None]
-                activation = changed.to(activation)
-        return activation
 
-    return see
+def _changed(hooks: LayerHooks, site: ReadSite, activation: Tensor) -> Tensor:
+    in_attention = site in ATTENTION_SITES
+    for hook in hooks.get(site, ()):
+        own = activation[:, :, 0].flatten(1, 2) if in_attention else activation[0]
+        changed = hook(own, hook=None)
+        if changed is not None:
+            changed = changed.unflatten(1, (activation.shape[1], -1))[:, :, None] if in_attention else changed[None]
+            activation = changed.to(activation)
+    return activation

@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -67,10 +68,7 @@ def _parts(value: Any) -> tuple[str, dict[str, np.ndarray]]:
 
 def _encoded(value: Any, arrays: dict[str, np.ndarray]) -> Any:
     """`value` as JSON, its arrays in `arrays`."""
-
-    def of(item: Any) -> Any:
-        return _encoded(item, arrays)
-
+    of = partial(_encoded, arrays=arrays)
     if value is None or type(value) in (bool, int, float, str):
         return value
     if isinstance(value, list):
@@ -110,9 +108,7 @@ def _array(value: Any, arrays: dict[str, np.ndarray]) -> Any:
 
 
 def _decoded(found: Any, arrays: Mapping[str, np.ndarray]) -> Any:
-    def of(item: Any) -> Any:
-        return _decoded(item, arrays)
-
+    of = partial(_decoded, arrays=arrays)
     if isinstance(found, list):
         return [of(item) for item in found]
     if not isinstance(found, dict):
