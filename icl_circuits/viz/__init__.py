@@ -34,6 +34,9 @@ from icl_circuits.viz.head_figures import (
     layer_bars as layer_bars,
     position_bars as position_bars,
 )
+from icl_circuits.viz.live import (
+    live_circuit as live_circuit,
+)
 from icl_circuits.viz.look import (
     arrows as arrows,
     new_figure as new_figure,
