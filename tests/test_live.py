@@ -68,7 +68,7 @@ def test_every_click_moves_the_metric_by_the_score(model: LensModel, words: Rows
     assert first["metric"] == pytest.approx([circuit.base[0]] * 2, abs=2e-4)
     assert sum(token["right"] for token in first["tokens"]) == 1
     for number, score in enumerate(circuit.scores[:, 0]):
-        widget.cut = [number]
+        widget.set_state({"cut": [number]})  # as the page's message does
         assert widget.answer["metric"][1] == pytest.approx(float(circuit.base[0] - score), abs=2e-4)
     one, other = (circuit.edges.index(Edge(head, Logits())) for head in (HEAD, Head(2, 1)))
     for cut in ([one, other], [other], []):  # toggled on, and off again

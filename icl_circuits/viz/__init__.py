@@ -1,4 +1,4 @@
-"""Figures, circuitsvis views and pages: they take results and never compute them."""
+"""Figures, circuitsvis views and pages: they take results and never compute them. `live_circuit` runs the model."""
 
 from icl_circuits.viz.bias_figures import (
     majority_figure as majority_figure,

@@ -37,7 +37,7 @@ function render({ model, el }) {
   const drawing = make("div", "", el, "drawing"), pointed = make("p", "", el, "key pointed");
   const below = make("div", "", el, "below");
   const answers = make("section", "", below), list = make("section", "", below);
-  let svg = null, paths = [], boxes = new Map(), crosses = null;
+  let svg = null, paths = [], wides = new Map(), boxes = new Map(), crosses = null;
 
   const edgeOf = (i) => model.get("drawn").edges.find((edge) => edge.number === i);
   const numberOf = (path) => Number(path.dataset.edge);
@@ -63,19 +63,21 @@ function render({ model, el }) {
       : "Click an edge, or tick it in the list, to cut it. Click it again to restore it.";
   }
 
-  // The drawing is Python's own; over it lie wider lines to click and crosses on what is cut.
+  // The drawing is Python's own; under its edges lie wider lines to click, over them crosses on what is cut.
   function draw() {
     const { edges, n_edges } = model.get("drawn");
     drawing.innerHTML = model.get("drawn").svg;
     svg = drawing.querySelector("svg");
     svg.querySelectorAll(".node").forEach((node) => { node.removeAttribute("tabindex"); node.removeAttribute("role"); });
     paths = [...svg.querySelectorAll(".edge")];
+    wides = new Map();
     paths.forEach((path) => {
       const wide = path.cloneNode(true), i = numberOf(path);
       path.dataset.drawn = path.getAttribute("visibility") || "visible";
       wide.setAttribute("class", "wide");
       wide.removeAttribute("stroke-dasharray");
-      path.before(wide);
+      paths[0].before(wide);  // under all edges, so that each is met itself first
+      wides.set(i, wide);
       for (const one of [path, wide]) {
         one.addEventListener("click", () => toggle(i));
         one.addEventListener("pointerenter", () => point(i));
@@ -113,7 +115,7 @@ function render({ model, el }) {
       const shown = isCut ? "visible" : path.dataset.drawn;
       path.classList.toggle("cut", isCut);
       path.setAttribute("visibility", shown);
-      path.previousSibling.setAttribute("visibility", shown);
+      wides.get(i).setAttribute("visibility", shown);
       if (shown === "visible") used.add(edge.from).add(edge.to);
       if (!isCut) return;
       const { x, y } = path.getPointAtLength(path.getTotalLength() / 2);

@@ -47,5 +47,5 @@ class CircuitWidget(anywidget.AnyWidget):
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         """The widget, and the drawing for where a notebook is shown without Python."""
-        data, metadata = super()._repr_mimebundle_(**kwargs)
-        return {**data, "image/svg+xml": self.drawn["svg"]}, metadata
+        bundle = super()._repr_mimebundle_(**kwargs)
+        return bundle and ({**bundle[0], "image/svg+xml": self.drawn["svg"]}, *bundle[1:])
