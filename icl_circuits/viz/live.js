@@ -1,8 +1,7 @@
 // A circuit whose edges are cut by a click. Python runs the model; this shows what it answers.
 
-const WORDS = { "-": "\u2212", "+": "+" };
-const number = (x) => x === null ? "not finite" : WORDS[x < 0 ? "-" : "+"] + Math.abs(x).toFixed(3);
-const percent = (p) => (p * 100).toFixed(p < 0.1 ? 2 : 1) + " %";
+const number = (x) => x === null ? "not finite" : (x < 0 ? "\u2212" : "+") + Math.abs(x).toFixed(3);
+const percent = (p) => p < 5e-5 ? "< 0.01 %" : (p * 100).toFixed(p < 0.1 ? 2 : 1) + " %";
 const same = (a, b) => a.length === b.length && a.every((x, i) => x === b[i]);
 
 function make(tag, text, parent, css) {

@@ -42,7 +42,8 @@ def live_circuit(
     Args:
         model: the model that the circuit was found in.
         batch: the prompts that it was scored on.
-        circuit: what `find_circuit` or `score_edges` gave. Of each prompt the 40 strongest edges are drawn.
+        circuit: what `find_circuit` or `score_edges` gave. On each prompt its 40 strongest edges can be clicked or
+            ticked, and the 24 strongest are drawn before any is.
         metric: the function that edges were scored by, where it was no named metric.
 
     Returns:
