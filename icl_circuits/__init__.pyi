@@ -8,6 +8,7 @@ from .biases import (
 )
 from .circuits import (
     Circuit as Circuit,
+    cut_edges as cut_edges,
     evaluate_circuit as evaluate_circuit,
     find_circuit as find_circuit,
     minimality as minimality,

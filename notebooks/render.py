@@ -21,8 +21,8 @@ REPOSITORY = "OWNER/REPOSITORY"
 """Where the project is on GitHub. It has no address yet. Write it here, and any run puts it into every notebook."""
 HTML_AT_MOST = 200_000
 """Characters of HTML that an output may have."""
-WIDGET = "application/vnd.jupyter.widget-view+json"
-"""What an output holds that is a live widget."""
+LIVE_ALONE = {"application/vnd.jupyter.widget-view+json", "text/plain"}
+"""What a bar of progress is, where widgets are installed: nothing but live."""
 BADGE = re.compile(r"^\[!\[Open in Colab\].*$", re.MULTILINE)
 KERNEL_OPTIONS = ["--InlineBackend.figure_formats=svg"]
 MATPLOTLIB_OPTIONS = "svg.hashsalt: icl_circuits\n"
@@ -99,18 +99,18 @@ def digest(notebook: Any) -> str:
 
 
 def kept(outputs: list[Any]) -> list[Any]:
-    """What is stored of a cell's outputs: no stderr and no widget, so no bars; text in one piece.
-
-    Bars are widgets where ipywidgets is installed: `TQDM_DISABLE` does not reach those.
-    """
+    """What is stored of a cell's outputs: no stderr and no live bars, so no progress and warnings; text in one piece;
+    small data."""
     found: list[Any] = []
     for output in outputs:
-        if output.get("name") == "stderr" or WIDGET in output.get("data", {}):
-            continue
         if output.output_type == "stream":
+            if output.name == "stderr":
+                continue
             if found and found[-1].output_type == "stream":
                 found[-1].text += output.text
                 continue
+        elif output.get("data", {}).keys() == LIVE_ALONE:
+            continue
         else:
             output.data, output.metadata = _small(output.data), {}
             if "execution_count" in output:

@@ -4,6 +4,7 @@ import html
 import json
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from icl_circuits import InputError
 from icl_circuits.circuits import (
     Circuit,
     CircuitTest,
+    cut_edges,
     evaluate_circuit,
     find_circuit,
     minimality,
@@ -29,11 +31,11 @@ from icl_circuits.circuits import (
 )
 from icl_circuits.circuits.find import like_any_label
 from icl_circuits.interventions import from_logits, mean_z
-from icl_circuits.models import LensModel, hook_points, kv_head, scores_are_live
+from icl_circuits.models import LensModel, hook_points, kv_head, read_block, scores_are_live
 from icl_circuits.patching import path_patch
 from icl_circuits.prompts import PromptBatch, Rows, encode, sample_prompts, zero_shot
 from icl_circuits.report import Results, write_results
-from icl_circuits.residual import Edge, Embedding, Head, Label, Last, Logits, Mlp, Query, Text, all_heads
+from icl_circuits.residual import Edge, Embedding, Head, Label, Last, Logits, Mlp, Query, Text, all_heads, answer_logits
 from icl_circuits.studies import load_results
 from icl_circuits.viz import CircuitView, PromptRow, ShownRun
 from icl_circuits.viz.circuit_layout import HALF, layout, x_at
@@ -178,6 +180,83 @@ def test_every_edge_equals_hooks_by_hand(model: LensModel, words: Rows) -> None:
 
     layers = range(model.cfg.n_layers)
     check(f"text{demo} -> label{demo}", *((f"blocks.{layer}.attn.hook_attn_scores", cut_text) for layer in layers))
+
+
+def test_cut_edges_change_the_metric_by_their_scores(model: LensModel, words: Rows) -> None:
+    """Each edge alone as it was scored; several together as hooks by hand."""
+    batch = encode(model, sample_prompts(words, 4, shots=2, seed=3))
+    found = find_circuit(model, batch, [Head(1, 2), Head(2, 1)], n_upstream=2)
+
+    def left(*edges: Edge) -> np.ndarray:
+        return from_logits("logit_diff", answer_logits(model, batch, *cut_edges(model, batch, edges)), batch).numpy()
+
+    np.testing.assert_allclose(left(), found.base, atol=1e-4)
+    for edge, score in zip(found.edges, found.scores, strict=True):
+        np.testing.assert_allclose(left(edge), found.base - score, atol=2e-4, err_msg=str(edge))
+    assert np.abs(found.scores).max() > 0.1
+    assert all(not point.fwd_hooks for point in hook_points(model).values())
+
+
+def test_edges_cut_together_equal_hooks_by_hand(model: LensModel, words: Rows) -> None:
+    """Two values and two scores of one head, its query without two components, and two heads out of the logits."""
+    batch = encode(model, sample_prompts(words, 4, shots=2, seed=3))
+    rows, head, at = torch.arange(len(batch)), Head(2, 1), batch.label_positions
+    if not scores_are_live(model):
+        pytest.skip("its hooks show attention after z")
+    edges = [Edge(Label(demo), head, name) for demo in (0, 2) for name in ("k", "v")]
+    edges += [Edge(Mlp(0), head, "q"), Edge(Head(1, 3), head, "q"), Edge(head, Logits()), Edge(Head(0, 2), Logits())]
+    demos, seen = [0, 2], dict[str, Tensor]()
+
+    def keep(value: Tensor, hook: Any, name: str) -> None:
+        seen[name] = value.clone()
+
+    def query(q: Tensor, hook: Any) -> Tensor:
+        state = seen["blocks.2.hook_resid_pre"] - seen["blocks.0.hook_mlp_out"]
+        state = state - seen["blocks.1.attn.hook_z"][:, :, 3] @ model.blocks[1].attn.W_O[3]
+        block = read_block(model, 2, batch.tokens.shape[1])
+        q[rows, batch.last, 1] = block.project("q", block.ln1(state))[rows, batch.last, 1]
+        return q
+
+    def z_of_head(z: Tensor, hook: Any) -> Tensor:
+        v = seen["blocks.2.attn.hook_v"][:, :, kv_head(model, 1)].clone()
+        score = seen["blocks.2.attn.hook_attn_scores"][rows, 1, batch.last]
+        mean_score, mean_v = score[rows[:, None], at].mean(1), v[rows[:, None], at].mean(1)
+        for demo in demos:
+            score[rows, at[:, demo]], v[rows, at[:, demo]] = mean_score, mean_v
+        z[rows, batch.last, 1] = (score.softmax(-1)[:, :, None] * v).sum(1)
+        seen["z of the head"] = z.clone()
+        return z
+
+    def final(state: Tensor, hook: Any) -> Tensor:
+        state = state - seen["z of the head"][:, :, 1] @ model.blocks[2].attn.W_O[1]
+        return state - seen["blocks.0.attn.hook_z"][:, :, 2] @ model.blocks[0].attn.W_O[2]
+
+    reads = ["blocks.2.hook_resid_pre", "blocks.0.hook_mlp_out", "blocks.1.attn.hook_z", "blocks.0.attn.hook_z"]
+    reads += ["blocks.2.attn.hook_v", "blocks.2.attn.hook_attn_scores"]
+    by_hand = [*((name, partial(keep, name=name)) for name in reads), ("blocks.2.attn.hook_q", query)]
+    by_hand += [("blocks.2.attn.hook_z", z_of_head), ("blocks.2.hook_resid_post", final)]
+    with torch.no_grad():
+        expected = model.run_with_hooks(batch.tokens, fwd_hooks=by_hand)[rows, batch.last]
+        logits = answer_logits(model, batch, *cut_edges(model, batch, edges))
+    torch.testing.assert_close(logits, expected, atol=2e-4, rtol=0)
+    assert (logits - answer_logits(model, batch)).abs().max() > 0.1
+
+
+def test_what_cannot_be_cut(gpt2: LensModel, words: Rows) -> None:
+    batch = encode(gpt2, sample_prompts(words, 2, shots=1, seed=0))
+    for edge, why in (
+        (Edge(Head(2, 0), Head(1, 0), "q"), "does not lie below"),
+        (Edge(Mlp(9), Logits()), "does not lie below"),
+        (Edge(Label(7), Head(0, 0), "k"), "demonstrations 0..1"),
+        (Edge(Label(0), Head(7, 0), "k"), "L7H0"),
+    ):
+        with pytest.raises(InputError, match=why):
+            cut_edges(gpt2, batch, [edge])
+    asks = Edge(Last(), Head(1, 0), "q")
+    with pytest.raises(InputError, match="queries has none for L1H0"):
+        cut_edges(gpt2, batch, [asks], queries={})
+    with pytest.raises(InputError, match="give 2 prompts or more"):
+        cut_edges(gpt2, batch.select([0]), [asks])
 
 
 def test_a_head_alone_equals_hooks_by_hand(model: LensModel, words: Rows) -> None:

@@ -4,6 +4,10 @@ from icl_circuits.circuits.circuit import (
     Circuit as Circuit,
     reading_order as reading_order,
 )
+from icl_circuits.circuits.cut import (
+    Queries as Queries,
+    cut_edges as cut_edges,
+)
 from icl_circuits.circuits.evaluate import (
     CURVES as CURVES,
     CircuitTest as CircuitTest,
@@ -19,4 +23,7 @@ from icl_circuits.circuits.export import (
 from icl_circuits.circuits.find import (
     find_circuit as find_circuit,
     score_edges as score_edges,
+)
+from icl_circuits.circuits.stand_ins import (
+    mean_queries as mean_queries,
 )

@@ -14,18 +14,24 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from icl_circuits.circuits.circuit import Circuit
-from icl_circuits.errors import InputError, Unfit
-from icl_circuits.interventions import KnockOut, Mean, Metric, Patch, metric_name, values_at
+from icl_circuits.circuits.stand_ins import (
+    attention_along,
+    kind_of_cut,
+    like_any_label,
+    mean_queries,
+    receiving_head,
+)
+from icl_circuits.errors import InputError
+from icl_circuits.interventions import KnockOut, Metric, Patch, metric_name
 from icl_circuits.models import (
     LensModel,
     ReadSite,
     is_parallel,
     scores_are_live,
-    unmasked,
 )
 from icl_circuits.patching import path_patch, plain_metric, run_each
 from icl_circuits.progress import tracked
@@ -119,7 +125,7 @@ def score_edges(
     require_labels(batch, "to score edges of")
     kinds: dict[str, list[Edge]] = {}
     for edge in edges:
-        kinds.setdefault(_kind(edge, batch), []).append(edge)
+        kinds.setdefault(kind_of_cut(edge, batch), []).append(edge)
     score = {"label": _label_edges, "query": _query_edges, "path": _path_edges, "text": _text_edges}
     found: EdgeScores = {}
     for kind, part in kinds.items():
@@ -135,27 +141,11 @@ def score_edges(
     return Circuit(tuple(edges), scores.astype(np.float32), base.astype(np.float32), metric_name(metric), shape)
 
 
-def _kind(edge: Edge, batch: PromptBatch) -> str:
-    """How an edge is measured. Raises `InputError` for one that cannot be."""
-    sender, into_head = edge.sender, isinstance(edge.receiver, Head)
-    if isinstance(sender, Text | Label) and not 0 <= sender.demo < batch.n_demos:
-        raise InputError(f"edge {edge}: the prompts have demonstrations 0..{batch.n_demos - 1}")
-    if isinstance(sender, Label) and into_head and edge.input in ("k", "v"):
-        return "label"
-    if isinstance(sender, Last) and into_head and edge.input == "q":
-        return "query"
-    if isinstance(sender, Sender) and ((into_head and edge.input == "q") or edge == Edge(sender, Logits())):
-        return "path"
-    if edge == Edge(Query(), Last()) or (isinstance(sender, Text) and edge == Edge(sender, Label(sender.demo))):
-        return "text"
-    raise InputError(f"edge {edge} is none that a circuit has: see find_circuit for those that are")
-
-
 def _label_edges(
     model: LensModel, batch: PromptBatch, edges: list[Edge], metric: Metric, budget: int | None
 ) -> EdgeScores:
     """What each head's score and value at each label position contribute, as patches of z at the answer position."""
-    heads = require_some_heads(model, tuple(dict.fromkeys(_head(edge) for edge in edges)))
+    heads = require_some_heads(model, tuple(dict.fromkeys(receiving_head(edge) for edge in edges)))
     layers = sorted({head.layer for head in heads})
     live = scores_are_live(model)  # where not, a score is known up to what all of its row share, as log attention
     site: ReadSite = "attn_scores" if live else "pattern"
@@ -171,46 +161,22 @@ def _label_edges(
     z_of = {head: torch.cat(parts, 1) for head, parts in changed.items()}
     at_last, variants = batch.last[:, None], []
     for edge in edges:
-        head = _head(edge)
-        assert isinstance(edge.sender, Label)  # `_kind` lets no other node be read there
+        head = receiving_head(edge)
+        assert isinstance(edge.sender, Label)  # `kind_of_cut` lets no other node be read there
         z = z_of[head][int(edge.input == "v"), :, edge.sender.demo]
         variants.append((Patch("z", head.layer, z[:, None], at_last, head=head.head),))
     run = run_each(model, batch, variants, metric, budget=budget, description="label edges")
     return dict(zip(edges, (run.base - run.values).numpy(), strict=True))
 
 
-def like_any_label(
-    scores: Float[Tensor, "batch src_pos"],
-    v: Float[Tensor, "batch src_pos d_head"],
-    label_positions: Int[Tensor, "batch demo"],
-) -> tuple[Float[Tensor, "batch demo d_head"], Float[Tensor, "batch demo d_head"]]:
-    """A head's z with the score, and with the value, at each label position made the mean over label positions.
-
-    Label positions that the head cannot see (a sliding window hides them) are no part of the mean, and stay as they
-    are.
-    """
-    own, n_demos = scores.gather(1, label_positions), label_positions.shape[1]
-    at_labels = v[torch.arange(len(v), device=v.device)[:, None], label_positions]
-    seen = unmasked(own)
-    n_seen = seen.sum(1, keepdim=True).clamp(min=1)
-    new = torch.where(seen, torch.where(seen, own, 0.0).sum(1, keepdim=True) / n_seen, own)
-    changed = scores[:, None].expand(-1, n_demos, -1).scatter(2, label_positions[..., None], new[..., None])
-    mean = torch.where(seen[..., None], at_labels, 0.0).sum(1, keepdim=True) / n_seen[..., None]
-    pattern = scores.softmax(-1)
-    z = torch.einsum("bs,bsd->bd", pattern, v)[:, None]
-    return changed.softmax(-1) @ v, z + pattern.gather(1, label_positions)[..., None] * (mean - at_labels)
-
-
 def _query_edges(
     model: LensModel, batch: PromptBatch, edges: list[Edge], metric: Metric, budget: int | None
 ) -> EdgeScores:
     """What each head's query says of its prompt: it becomes the mean over the prompts."""
-    if len(batch) < 2:
-        raise Unfit("the mean query of one prompt is its own: give 2 prompts or more")
-    heads = [_head(edge) for edge in edges]
-    mean = values_at(model, batch, Mean(batch), [("q", layer) for layer in {head.layer for head in heads}], "last")
+    heads = [receiving_head(edge) for edge in edges]
+    mean = mean_queries(model, batch, heads)
     at_last = batch.last[:, None]
-    variants = [(Patch("q", layer, mean("q", layer, head), at_last, head=head),) for layer, head in heads]
+    variants = [(Patch("q", head.layer, mean[head], at_last, head=head.head),) for head in heads]
     run = run_each(model, batch, variants, metric, budget=budget, description="queries")
     return dict(zip(edges, (run.base - run.values).numpy(), strict=True))
 
@@ -243,12 +209,6 @@ def _strongest_upstream(
     return chosen
 
 
-def _head(edge: Edge) -> Head:
-    """The head that an edge ends in."""
-    assert isinstance(edge.receiver, Head)  # `_kind` lets no other node be read by q, k or v
-    return edge.receiver
-
-
 def _text_edges(
     model: LensModel, batch: PromptBatch, edges: list[Edge], metric: Metric, budget: int | None
 ) -> EdgeScores:
@@ -257,19 +217,8 @@ def _text_edges(
     for edge in tracked([None, *edges], "text edges"):
         values = []
         for chunk in batch.chunks():
-            cut = [] if edge is None else [KnockOut(layers, _attention_along(chunk, edge))]
+            cut = [] if edge is None else [KnockOut(layers, attention_along(chunk, edge))]
             values.append(plain_metric(model, chunk, cut, metric))
         rows.append(torch.cat(values))
     base, *without = rows
     return {edge: (base - cut).numpy() for edge, cut in zip(edges, without, strict=True)}
-
-
-def _attention_along(batch: PromptBatch, edge: Edge) -> Bool[Tensor, "batch pos src_pos"]:
-    """The attention edges from a text's tokens to its label position, or from the query's to the answer position."""
-    demo = edge.sender.demo if isinstance(edge.sender, Text) else None
-    reader = batch.last if demo is None else batch.label_positions[:, demo]
-    segment = batch.n_demos if demo is None else demo
-    position = torch.arange(batch.tokens.shape[1], device=batch.tokens.device)
-    reads = position == reader[:, None]
-    read = (batch.segments == segment) & ~reads
-    return reads[:, :, None] & read[:, None, :]

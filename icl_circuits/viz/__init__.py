@@ -1,4 +1,4 @@
-"""Figures, circuitsvis views and pages: they take results and never compute them."""
+"""Figures, circuitsvis views and pages: they take results and never compute them. `live_circuit` runs the model."""
 
 from icl_circuits.viz.bias_figures import (
     majority_figure as majority_figure,
@@ -33,6 +33,9 @@ from icl_circuits.viz.head_figures import (
     head_map as head_map,
     layer_bars as layer_bars,
     position_bars as position_bars,
+)
+from icl_circuits.viz.live import (
+    live_circuit as live_circuit,
 )
 from icl_circuits.viz.look import (
     arrows as arrows,

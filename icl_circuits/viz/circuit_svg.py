@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, Float
 
+from icl_circuits.prompts import Prompt
 from icl_circuits.residual import Edge, Embedding, Head, Label, Last, Logits, Mlp, Node, Query, Text
 from icl_circuits.viz.circuit_layout import HALF, LEFT, Layout, layout
 from icl_circuits.viz.look import COLOURS, arrows
@@ -39,6 +40,11 @@ class PromptRow:
     """Of each demonstration, then of the query."""
     labels: tuple[int, ...]
     """The class of each demonstration's label."""
+
+    @classmethod
+    def of(cls, prompt: Prompt) -> "PromptRow":
+        """The row of a prompt."""
+        return cls((*(demo.text for demo in prompt.demos), prompt.query), tuple(demo.label for demo in prompt.demos))
 
 
 def edge_class(edge: Edge, demo_labels: Sequence[int], head_labels: Mapping[str, int]) -> int:

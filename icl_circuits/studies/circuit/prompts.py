@@ -42,9 +42,7 @@ def shown_runs(
                 title=f"Prompt {i + 1}",
                 version=version,
                 tokens=tuple(model.tokenizer.decode([token]) for token in batch.tokens[i, :n_pos].tolist()),
-                row=PromptRow(
-                    (*(demo.text for demo in prompt.demos), prompt.query), tuple(demo.label for demo in prompt.demos)
-                ),
+                row=PromptRow.of(prompt),
                 answer=prompt.labels[prompt.gold],
                 right=bool(right[i]),
                 base=float(circuit.base[i]),
