@@ -7,7 +7,7 @@ MLP. The engine checks them against the model's own activations.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -49,14 +49,20 @@ class Rotary:
         self, x: Float[Tensor, "*rows pos head d_head"], positions: Int[Tensor, "batch pos"]
     ) -> Float[Tensor, "*rows pos head d_head"]:
         """`x` turned by the angles of its positions; the last axis of rows is the batch."""
-        width = self.cos.shape[1]
-        turned, rest = x[..., :width], x[..., width:]
-        if self.adjacent:
-            swapped = torch.stack([-turned[..., 1::2], turned[..., ::2]], -1).flatten(-2)
-        else:
-            swapped = torch.cat([-turned[..., width // 2 :], turned[..., : width // 2]], -1)
         cos, sin = (table[positions][:, :, None].to(x.dtype) for table in (self.cos, self.sin))
-        return torch.cat([turned * cos + swapped * sin, rest], -1)
+        width = self.cos.shape[1]
+        if self.adjacent:
+            turned = x[..., :width]
+            swapped = torch.stack([-turned[..., 1::2], turned[..., ::2]], -1).flatten(-2)
+            parts = [torch.addcmul(turned * cos, swapped, sin)]
+        else:
+            half = width // 2
+            a, b = x[..., :half], x[..., half:width]
+            parts = [
+                torch.addcmul(a * cos[..., :half], b, sin[..., :half], value=-1),
+                torch.addcmul(b * cos[..., half:], a, sin[..., half:]),
+            ]
+        return torch.cat(parts if width == x.shape[-1] else [*parts, x[..., width:]], -1)
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,11 @@ class Block:
     norm_q: Callable[[Tensor], Tensor] | None
     norm_k: Callable[[Tensor], Tensor] | None
     attn: Any
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What its weights are held in."""
+        return cast(torch.dtype, self.attn.W_Q.dtype)
 
     def project(self, name: str, normed: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows head d_head"]:
         """`normed @ W_Q + b_Q`, or of K or V (`name` is `q`, `k` or `v`): what `hook_q` and so on carry."""

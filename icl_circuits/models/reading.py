@@ -3,6 +3,7 @@
 import inspect
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -150,20 +151,29 @@ def _turns_neighbours(source: Any) -> bool:
 
 
 def _mlp(module: Any, act_fn: str, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    """The MLP as a function of normed states: the module itself, but for HookedTransformer's plain tanh-GELU one.
+    """The MLP as a function of normed states, which takes no gradient: the module itself, but for HookedTransformer's.
 
-    TransformerLens writes that activation out in eight passes over memory; torch has it as one kernel.
+    TransformerLens copies a gated MLP's matrices at every call, and writes the tanh-GELU out in eight passes over
+    memory; torch has it as one kernel.
     """
     if getattr(module, "name", "") is None:  # OPT's matrices lie in the layer itself
         raise NotAlgebraError("its MLP is no module of its own")
-    if act_fn not in TANH_GELUS or type(module).__name__ != "MLP":
+    kind = type(module).__name__
+    if not (kind == "GatedMLP" and not act_fn.endswith("_ln")) and not (kind == "MLP" and act_fn in TANH_GELUS):
         return lambda normed: cast(Tensor, module(normed.to(dtype)))
+    act = partial(F.gelu, approximate="tanh") if act_fn in TANH_GELUS else module.act_fn
+    gated_bias = module.b_in if kind == "GatedMLP" and module.b_in.any() else None
 
-    def mlp(normed: Tensor) -> Tensor:
-        post = F.gelu(F.linear(normed.to(dtype), module.W_in.T, module.b_in), approximate="tanh")
+    def plain(normed: Tensor) -> Tensor:
+        return F.linear(act(F.linear(normed.to(dtype), module.W_in.T, module.b_in)), module.W_out.T, module.b_out)
+
+    def gated(normed: Tensor) -> Tensor:
+        normed = normed.to(dtype)
+        post = F.linear(normed, module.W_in.T).mul_(act(F.linear(normed, module.W_gate.T)))
+        post = post if gated_bias is None else post.add_(gated_bias)
         return F.linear(post, module.W_out.T, module.b_out)
 
-    return mlp
+    return gated if kind == "GatedMLP" else plain
 
 
 def _qk_norm(attn: Any, name: str) -> Callable[[Tensor], Tensor] | None:

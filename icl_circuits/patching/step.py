@@ -119,7 +119,7 @@ def advance(
         return hooked(site, activation if outlet is None else outlet(activation), out)
 
     x = hooked("resid_pre", x, window)
-    normed = block.ln1(x)
+    normed = block.ln1(x).to(block.dtype)
     k = block.turned("k", hooked("k", block.project("k", normed), window), window.positions)
     v = hooked("v", block.project("v", normed), window)
     if out is not window:
@@ -146,7 +146,8 @@ def advance(
     mlp_in = x if block.parallel else hooked("resid_mid", x + attn_out, out)
     mlp_out = block.mlp(block.ln2(mlp_in).flatten(0, 1)).unflatten(0, x.shape[:2])
     mlp_out = added("mlp_out", mlp_out, block.mlp_outlet)
-    return hooked("resid_post", mlp_in + mlp_out + (attn_out if block.parallel else 0), out)
+    resid_post = mlp_in + mlp_out
+    return hooked("resid_post", resid_post + attn_out if block.parallel else resid_post, out)
 
 
 def _query_parts(q: Float[Tensor, "variant batch out_pos head d_head"], n_src: int) -> list[tuple[int, int]]:
