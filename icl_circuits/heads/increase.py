@@ -36,7 +36,7 @@ from icl_circuits.patching import run_hooked
 from icl_circuits.progress import tracked
 from icl_circuits.prompts import TokenBatch
 from icl_circuits.residual import Capture, Head, HeadLike, Moved, Moves, by_source, final_state, require_some_heads
-from icl_circuits.stats import FALSE_DISCOVERIES, bootstrap_means, corrected_above_zero
+from icl_circuits.stats import ALPHA, bootstrap_means, corrected_above_zero
 
 
 @dataclass(frozen=True, repr=False)
@@ -68,7 +68,7 @@ class LogProbIncrease(Displayed):
     @property
     def significant(self) -> Bool[np.ndarray, "layer head"]:
         """Whether what a head adds can be told from zero, at a false-discovery rate of 5 %."""
-        return np.asarray(self.p_corrected < FALSE_DISCOVERIES)
+        return np.asarray(self.p_corrected < ALPHA)
 
     def to_frame(self) -> pd.DataFrame:
         """One row a head: its mean increase, the 95 % bootstrap interval, the corrected p-value and a flag."""

@@ -10,7 +10,7 @@ from icl_circuits.display import Displayed, highest
 from icl_circuits.errors import InputError, require_whole
 from icl_circuits.heads import top_heads
 from icl_circuits.residual import Head
-from icl_circuits.stats import mean_of_finite
+from icl_circuits.stats import ALPHA, mean_of_finite
 
 EDGES = np.linspace(0, 10, 101)
 """Of the histogram of ratios; what is above the last is counted in it."""
@@ -62,7 +62,7 @@ class RelationIndex(Displayed):
         np.add.at(counts, (self.relation_of[rows], flat[rows].argmax(axis=1)), 1)
         return counts.reshape(-1, n_layers, n_heads)
 
-    def top(self, relation: str, n: int = 10, *, at_least: int = 10, at_most: float = 0.05) -> tuple[Head, ...]:
+    def top(self, relation: str, n: int = 10, *, at_least: int = 10, at_most: float = ALPHA) -> tuple[Head, ...]:
         """The heads of the highest index of one relation, best first, of those that `salient` counts.
 
         Raises:
@@ -75,7 +75,7 @@ class RelationIndex(Displayed):
         counted = (self.n_passing[r] >= at_least) & (self.p_fdr[r] <= at_most)
         return _best(np.where(counted, self.index[r], np.nan), n)
 
-    def salient(self, n: int, *, at_least: int = 10, at_most: float = 0.05) -> tuple[Head, ...]:
+    def salient(self, n: int, *, at_least: int = 10, at_most: float = ALPHA) -> tuple[Head, ...]:
         """The heads of the highest index in any relation, best first: semantic induction heads.
 
         Args:

@@ -5,8 +5,8 @@ import pandas as pd
 
 from icl_circuits.development import Development, curves
 from icl_circuits.heads import FamilyEffects
-from icl_circuits.stats import Interval
-from icl_circuits.studies.verdicts import ALPHA, begun_with_capital, counted, largest, without_family
+from icl_circuits.stats import ALPHA, Interval
+from icl_circuits.studies.verdicts import begun_with_capital, counted, largest, without_family
 
 
 def levels(frame: pd.DataFrame) -> str:

@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float
 
 from icl_circuits.heads import Group, GroupEffects
 from icl_circuits.residual import all_heads
-from icl_circuits.stats import FALSE_DISCOVERIES, Interval, bootstrap, bootstrap_mean, bootstrap_means, weighted_mean
+from icl_circuits.stats import ALPHA, Interval, bootstrap, bootstrap_mean, bootstrap_means, weighted_mean
 from icl_circuits.studies.begun import Begun
 from icl_circuits.studies.in_context.run import InContextFindings
 from icl_circuits.studies.verdicts import begun_with_capital, counted, largest, verdict
@@ -57,7 +57,7 @@ def selected(begun: Begun) -> str:
     """Of the heads that were selected."""
     heads, adding = begun.scores.selected.heads, begun.scores.increase.significant
     costing = begun.scores.effects.significant
-    best, alone = heads[0], sum(head.p_drop < FALSE_DISCOVERIES for head in heads)
+    best, alone = heads[0], sum(head.p_drop < ALPHA for head in heads)
     return (
         f"{len(heads)} heads were selected; the first, {best.component}, adds {best.log_prob_increase:.2f} nats to the "
         f"right label, and zeroing it alone loses {best.log_prob_drop:.2f} nats. Of {costing.size} heads, "

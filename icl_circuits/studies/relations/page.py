@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from icl_circuits.report import Part
+from icl_circuits.stats import ALPHA
 from icl_circuits.studies.relations import sentences
 from icl_circuits.studies.relations.begun import RelationsBegun
 from icl_circuits.studies.relations.run import DEPENDENCY, KNOWLEDGE, RelationFindings
@@ -58,11 +59,11 @@ def _headline(findings: RelationFindings) -> str:
 
 def _sections(begun: RelationsBegun, findings: RelationFindings, figures: Path) -> tuple[Section, ...]:
     said = (
-        "The index of a head: where it attends to a relation's head most, what share of what it raises among the "
-        "text's tokens is the relation's tail. Heads: how many have p < 0.05. Best: of those with ten passing pairs "
-        "or more. Behind: the index without positions at which a word of the triplet stands, where copying the current "
-        "token is enough. 10th, random: the text's 10th token, and its others, in the tail's place. p: against random "
-        "tokens, corrected for all heads and relations."
+        "The index of a head is a mean over positions where it attends to a relation's head most. There it is the "
+        "share of what the head raises among the text's tokens that is the relation's tail. Heads: how many have "
+        f"p \u2264 {ALPHA}. Best: of those with ten passing pairs or more. Behind: the index without positions at "
+        "which a word of the triplet stands, where copying the current token is enough. 10th, random: the text's 10th "
+        "token, and its others, in the tail's place. p: against random tokens, corrected for all heads and relations."
     )
     return (
         Section(

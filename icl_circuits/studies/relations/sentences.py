@@ -4,16 +4,17 @@ import numpy as np
 
 from icl_circuits.heads import FamilyEffects, Overlap
 from icl_circuits.relations import HeadProbe, RelationIndex
-from icl_circuits.stats import Interval
+from icl_circuits.stats import ALPHA, Interval
 from icl_circuits.studies.relations.tables import relations
-from icl_circuits.studies.verdicts import ALPHA, begun_with_capital, counted, without_family
+from icl_circuits.studies.verdicts import begun_with_capital, counted, without_family
 
 
 def index(found: RelationIndex) -> str:
     """Of how many heads raise relations' tails beyond chance, and the best of them."""
     frame = relations(found)
     n_significant = int((found.p_fdr <= ALPHA).any(axis=0).sum())
-    said = f"{counted(n_significant, found.index[0].size, 'heads')} raise tails beyond chance (p < {ALPHA}, corrected)"
+    heads = counted(n_significant, found.index[0].size, "heads")
+    said = f"{heads} raise tails beyond chance (p \u2264 {ALPHA}, corrected)"
     listed = frame[frame["best"] != ""]
     if not len(listed):
         few = "; none of them has ten passing pairs" if n_significant else ""

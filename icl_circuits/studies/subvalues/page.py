@@ -76,9 +76,9 @@ def _headline(findings: SubvalueFindings) -> str:
     n_queries = findings.query_attention.score.shape[1]
     base, values, random, queries, random_queries = frame["prob"]
     return (
-        f"Without its value neurons a prompt gives its answer a probability of {values:.2%}, where it was {base:.1%}; "
-        f"without as many random neurons of the same layers {random:.1%}. Without its {n_queries} query "
-        f"neurons it is {queries:.2%}; without as many random ones {random_queries:.1%}."
+        f"Without its value neurons a prompt gives its answer a probability of {values:.2%}, where it was {base:.1%}. "
+        f"Without as many random neurons of the same layers it is {random:.1%}. Without its {n_queries} query "
+        f"neurons it is {queries:.2%}, and without as many random ones {random_queries:.1%}."
     )
 
 
