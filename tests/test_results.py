@@ -298,8 +298,8 @@ def test_captions_say_what_was_drawn(tmp_path: Path) -> None:
             assert words.get(name, "") in caption
     without = {key: value for key, value in made(**SHAPES["usual"]).items() if key != "flow"}
     caption: Any = FIGURES["flow"].caption
-    assert "Above" in caption(made(**SHAPES["usual"]))
-    assert "Above" not in caption(without)
+    assert "Curves above" in caption(made(**SHAPES["usual"]))
+    assert "Curves above" not in caption(without)
 
 
 CAPTIONS = {name: figure.caption for name, figure in figures_of(STUDIES).items()}

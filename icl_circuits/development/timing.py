@@ -60,11 +60,12 @@ def curves(run: Development) -> tuple[Curve, ...]:
 def half_rise(steps: Int[np.ndarray, " checkpoint"], values: Float[np.ndarray, " checkpoint"]) -> float:
     """The training step at which a curve is half way from its first value to its highest for the first time.
 
-    Between two checkpoints, the curve is a straight line over log(1 + step). NaN for a curve that never rises.
+    Between two checkpoints, the curve is a straight line over log(1 + step). NaN for a curve that never rises, and for
+    one that falls: it goes further below its first value than above.
     """
     known = np.isfinite(values)
     steps, values = steps[known], values[known]
-    if len(values) < 2 or values.max() <= values[0]:
+    if len(values) < 2 or values.max() - values[0] <= max(0.0, values[0] - values.min()):
         return float("nan")
     middle = values[0] + HALF * (values.max() - values[0])
     after = int(np.flatnonzero(values >= middle)[0])
@@ -78,7 +79,7 @@ def emergence(runs: Sequence[Development]) -> pd.DataFrame:
 
     Columns: curve; `step`, the geometric mean over seeds of the half-rise steps, with `step_low` and `step_high`, its
     95 % interval (Student's t over logarithms; NaN for one seed); `rise`, from the first value to the highest, a mean
-    over seeds; `n_seeds`, in how many it rises at all.
+    over seeds; `n_seeds`, in how many it rises.
 
     Raises:
         InputError: no runs, or runs of other relations.

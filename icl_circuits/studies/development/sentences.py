@@ -67,6 +67,8 @@ def other_heads(run: Development) -> str:
     return f"Best heads at the last checkpoint: {', '.join(best)}."
 
 
-def without(effects: FamilyEffects) -> str:
-    """Of what each family of semantic induction heads is needed for."""
+def without(effects: FamilyEffects | None) -> str:
+    """Of what each family of semantic induction heads is needed for, if any head stands out."""
+    if effects is None:
+        return "No head stands out at the last checkpoint: no relation index is above zero, so none is zeroed."
     return " ".join(without_family(effects, name) for name in effects.families)

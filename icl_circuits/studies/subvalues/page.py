@@ -241,6 +241,7 @@ def _of_many(
                 "other half. Changes are shares of what the measure was: -0.50 is half. The table has the type's own "
                 "prompts; tables/table_11_heads_on_other_types.csv has the others.",
                 _as_text(own, ("heads_of", "heads"), ("reciprocal_rank", "prob")),
+                answer=sentences.heads_of_types(many.heads),
             )
         )
     return tuple(found)
