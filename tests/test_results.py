@@ -25,8 +25,9 @@ from icl_circuits.heads import (
     LogProbIncrease,
     PositionIncrease,
 )
+from icl_circuits.jobs import Job, Settings
 from icl_circuits.patching import Cell, Sweep
-from icl_circuits.report import Results, write_figures, write_results
+from icl_circuits.report import Results, from_plain, write_figures, write_results
 from icl_circuits.report.results import STRUCTURE
 from icl_circuits.residual import Edge, Head, Label, Logits, Text
 from icl_circuits.studies import STUDIES, figures_of, kinds_of, load_results
@@ -300,6 +301,13 @@ def test_captions_say_what_was_drawn(tmp_path: Path) -> None:
     caption: Any = FIGURES["flow"].caption
     assert "Curves above" in caption(made(**SHAPES["usual"]))
     assert "Curves above" not in caption(without)
+
+
+def test_jobs_of_earlier_versions_are_read() -> None:
+    """Settings once had a metric, which only circuits take."""
+    plain = dataclasses.asdict(Job())
+    plain["settings"] |= {"metric": "log_prob", "shots": 3}
+    assert from_plain(plain, Job) == Job(settings=Settings(shots=3))
 
 
 CAPTIONS = {name: figure.caption for name, figure in figures_of(STUDIES).items()}
