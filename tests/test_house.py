@@ -84,6 +84,25 @@ def test_docs_are_wrapped(page: Path) -> None:
     assert not long, f"{page.name}: lines {long} have more than {COLUMNS} columns"
 
 
+WRITTEN = [*DOCS, *(PACKAGE.parent / name for name in ("README.md", "CHANGELOG.md"))]
+MOST_WORDS = 25
+
+
+def sentences(page: Path) -> Iterator[str]:
+    """Those of a page, without formulas and the addresses of links; an item of a list begins one."""
+    text = re.sub(r"\$\$.*?\$\$", "", "\n".join(line for _, line in prose(page)), flags=re.DOTALL)
+    for block in re.split(r"\n\s*\n|\n(?=\s*(?:[-*]|\d+\.) )", text):
+        if not block.lstrip().startswith("<"):  # pictures
+            plain = re.sub(r"\]\([^)]*\)", "]", " ".join(block.split()))
+            yield from re.split(r"(?<=[.?!])[)\"*\u201d]*\s+(?=[^a-z])", plain)
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: page.name)
+def test_sentences_are_short(page: Path) -> None:
+    counted = [(len(re.findall(r"\S*\w\S*", sentence)), sentence) for sentence in sentences(page)]
+    assert not [sentence for words, sentence in counted if words > MOST_WORDS]
+
+
 def test_words_are_plain() -> None:
     """In docs, messages and help texts."""
     said = [(page.name, line) for page in DOCS if page.name != "findings.md" for _, line in prose(page)]
