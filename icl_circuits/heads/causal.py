@@ -96,9 +96,9 @@ def zero_each_head(
         model: the model.
         batch: the prompts.
         heads: which heads; default every one.
-        positions: zero the head at the answer position, `last`, where in-context heads write, which costs one to a few
-            forward passes for all heads together; or at `all`, as if its parameters were zero, which costs a fraction
-            of a forward pass for each.
+        positions: zero the head at the answer position, `last`, where in-context heads write. That costs one to a few
+            forward passes for all heads together. Or zero it at `all`, as if its parameters were zero, which costs a
+            fraction of a forward pass for each.
 
     Raises:
         InputError: a head that does not exist.

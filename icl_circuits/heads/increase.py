@@ -130,8 +130,8 @@ def log_prob_increase(model: LensModel, batch: TokenBatch) -> LogProbIncrease:
         batch: prompts; `b` is each prompt's target token.
 
     Raises:
-        Unfit: the model has no per-head z, or an identity that the scores rest on fails: heads add up to
-            `attn_out`, layers to the final state, norm and unembedding make the logits.
+        Unfit: the model has no per-head z, or an identity that the scores rest on fails. The identities are: heads add
+            up to `attn_out`, layers to the final state, norm and unembedding make the logits.
     """
     require_per_head_z(model)
     require_identities(model, batch.tokens, batch.last, "heads", "layers", "readout")
@@ -172,8 +172,8 @@ def position_increase(model: LensModel, batch: TokenBatch, heads: Sequence[HeadL
 
     Raises:
         InputError: no heads, or one that does not exist.
-        Unfit: an identity fails that this rests on: z is attention times values, heads add up to `attn_out`, layers to
-            the residual stream, norm and unembedding make the logits.
+        Unfit: an identity fails that this rests on. The identities are: z is attention times values, heads add up to
+            `attn_out`, and layers to the residual stream. Norm and unembedding make the logits.
     """
     heads = require_some_heads(model, heads)
     require_identities(

@@ -88,7 +88,7 @@ def select_heads(
     adds, so that nothing is lost without it.
 
     By the rule `paper`, the causal score is the accuracy lost, ties by log-probability. The best `top_n` by each score
-    are listed first. The paper lists 10 by each and arrives at 12 heads (`top_n=10, n_heads=12`); how it combines the
+    are listed first. The paper lists 10 by each and arrives at 12 heads (`top_n=10, n_heads=12`). How it combines the
     lists is not known, so it is a parameter.
 
     Args:
