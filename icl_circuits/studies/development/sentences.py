@@ -45,7 +45,7 @@ def together(pairs: pd.DataFrame) -> str:
     found = counted(int((pairs["p_fdr"] < ALPHA).sum()), len(pairs), "pairs of curves")
     best = pairs.iloc[0]
     return begun_with_capital(
-        f"{found} rise together beyond chance (p < {ALPHA}, corrected for all pairs); the closest are {best['one']} "
+        f"{found} rise together beyond chance (p < {ALPHA}, corrected for all pairs). The closest are {best['one']} "
         f"and {best['other']} (p = {best['p_fdr']:.2g})."
     )
 

@@ -26,7 +26,7 @@ def zeroed(findings: SubvalueFindings) -> str:
     effects, said = findings.effects, list[str]()
     if len(effects.base) == 1:
         return ""
-    for what, own, random in (("value", 0, 1), ("query", 2, 3)):
+    for what, own, random in (("Value", 0, 1), ("Query", 2, 3)):
         lost = bootstrap_mean((effects.zeroed[random] - effects.zeroed[own])[:, 1].astype(float))
         found = verdict(
             lost,
@@ -34,8 +34,8 @@ def zeroed(findings: SubvalueFindings) -> str:
             below=f"{what} neurons matter less than random ones",
             neither=f"{what} neurons cannot be told from random ones",
         )
-        said.append(f"{found} (they hold {lost:.3f} more of its probability)")
-    return begun_with_capital("; ".join(said)) + "."
+        said.append(f"{found} (they hold {lost:.3f} more of the answer's probability).")
+    return " ".join(said)
 
 
 def layers(increase: LogProbIncrease) -> str:

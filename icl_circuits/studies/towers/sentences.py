@@ -164,8 +164,8 @@ def reversal(findings: TowerFindings) -> str:
         attention, value = (
             found.relative_change(quantity, every, place, "holders") for quantity in ("attention", "logit_minus")
         )
-        said.append(f"at {label} positions attention changes by {_share(attention)} and values by {_share(value)}")
-    return begun_with_capital(f"{'; '.join(said)}, over {int(found.flips.sum())} prompts that flip.")
+        said.append(f"At {label} positions attention changes by {_share(attention)} and values by {_share(value)}.")
+    return f"{' '.join(said)} {int(found.flips.sum())} of {len(found.flips)} prompts flip."
 
 
 def _interval(value: Interval | float | None) -> Interval:
