@@ -67,15 +67,18 @@ def index(best: list[int], by_tau: list[list[float]], ratios: dict[int, int]) ->
     )  # fmt: skip
 
 
-RANKED = [[0.4, 0.3, 0.2, 0.1], [0.4, 0.3, NAN, NAN]]
+RANKED = [[0.4, 0.3, 0.2, 0.1], [0.3, 0.4, NAN, NAN]]
 
 
 @pytest.mark.parametrize(
     ("best", "said"),
     [
-        ([1] * 40, "best for 1.00 [0.84, 1.00] of them, more than its even share of 0.25."),
-        ([1] * 20 + [0, 2] * 10, "best for 0.00 [0.00, 0.16] of them, less than its even share of 0.25."),
-        ([1, 1, 1, 0, 1, 2, 3, 0], "of them, which cannot be told from an even share of 0.25."),
+        ([1] * 40, "best for 20 of 20, a share of 1.00 [0.84, 1.00]: more than an even share of 0.25."),
+        ([1] * 20 + [0, 2] * 10, "best for 0 of 20, a share of 0.00 [0.00, 0.16]: less than an even share of 0.25."),
+        (
+            [1, 1, 1, 0, 1, 2, 3, 0],
+            "best for 1 of 4, a share of 0.25 [0.05, 0.70]: not to be told from an even share of 0.25.",
+        ),
     ],
 )
 def test_the_best_head_is_counted_on_other_triplets_than_it_is_chosen_on(best: list[int], said: str) -> None:
@@ -87,8 +90,8 @@ def test_the_best_head_is_counted_on_other_triplets_than_it_is_chosen_on(best: l
 
 def test_thresholds_are_compared_with_a_random_order() -> None:
     assert of_relations.thresholds(index([0], RANKED, {})) == (
-        "Of each relation's 10 best heads at tau 2.2, these are so again: 50% at 3. In a random order of heads, 50% "
-        "would be."
+        "Of each relation's best heads at tau 2.2 (at most 1), these are so again: 0% at 3. In a random order of "
+        "heads, 25% would be."
     )
     nothing = [[NAN] * 4] * 2
     assert of_relations.thresholds(index([0], nothing, {})) == "No position passes tau 2.2."

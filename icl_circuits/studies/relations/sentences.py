@@ -37,20 +37,21 @@ def best_heads(found: RelationIndex) -> str:
     share = wilson(others == place)
     said = verdict(
         Interval(*(value - even for value in share)),
-        above="more than its even share of",
-        below="less than its even share of",
-        neither="which cannot be told from an even share of",
+        above="more than an even share of",
+        below="less than an even share of",
+        neither="not to be told from an even share of",
     )
     head = Head(*divmod(place, found.index.shape[2]))
     return (
-        f"{head} is best most often in the first half of the triplets. In the other half it is best for {share:.2f} of "
-        f"them, {said} {even:.2g}."
+        f"{head} is best most often in the first half of the triplets. In the other half it is best for "
+        f"{int((others == place).sum())} of {len(others)}, a share of {share:.2f}: {said} {even:.2g}."
     )
 
 
 def thresholds(found: RelationIndex) -> str:
     """Of how many of each relation's best heads are so again at other thresholds, beside a random order."""
-    frame = found.by_tau_frame(LISTED)
+    most = min(LISTED, max(1, found.index[0].size // 4))  # of few heads, ten would be nearly all
+    frame = found.by_tau_frame(most)
     frame = frame[(frame["tau"] != found.tau) & (frame["of"] > 0)]
     if not len(frame):
         return f"No position passes tau {found.tau:g}."
@@ -58,8 +59,8 @@ def thresholds(found: RelationIndex) -> str:
     kept = [f"{row['shared'] / row['of']:.0%} at {tau:.3g}" for tau, row in sums.iterrows()]
     total = sums.sum()
     return (
-        f"Of each relation's {LISTED} best heads at tau {found.tau:g}, these are so again: {', '.join(kept)}. In a "
-        f"random order of heads, {total['expected'] / total['of']:.0%} would be."
+        f"Of each relation's best heads at tau {found.tau:g} (at most {most}), these are so again: {', '.join(kept)}. "
+        f"In a random order of heads, {total['expected'] / total['of']:.0%} would be."
     )
 
 
