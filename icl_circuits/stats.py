@@ -185,8 +185,8 @@ def false_discovery(p: Float[np.ndarray, "*tests"]) -> Float[np.ndarray, "*tests
     return found
 
 
-FALSE_DISCOVERIES = 0.05
-"""The share of heads called significant that are so by chance, at most, in the long run."""
+ALPHA = 0.05
+"""Below this p-value, corrected for all that was looked at, something is said to be there."""
 
 
 def corrected_above_zero(values: Float[np.ndarray, "row prompt"]) -> Float[np.ndarray, " row"]:

@@ -21,7 +21,9 @@ from icl_circuits.levels import icl_levels, loss_reduction
 from icl_circuits.models import SMALL, LensModel, checkpoints, load_model
 from icl_circuits.models.series import BUILT_IN
 from icl_circuits.relations import relation_index
+from icl_circuits.report import write_report
 from icl_circuits.residual import Head
+from icl_circuits.studies.development import DEVELOPMENT, run as development_run
 from icl_circuits.studies.development.begun import begin, prepare
 
 SMALL_SETTINGS = DevelopmentSettings(prompts=8, texts=12, task_prompts=2, level_prompts=4)
@@ -51,6 +53,7 @@ def test_half_rise_is_where_the_curve_is_half_way() -> None:
     assert half_rise(steps, np.array([0.0, 0.5, 1.0, 0.2])) == pytest.approx(100)
     assert half_rise(steps, np.array([np.nan, 0.0, 1.0, 1.0])) == half_rise(steps, np.array([0.0, 0.0, 1.0, 1.0]))
     assert np.isnan(half_rise(steps, np.array([1.0, 0.5, 0.5, 0.1])))
+    assert np.isnan(half_rise(steps, np.array([0.5, 0.55, 0.2, 0.1])))  # it falls, whatever its first steps do
     assert np.isnan(half_rise(steps, np.array([np.nan, np.nan, np.nan, 1.0])))
 
 
@@ -220,6 +223,24 @@ def test_bad_runs_are_refused(tmp_path: Path) -> None:
     (tmp_path / "long.jsonl").write_text('{"txt": "a"}\n')
     with pytest.raises(InputError, match="without a text"):
         prepare(DevelopmentJob(data=DevelopmentSpec(long_texts=str(tmp_path / "long.jsonl"))))
+
+
+def test_a_run_in_which_no_head_stands_out_has_its_page(
+    yardsticks: Yardsticks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relations = tuple(name for batch in yardsticks.relations for name in batch.relations)
+    nothing = replace(run([0, 100, 200], {}), relations=relations, index=np.full((3, len(relations), 2, 2), np.nan))
+    monkeypatch.setattr(development_run, "development_of", lambda *_: nothing)
+    begun = begin(load_model(SMALL), prepare(DevelopmentJob(settings=SMALL_SETTINGS)))
+    findings = development_run.compute(begun)
+    assert findings.without is None
+    body = DEVELOPMENT.body()
+    write_report(begun.record, [body.present(begun, findings)], (), tmp_path, kinds=body.kinds, figures=body.figures)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Nothing rises." in page
+    assert "No head stands out at the last checkpoint" in page
+    assert json.loads((tmp_path / "results.json").read_text())["knock_out"] == []
+    assert not (tmp_path / "tables" / "knock_out.csv").exists()
 
 
 @pytest.mark.slow

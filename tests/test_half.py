@@ -156,6 +156,6 @@ def test_the_difference_from_float32_in_words(folders: dict[str, Path], words: R
     apart = np.abs(found.half.log_prob - found.exact.log_prob)
     assert 0 < apart.max() < 0.1
     assert found.half.log_prob.dtype == np.float32
-    assert str(found).startswith("Weights and matrix products are bfloat16; softmaxes")
+    assert str(found).startswith("Weights and matrix products are bfloat16. Softmaxes")
     assert f"{apart.max():.2g} at most" in str(found)
     assert (rounding(exact, exact, batch).half.log_prob == found.exact.log_prob).all()

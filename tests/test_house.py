@@ -1,6 +1,7 @@
 """Rules of the house that no other tool checks."""
 
 import ast
+import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,6 +83,37 @@ def test_docs_are_wrapped(page: Path) -> None:
     """A line that is one link may be longer."""
     long = [number for number, line in prose(page) if len(line) > COLUMNS and len(line.split()) > 1]
     assert not long, f"{page.name}: lines {long} have more than {COLUMNS} columns"
+
+
+WRITTEN = [*DOCS, *(PACKAGE.parent / name for name in ("README.md", "CHANGELOG.md"))]
+MOST_WORDS = 25
+
+
+def sentences(text: str) -> Iterator[str]:
+    """Those of a text, without formulas and the addresses of links; an item of a list or of arguments begins one."""
+    text = re.sub(r"\$\$.*?\$\$", "", text, flags=re.DOTALL)
+    for block in re.split(r"\n\s*\n|\n(?=\s*(?:[-*]|\d+\.) )|\n(?=\s*\w+: )", text):
+        if not block.lstrip().startswith("<"):  # pictures
+            plain = re.sub(r"\]\([^)]*\)", "]", " ".join(block.split()))
+            yield from re.split(r"(?<=[.?!])[)\"*\u201d]*\s+(?=[^a-z])", plain)
+
+
+def too_long(text: str) -> list[str]:
+    return [said for said in sentences(text) if len(re.findall(r"\S*\w\S*", said)) > MOST_WORDS]
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: page.name)
+def test_sentences_are_short(page: Path) -> None:
+    assert not too_long("\n".join(line for _, line in prose(page)))
+
+
+def test_sentences_of_public_names_are_short() -> None:
+    for name in icl_circuits.__all__:
+        of = getattr(icl_circuits, name)
+        members = [of, *(vars(of).values() if inspect.isclass(of) else ())]
+        for member in members:
+            if isinstance(member, type | property) or inspect.isroutine(member):
+                assert not too_long(inspect.getdoc(member) or ""), name
 
 
 def test_words_are_plain() -> None:

@@ -531,6 +531,7 @@ def test_frame_of_thresholds() -> None:
     assert frame["tau"].tolist() == [2.0, 3.0] * 2
     assert frame["shared"].tolist() == [2, 1, 2, 0]
     assert frame["of"].tolist() == [2] * 4
+    np.testing.assert_allclose(frame["expected"], [4 / 3, 4 / 3, 2, 0])  # of 3, 3, 2 and no heads
     np.testing.assert_allclose(frame["highest"], [0.6, 0.6, 0.3, NAN])
     assert told().by_tau_frame(1)["shared"].tolist() == [1, 1, 1, 0]
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ from icl_circuits.heads import (
     LogProbIncrease,
     PositionIncrease,
 )
+from icl_circuits.jobs import Job, Settings
 from icl_circuits.patching import Cell, Sweep
-from icl_circuits.report import Results, write_figures, write_results
+from icl_circuits.report import Results, from_plain, write_figures, write_results
 from icl_circuits.report.results import STRUCTURE
 from icl_circuits.residual import Edge, Head, Label, Logits, Text
 from icl_circuits.studies import STUDIES, figures_of, kinds_of, load_results
@@ -297,8 +299,40 @@ def test_captions_say_what_was_drawn(tmp_path: Path) -> None:
             assert words.get(name, "") in caption
     without = {key: value for key, value in made(**SHAPES["usual"]).items() if key != "flow"}
     caption: Any = FIGURES["flow"].caption
-    assert "Above" in caption(made(**SHAPES["usual"]))
-    assert "Above" not in caption(without)
+    assert "Curves above" in caption(made(**SHAPES["usual"]))
+    assert "Curves above" not in caption(without)
+
+
+def test_jobs_of_earlier_versions_are_read() -> None:
+    """Settings once had a metric, which only circuits take."""
+    plain = dataclasses.asdict(Job())
+    plain["settings"] |= {"metric": "log_prob", "shots": 3}
+    assert from_plain(plain, Job) == Job(settings=Settings(shots=3))
+
+
+CAPTIONS = {name: figure.caption for name, figure in figures_of(STUDIES).items()}
+
+
+def sentences(name: str, shape: str) -> list[str]:
+    """Those of a caption, in the words of planted results where it depends on them."""
+    caption = CAPTIONS[name]
+    said = caption if isinstance(caption, str) else caption(made(**SHAPES[shape]))
+    return re.split(r"(?<=[.?!])\s+", said)
+
+
+@pytest.mark.parametrize("name", CAPTIONS)
+def test_captions_are_in_short_sentences(name: str) -> None:
+    for shape in ("usual",) if name == "reversal" else ("usual", "hostile"):
+        long = [sentence for sentence in sentences(name, shape) if len(sentence.split()) > 25]
+        assert not long
+
+
+def test_the_gallery_has_the_captions_first_sentences() -> None:
+    gallery = (Path(__file__).parent.parent / "docs" / "gallery.md").read_text(encoding="utf-8")
+    shown = re.findall(r"\n\n([^#!]*)\n\n!\[(\w+)\]\(pictures/", gallery)
+    assert len(shown) > 30
+    for said, name in shown:
+        assert said.replace("\n", " ") == sentences(name, "usual")[0], name
 
 
 def test_a_sweep_as_a_map() -> None:

@@ -8,14 +8,15 @@ import pytest
 from icl_circuits.errors import InputError
 from icl_circuits.heads import FamilyEffects, FamilyGroup, FamilyKind, LogProbIncrease, overlap
 from icl_circuits.interventions import require_metric
+from icl_circuits.relations import RelationIndex
 from icl_circuits.residual import Head
 from icl_circuits.stats import Interval
 from icl_circuits.studies.relations import sentences as of_relations
 from icl_circuits.studies.subvalues import sentences as of_subvalues
 from icl_circuits.studies.verdicts import verdict, without_family
-from icl_circuits.subvalues import Interpolation
+from icl_circuits.subvalues import HeadsByType, Interpolation
 
-N = 40
+N, NAN = 40, float("nan")
 
 
 def effects(own: float, random: float) -> FamilyEffects:
@@ -49,9 +50,95 @@ def test_shared_heads_are_named_where_they_are_more_than_by_chance() -> None:
     assert "No two families" in of_relations.shared(overlap({"one": some, "two": others}, 100))
 
 
-def test_log_probability_is_half_way_where_its_curve_is() -> None:
-    log_prob = np.linspace(-10, 0, 11, dtype=np.float32)[None].repeat(3, axis=0)
-    assert "half way at 50% of the way, and probability at 100%" in of_subvalues.way(Interpolation(log_prob))
+def index(best: list[int], by_tau: list[list[float]], ratios: dict[int, int]) -> RelationIndex:
+    """Of one relation and four heads: which head is best for each triplet, the index at taus 2.2 and 3, and ratios."""
+    values = np.array(by_tau)[:, None, None]
+    by_triplet = np.zeros((len(best), 1, 4))
+    for triplet, head in enumerate(best):
+        by_triplet[triplet, 0, head] = head >= 0
+    counts = np.zeros(100, dtype=np.int64)
+    for place, count in ratios.items():
+        counts[place] = count
+    one = values[0]
+    return RelationIndex(
+        relations=("obj",), tau=2.2, index=one, n_passing=np.where(np.isfinite(one), 3, 0), behind=one, tenth=one,
+        random=one, p=one, p_fdr=one, relation_of=np.zeros(len(best), dtype=np.int64), by_triplet=by_triplet,
+        taus=(2.2, 3.0), by_tau=values, ratios=counts,
+    )  # fmt: skip
+
+
+RANKED = [[0.4, 0.3, 0.2, 0.1], [0.3, 0.4, NAN, NAN]]
+
+
+@pytest.mark.parametrize(
+    ("best", "said"),
+    [
+        ([1] * 40, "best for 20 of 20, a share of 1.00 [0.84, 1.00]: more than an even share of 0.25."),
+        ([1] * 20 + [0, 2] * 10, "best for 0 of 20, a share of 0.00 [0.00, 0.16]: less than an even share of 0.25."),
+        (
+            [1, 1, 1, 0, 1, 2, 3, 0],
+            "best for 1 of 4, a share of 0.25 [0.05, 0.70]: not to be told from an even share of 0.25.",
+        ),
+    ],
+)
+def test_the_best_head_is_counted_on_other_triplets_than_it_is_chosen_on(best: list[int], said: str) -> None:
+    sentence = of_relations.best_heads(index(best, RANKED, {}))
+    assert sentence.startswith("L0H1 is best most often")
+    assert sentence.endswith(said)
+    assert "Fewer than two" in of_relations.best_heads(index(best[:1], RANKED, {}))
+
+
+def test_thresholds_are_compared_with_a_random_order() -> None:
+    assert of_relations.thresholds(index([0], RANKED, {})) == (
+        "Of each relation's best heads at tau 2.2 (at most 1), these are so again: 0% at 3. In a random order of "
+        "heads, 25% would be."
+    )
+    nothing = [[NAN] * 4] * 2
+    assert of_relations.thresholds(index([0], nothing, {})) == "No position passes tau 2.2."
+
+
+def test_ratios_are_those_that_pass() -> None:
+    assert of_relations.ratios(index([0], RANKED, {10: 36, 25: 12})) == (
+        "A relation's head is attended to most in 48 cases (a head at a position), and 25.0% pass tau 2.2. In this "
+        "model 5% of the ratios exceed 3."
+    )
+    assert of_relations.ratios(index([0], RANKED, {})) == "No head attends to a relation's head most."
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "said"),
+    [
+        (0.3, 0.1, "The heads matter more to their own type (+0."),
+        (0.1, 0.3, "The heads matter less to their own type (-0."),
+        (0.2, 0.2, "No difference between the types can be told ("),
+    ],
+)
+def test_heads_of_a_type_are_compared_on_the_same_prompts(own: float, other: float, said: str) -> None:
+    type_of, noise = np.arange(N) % 2, np.random.default_rng(0).normal(0, 0.02, (2, N))
+    lost = np.where(type_of == np.arange(2)[:, None], own, other) + noise
+    random = np.full((2, N, 3), 0.5, np.float32)
+    zeroed = (random - lost[..., None]).astype(np.float32)
+    heads = (((Head(0, 0),),) * 2,) * 2
+    found = HeadsByType(("one", "two"), type_of, heads, random[0], zeroed, random)
+    sentence = of_subvalues.heads_of_types(found)
+    assert float(sentence.split()[7]) == pytest.approx(own, abs=0.01)
+    assert sentence.startswith("Without a type's heads its answers lose")
+    assert said in sentence
+    alone = HeadsByType(("one",), type_of * 0, heads[:1], random[0], zeroed[:1], random[:1])
+    assert "other types" not in of_subvalues.heads_of_types(alone)
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "said"),
+    [
+        (-10, 0, "Log-probability is half way up at 50% of the way and probability is half way up at 100% of the way."),
+        (0, -10, "Log-probability does not rise on the way and probability does not rise on the way."),
+        (-1, -1, "Log-probability does not rise on the way and probability does not rise on the way."),
+    ],
+)
+def test_log_probability_is_half_way_where_its_curve_is(first: float, last: float, said: str) -> None:
+    log_prob = np.linspace(first, last, 11, dtype=np.float32)[None].repeat(3, axis=0)
+    assert of_subvalues.way(Interpolation(log_prob)) == said
 
 
 def test_heads_are_counted_where_there_are_prompts_to_tell() -> None:

@@ -153,9 +153,9 @@ def recency_bias(
 ) -> RecencyBias:
     """Answer `prompts` with their demonstrations in several orders, taking position out of `heads` to several degrees.
 
-    An order says where the demonstrations of the query's class stand, the same for every prompt: in the accuracy of an
-    order, recency shows as what depends on that. One forward pass an order, and the layers from
-    the lowest of `heads` on for each strength above 0.
+    An order says where the demonstrations of the query's class stand, the same for every prompt. Recency shows as what
+    the accuracy of an order owes to that. One forward pass an order, and the layers from the lowest of `heads` on for
+    each strength above 0.
 
     Args:
         model: the model.

@@ -118,8 +118,8 @@ def score_edges(
     """Score given edges on other prompts: those of a circuit on label-reversed twins, say.
 
     Raises:
-        InputError: an edge that is none of those `find_circuit` makes, a head or demonstration that does not exist,
-            prompts that `encode` did not make, and what `run_each`, `path_patch` and `KnockOut` raise.
+        InputError: an edge that is none of those `find_circuit` makes, a head or demonstration that does not exist, or
+            prompts that `encode` did not make. Also what `run_each`, `path_patch` and `KnockOut` raise.
         Unfit: a single prompt, or a model that `path_patch` or `KnockOut` cannot do.
     """
     require_labels(batch, "to score edges of")

@@ -60,11 +60,12 @@ def curves(run: Development) -> tuple[Curve, ...]:
 def half_rise(steps: Int[np.ndarray, " checkpoint"], values: Float[np.ndarray, " checkpoint"]) -> float:
     """The training step at which a curve is half way from its first value to its highest for the first time.
 
-    Between two checkpoints, the curve is a straight line over log(1 + step). NaN for a curve that never rises.
+    Between two checkpoints, the curve is a straight line over log(1 + step). NaN for a curve that never rises, and for
+    one that falls: it goes further below its first value than above.
     """
     known = np.isfinite(values)
     steps, values = steps[known], values[known]
-    if len(values) < 2 or values.max() <= values[0]:
+    if len(values) < 2 or values.max() - values[0] <= max(0.0, values[0] - values.min()):
         return float("nan")
     middle = values[0] + HALF * (values.max() - values[0])
     after = int(np.flatnonzero(values >= middle)[0])
@@ -76,9 +77,9 @@ def half_rise(steps: Int[np.ndarray, " checkpoint"], values: Float[np.ndarray, "
 def emergence(runs: Sequence[Development]) -> pd.DataFrame:
     """When everything emerges, over the seeds of a model: one row a curve, earliest first.
 
-    Columns: curve; `step`, the geometric mean over seeds of the half-rise steps, with `step_low` and `step_high`, its
-    95 % interval (Student's t over logarithms; NaN for one seed); `rise`, from the first value to the highest, a mean
-    over seeds; `n_seeds`, in how many it rises at all.
+    `step` is the geometric mean over seeds of the half-rise steps. `step_low` and `step_high` are its 95 % interval
+    (Student's t over logarithms; NaN for one seed). `rise` leads from the first value to the highest, a mean over
+    seeds. `n_seeds` says in how many seeds the curve rises.
 
     Raises:
         InputError: no runs, or runs of other relations.
@@ -102,12 +103,12 @@ def co_timing(runs: Sequence[Development], *, draws: int = 2000, seed: int = 0) 
     """Which curves rise together: one row a pair, the strongest first.
 
     Any two curves that rise have a high rank correlation, whatever they measure. So the test is on their rises, from
-    each checkpoint to the next: how often are they as correlated when those of one come in a random order? The
+    each checkpoint to the next. How often are they as correlated when those of one come in a random order? The
     permutations are the same in all seeds.
 
-    Columns: one, other; `spearman`, the rank correlation of the curves, a mean over seeds; `together`, the correlation
-    of their rises, likewise; `p` of the permutation test, one-sided; `p_fdr`, corrected for all pairs; `lag`, how many
-    doublings of training the second rises later.
+    The columns `one` and `other` name the curves. `spearman` is the rank correlation of the curves, a mean over seeds,
+    and `together` that of their rises. `p` is of the permutation test, one-sided, and `p_fdr` is corrected for all
+    pairs. `lag` says how many doublings of training the second rises later.
 
     Args:
         runs: of one or more seeds, measured at the same checkpoints.

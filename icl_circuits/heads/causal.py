@@ -16,7 +16,7 @@ from icl_circuits.models import LensModel, require_per_head_z
 from icl_circuits.patching import run_each
 from icl_circuits.prompts import TokenBatch
 from icl_circuits.residual import Head, HeadLike, all_heads, heads_of
-from icl_circuits.stats import FALSE_DISCOVERIES, bootstrap_means, corrected_above_zero
+from icl_circuits.stats import ALPHA, bootstrap_means, corrected_above_zero
 
 
 @dataclass(frozen=True, repr=False)
@@ -61,7 +61,7 @@ class HeadEffects(Displayed):
     @property
     def significant(self) -> Bool[np.ndarray, " head"]:
         """Whether what a head's zeroing costs can be told from zero, at a false-discovery rate of 5 %."""
-        return np.asarray(self.p_corrected < FALSE_DISCOVERIES)
+        return np.asarray(self.p_corrected < ALPHA)
 
     def to_frame(self) -> pd.DataFrame:
         """One row a head: layer, head and the three drops, means over prompts.
@@ -96,9 +96,9 @@ def zero_each_head(
         model: the model.
         batch: the prompts.
         heads: which heads; default every one.
-        positions: zero the head at the answer position, `last`, where in-context heads write, which costs one to a few
-            forward passes for all heads together; or at `all`, as if its parameters were zero, which costs a fraction
-            of a forward pass for each.
+        positions: zero the head at the answer position, `last`, where in-context heads write. That costs one to a few
+            forward passes for all heads together. Or zero it at `all`, as if its parameters were zero, which costs a
+            fraction of a forward pass for each.
 
     Raises:
         InputError: a head that does not exist.

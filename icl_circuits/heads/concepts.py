@@ -45,7 +45,7 @@ def concept_scores(model: LensModel, *, n_sequences: int = 16, n_words: int = 12
     """Score every head on words of two and more tokens, in random order, repeated once.
 
     What counts is attention from the last token of each word in the second copy, to the word that came next in the
-    first copy; the last word has none. Token induction heads attend to its first token, which comes now (`next_token`).
+    first copy. The last word has none. Token induction heads attend to its first token, which comes now (`next_token`).
     Concept induction heads attend to its last, where the meaning of the whole word is (`last_token`). See Feucht et al.
     2025, "The Dual-Route Model of Induction", arXiv 2504.03022, section 3. The paper weights attention by the norms of
     values, and sets one entity among random tokens; here attention is plain, and all is words.

@@ -24,9 +24,9 @@ class Rounding:
         apart = np.abs(self.half.log_prob - self.exact.log_prob)
         otherwise = int((self.half.top1 != self.exact.top1).sum())
         return (
-            f"Weights and matrix products are {self.dtype}; softmaxes, log-probabilities and statistics are float32. "
-            f"With float32 throughout, top-1 accuracy on the {len(apart)} prompts to test on is "
-            f"{self.exact.top1.mean():.2f}, here {self.half.top1.mean():.2f}; {otherwise} prompts are right in one of "
+            f"Weights and matrix products are {self.dtype}. Softmaxes, log-probabilities and statistics are float32. "
+            f"Top-1 accuracy on the {len(apart)} prompts to test on is {self.half.top1.mean():.2f}. With float32 "
+            f"throughout it is {self.exact.top1.mean():.2f}. {otherwise} prompts are right in one of "
             f"the two alone. Log-probabilities of the right answer differ by {np.median(apart):.2g} nats at the "
             f"median, by {apart.max():.2g} at most."
         )

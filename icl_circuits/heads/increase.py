@@ -36,7 +36,7 @@ from icl_circuits.patching import run_hooked
 from icl_circuits.progress import tracked
 from icl_circuits.prompts import TokenBatch
 from icl_circuits.residual import Capture, Head, HeadLike, Moved, Moves, by_source, final_state, require_some_heads
-from icl_circuits.stats import FALSE_DISCOVERIES, bootstrap_means, corrected_above_zero
+from icl_circuits.stats import ALPHA, bootstrap_means, corrected_above_zero
 
 
 @dataclass(frozen=True, repr=False)
@@ -68,7 +68,7 @@ class LogProbIncrease(Displayed):
     @property
     def significant(self) -> Bool[np.ndarray, "layer head"]:
         """Whether what a head adds can be told from zero, at a false-discovery rate of 5 %."""
-        return np.asarray(self.p_corrected < FALSE_DISCOVERIES)
+        return np.asarray(self.p_corrected < ALPHA)
 
     def to_frame(self) -> pd.DataFrame:
         """One row a head: its mean increase, the 95 % bootstrap interval, the corrected p-value and a flag."""
@@ -130,8 +130,8 @@ def log_prob_increase(model: LensModel, batch: TokenBatch) -> LogProbIncrease:
         batch: prompts; `b` is each prompt's target token.
 
     Raises:
-        Unfit: the model has no per-head z, or an identity that the scores rest on fails: heads add up to
-            `attn_out`, layers to the final state, norm and unembedding make the logits.
+        Unfit: the model has no per-head z, or an identity that the scores rest on fails. The identities are: heads add
+            up to `attn_out`, layers to the final state, norm and unembedding make the logits.
     """
     require_per_head_z(model)
     require_identities(model, batch.tokens, batch.last, "heads", "layers", "readout")
@@ -172,8 +172,8 @@ def position_increase(model: LensModel, batch: TokenBatch, heads: Sequence[HeadL
 
     Raises:
         InputError: no heads, or one that does not exist.
-        Unfit: an identity fails that this rests on: z is attention times values, heads add up to `attn_out`, layers to
-            the residual stream, norm and unembedding make the logits.
+        Unfit: an identity fails that this rests on. The identities are: z is attention times values, heads add up to
+            `attn_out`, and layers to the residual stream. Norm and unembedding make the logits.
     """
     heads = require_some_heads(model, heads)
     require_identities(

@@ -67,8 +67,8 @@ def induction_scores(model: LensModel, *, n_sequences: int = 16, length: int = 3
 
     Raises:
         InputError: no sequences, one too short or too long for the model, or a model without tokenizer.
-        Unfit: too small a vocabulary; a model whose z is not attention times values, whose heads do not add up to
-            `attn_out`, or whose logits norm and unembedding do not make.
+        Unfit: too small a vocabulary. A model whose z is not attention times values, or whose heads do not add up to
+            `attn_out`. One whose logits norm and unembedding do not make.
     """
     require_whole(n_sequences, 1, f"n_sequences is {n_sequences}: ask for at least 1")
     require_whole(

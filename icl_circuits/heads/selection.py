@@ -12,7 +12,7 @@ from icl_circuits.errors import InputError, Unfit, require_one_of
 from icl_circuits.heads.causal import HeadEffects
 from icl_circuits.heads.increase import LogProbIncrease
 from icl_circuits.residual import Head
-from icl_circuits.stats import FALSE_DISCOVERIES, bootstrap_means
+from icl_circuits.stats import ALPHA, bootstrap_means
 
 Rule = Literal["sure", "paper"]
 """How heads are selected. `sure`: by effects that can be told from zero. `paper`: by accuracy lost, as in the paper."""
@@ -88,7 +88,7 @@ def select_heads(
     adds, so that nothing is lost without it.
 
     By the rule `paper`, the causal score is the accuracy lost, ties by log-probability. The best `top_n` by each score
-    are listed first. The paper lists 10 by each and arrives at 12 heads (`top_n=10, n_heads=12`); how it combines the
+    are listed first. The paper lists 10 by each and arrives at 12 heads (`top_n=10, n_heads=12`). How it combines the
     lists is not known, so it is a parameter.
 
     Args:
@@ -116,7 +116,7 @@ def select_heads(
     static_rank = _ranks(static)
     if rule == "sure":
         causal_rank = _ranks(log_prob_drop.mean)
-        kept = (p_increase < FALSE_DISCOVERIES) | (p_drop < FALSE_DISCOVERIES)
+        kept = (p_increase < ALPHA) | (p_drop < ALPHA)
         _require_some(kept, effects)
     else:
         causal_rank = _ranks(effects.accuracy_drop, log_prob_drop.mean)
@@ -152,7 +152,7 @@ def _require_some(significant: Bool[np.ndarray, " head"], effects: HeadEffects) 
     if not significant.any():
         raise Unfit(
             f"no head of {n_heads} adds log-probability, or costs any when zeroed, that {n_prompts} prompts tell from "
-            f"zero (false-discovery rate {FALSE_DISCOVERIES:.0%}): use more prompts, or the paper's rule "
+            f"zero (false-discovery rate {ALPHA:.0%}): use more prompts, or the paper's rule "
             "(--select paper)"
         )
 

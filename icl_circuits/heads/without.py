@@ -113,8 +113,8 @@ def zero_families(
         seed: of the draws.
 
     Raises:
-        InputError: no families, one without heads, with a head twice or one that does not exist; no draws; or fewer
-            heads in no family than a family has.
+        InputError: no families, no draws, or fewer heads in no family than a family has. A family without heads, with a
+            head twice, or with one that does not exist.
         Unfit: a model without per-head z, or labels that are scored whole.
     """
     if not families:

@@ -19,8 +19,8 @@ def intervene(model: LensModel, *interventions: Intervention) -> Iterator[LensMo
     `use_past_kv_cache=False`: with a cache each pass has one token.
 
     Raises:
-        InputError: a head, layer or position that does not exist, a value of the wrong shape, or, at the end of the
-            block, a hook that never fired.
+        InputError: a head, layer or position that does not exist, or a value of the wrong shape. At the end of the
+            block: a hook that never fired.
         Unfit: the model lacks what an intervention changes, or computes without it.
     """
     with attached(model, hooks_of(model, interventions)):

@@ -33,10 +33,10 @@ from icl_circuits.residual import Head, HeadLike, require_heads
 class Patch:
     """Set one site of one layer to a value: activation patching of a residual state, a sublayer output, or one head.
 
-    `value` is `[width]` (the same everywhere) or `[batch pos width]`, `pos` counting the chosen positions; `width` is
-    d_model, d_head for `q k v z`, and the number of source positions for `pattern`, whose future stays unseen. `q` and
-    `k` are taken before the rotary embedding, where `hook_q` and `hook_k` lie. `resid_mid` is patched through the
-    attention output, since the hook point of that name does not carry the residual stream in `TransformerBridge`.
+    `value` is `[width]` (the same everywhere) or `[batch pos width]`, `pos` counting the chosen positions. `width` is
+    d_model, or d_head for `q k v z`. For `pattern` it is the number of source positions, and the future stays unseen.
+    `q` and `k` are taken before the rotary embedding, where `hook_q` and `hook_k` lie. `resid_mid` is patched through
+    the attention output, since the hook point of that name does not carry the residual stream in `TransformerBridge`.
     """
 
     site: Site
@@ -56,8 +56,8 @@ class Patch:
         """The hooks on `model` that do this.
 
         Raises:
-            InputError: a site, layer or head that does not exist, or, when they run, a value or positions that do not
-                fit, or a value that holds NaN.
+            InputError: a site, layer or head that does not exist. When they run: a value or positions that do not fit,
+                or a value that holds NaN.
             Unfit: `resid_mid` of parallel blocks, which have none; `pattern` where nothing reads it.
         """
         require_one_of(self.site, (*LAYER_SITES, *HEAD_SITES), "site")

@@ -98,8 +98,6 @@ class Settings:
     """Seed of every random choice."""
     separator: Separator = " "
     r"""Between demonstrations; \n stands for a new line."""
-    metric: Annotated[str, Parameter(parse=False)] = "logit_diff"
-    """What edges of circuits are measured by: logit_diff, between_labels, log_prob, prob or top1."""
 
 
 @Parameter(name="*", group=DATA)
@@ -283,7 +281,7 @@ class CircuitSettings(Settings):
     """What is run of a circuit."""
 
     heads: Annotated[int, Parameter(parse=False)] = Settings.heads
-    metric: str = Settings.metric
+    metric: str = "logit_diff"
     """What edges are scored by: logit_diff, between_labels, log_prob, prob or top1."""
 
 

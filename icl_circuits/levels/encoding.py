@@ -43,8 +43,8 @@ class LabelTokens:
 def level_batch(model: LensModel, prompts: Sequence[Prompt], *, separator: str = NEW_LINE) -> TokenBatch:
     r"""Tokenise prompts as `<text>: <label>\n` a demonstration, then `<query>:` (arXiv 2402.13055, table 1).
 
-    Labels are told apart by the first token in which they differ. The tokens that all begin with (a space that is a
-    token of its own, say) join the prompt behind the final `:`, so that `last` predicts the token that tells.
+    Labels are told apart by the first token in which they differ. The tokens that all begin with join the prompt behind
+    the final `:`: a space that is a token of its own, say. So `last` predicts the token that tells.
 
     Args:
         model: gives the tokenizer, the context length and the device.

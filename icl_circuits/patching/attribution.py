@@ -111,9 +111,9 @@ def attribute_paths(
 ) -> Paths:
     """What `path_patch` with the same arguments would find, guessed: edge attribution patching.
 
-    The change of the receiver's input is exact, as in `path_patch` (with `norm="frozen"` it is linear in the sender's
-    change, as in arXiv 2310.10348); what the model makes of it is guessed by the gradient. Changes of score and output
-    are left NaN: `path_patch` has them.
+    The change of the receiver's input is exact, as in `path_patch`. With `norm="frozen"` it is linear in the sender's
+    change, as in arXiv 2310.10348. The gradient guesses what the model makes of it. Changes of score and output are
+    left NaN: `path_patch` has them.
 
     Args:
         model: the model.

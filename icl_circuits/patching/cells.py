@@ -109,8 +109,8 @@ def sweep(
         positions: `last`, `labels`, `all`, or `[batch chosen]`.
         each: patch the chosen positions one by one instead of together.
         replacement: what to put there: `Zero()` (default), `Mean(prompts)`, `Interchange(prompts)` or `Resample(seed)`.
-        metric: a name, or a function of answer-position logits and their prompts (which may be a part of the batch)
-            with one value for each prompt.
+        metric: a name, or a function of answer-position logits and their prompts with one value for each prompt. The
+            prompts may be a part of the batch.
         layers: which layers; default all.
         budget: bytes for a bundle of cells; default a quarter of what is free.
         verify: how many cells, drawn at random, to check against `run_with_hooks`.

@@ -87,16 +87,16 @@ def run_each(
 ) -> Variants:
     """Measure `metric` under each variant, exactly as `with intervene(model, *variant)` would, only faster.
 
-    Variants made of `Patch`, `ZeroHeads`, `ReplaceHeads` and `KnockOut` run in the engine. Where one holds anything
-    else, the model has hooks on it, or the engine's equations do not give the model's own activations, each variant
-    takes a forward pass of its own, and a warning says why.
+    Variants made of `Patch`, `ZeroHeads`, `ReplaceHeads` and `KnockOut` run in the engine. Each variant takes a forward
+    pass of its own where one holds anything else, or the model has hooks on it. So it does where the engine's equations
+    do not give the model's own activations. A warning says why.
 
     Args:
         model: the model.
         batch: the prompts. Positions and values in the variants count its rows.
         variants: what to change, each a sequence of interventions that apply together; an empty one changes nothing.
         metric: a name, a tuple of names, or a function of the answer-position logits `[prompt d_vocab]` and their
-            prompts, which may be a part of the batch: `rows` says which part.
+            prompts. These may be a part of the batch: `rows` says which part.
         budget: bytes that a bundle of variants may take; default a quarter of what is free. On a GPU that runs out of
             memory all the same, bundles are halved until they fit.
         verify: how many variants, drawn at random, to check against the plain computation.
@@ -107,9 +107,9 @@ def run_each(
         The metric with nothing changed `[prompt]` and under each variant `[variant prompt]`, on the CPU.
 
     Raises:
-        InputError: a head, layer, position, shape or value that does not fit; NaN logits; a checked variant that
-            differs from the plain computation by more than 1e-4 of the logit scale (1e-9 in float64, 16 times the
-            dtype's `eps` in half precision).
+        InputError: a head, layer, position, shape or value that does not fit, or NaN logits. A checked variant that
+            differs from the plain computation by more than 1e-4 of the logit scale. The bound is 1e-9 in float64, and
+            16 times the dtype's `eps` in half precision.
         Unfit: the model lacks a site that a variant patches.
     """
     require_metric(metric)

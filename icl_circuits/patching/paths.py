@@ -111,13 +111,13 @@ def path_patch(
         replacement: what the senders' outputs become: `Zero()` (default), `Mean`, `Interchange` or `Resample`.
         kind: `direct` or `through_mlps`.
         norm: `exact` or `frozen`.
-        metric: a name, or a function of answer-position logits and their prompts (which may be a part of the batch)
-            with one value for each prompt.
+        metric: a name, or a function of answer-position logits and their prompts with one value for each prompt. The
+            prompts may be a part of the batch.
         budget: bytes for a bundle of edges, and for the senders' changes; default a quarter of what is free.
 
     Returns:
-        For every edge the metric `[edge prompt]`, the change of the receiver's score `[edge prompt demo]`, and the norm
-        of the change of its output `[edge prompt]`.
+        For every edge the metric `[edge prompt]` and the change of the receiver's score `[edge prompt demo]`. Also the
+        norm of the change of its output `[edge prompt]`.
 
     Raises:
         InputError: a sender or receiver that does not exist, and what the replacement and the metric raise.

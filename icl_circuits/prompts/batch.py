@@ -25,8 +25,8 @@ LabelScore = Literal["first", "whole"]
 class PromptBatch(TokenBatch):
     """Prompts of demonstrations and a query.
 
-    Labels are told apart by the first token in which they differ. The tokens that all begin with (a space that is a
-    token of its own, say) join the prompt behind the final `:`, so that `last` predicts the token that tells.
+    Labels are told apart by the first token in which they differ. The tokens that all begin with join the prompt behind
+    the final `:`: a space that is a token of its own, say. So `last` predicts the token that tells.
     """
 
     label_positions: Int[Tensor, "batch demo"]
@@ -111,15 +111,15 @@ def encode(
         separator: between units; the paper uses a single space.
         prepend_bos: default: as the model's own tokenizer does (Llama: yes, GPT-2: no); a model of yours follows its
             `cfg.default_prepend_bos`.
-        label_score: how answers are scored whose labels have several tokens: by the first that tells them apart, or by
-            the whole label's log-probability from there on.
+        label_score: how answers are scored whose labels have several tokens. `first`: by the first token that tells
+            them apart. `whole`: by the whole label's log-probability from there on.
 
     Label positions come from the tokenizer's character offsets, never from a search for the string.
 
     Raises:
-        InputError: labels that no token tells apart, or that are none for this tokenizer; a label that is the separator
-            or is other tokens in a prompt than elsewhere; a text or token that is none for the model; a prompt
-            longer than the context; prompts that cannot stand in one batch.
+        InputError: labels that no token tells apart, or that are none for this tokenizer. A label that is the
+            separator, or is other tokens in a prompt than elsewhere. A text or token that is none for the model. A
+            prompt longer than the context. Prompts that cannot stand in one batch.
     """
     require_one_of(label_score, get_args(LabelScore), "label_score")
     _require_alike(prompts)

@@ -63,7 +63,7 @@ def load_facts(
         delimiter: of a file, as for `load_rows`.
 
     Raises:
-        InputError: no such data set or column, a file that cannot be read, a column that stands there twice, a text
+        InputError: no such data set or column, a file that cannot be read, or a column that stands there twice. A text
             that comes with two answers, or an empty or unreadable cell. Rows are counted from 0.
     """
     columns = {"text_column": text_column, "answer_column": answer_column, "type_column": type_column}

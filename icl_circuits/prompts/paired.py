@@ -46,7 +46,7 @@ def pairs(
     `icl.pairs(model, clean=[...], corrupted=[...], answers=[...], foils=[...])` takes the prompts themselves;
     `icl.pairs(model, "ioi.csv")` takes them from a table, in which the other arguments name columns.
 
-    Prompts and partners may differ in length: what is patched at their last positions works all the same, and what is
+    Prompts and partners may differ in length. What is patched at their last positions works all the same. What is
     patched position by position says which prompts differ.
 
     Args:
@@ -95,7 +95,7 @@ def token_batch(
 ) -> TokenBatch:
     """Prompts with their answers, as a batch that sweeps, paths, attribution and metrics take.
 
-    The last position predicts one token of an answer: the first in which it and its foil differ, or, without a foil,
+    The last position predicts one token of an answer: the first in which it and its foil differ. Without a foil it is
     the first that is not space alone. The tokens before that one join the prompt.
 
     Args:
@@ -108,9 +108,9 @@ def token_batch(
             `cfg.default_prepend_bos`. Tokens are taken as they are.
 
     Raises:
-        InputError: no prompts, an empty one or one too long; a row that is missing or neither text nor whole numbers;
-            another number of answers; an empty answer, an id out of the vocabulary, or an answer that no token tells
-            from its foil; strings for a model without tokenizer. Rows are counted from 0.
+        InputError: no prompts, an empty one or one too long. A row that is missing or neither text nor whole numbers.
+            Another number of answers, an empty answer, an id out of the vocabulary, or an answer that no token tells
+            from its foil. Strings for a model without tokenizer. Rows are counted from 0.
     """
     prompts = prompts_of(texts, "prompt")
     return _batch(model, prompts, _told_apart(model, prompts, answers, foils), "prompt", prepend_bos)

@@ -50,9 +50,8 @@ def sample_prompts(
 ) -> tuple[Prompt, ...]:
     """Sample `n` prompts with `shots` demonstrations of each label, in random order.
 
-    Every prompt draws as many classes as there are labels, gives each class a label at random, and queries one of
-    them, so that over the prompts each label is the right answer equally often (to within one). No text appears twice
-    in a prompt.
+    Every prompt draws as many classes as there are labels, gives each class a label at random, and queries one of them.
+    Over the prompts each label is the right answer equally often (to within one). No text appears twice in a prompt.
 
     Args:
         rows: the data set.
@@ -62,7 +61,7 @@ def sample_prompts(
         seed: of every random choice.
 
     Raises:
-        InputError: fewer than two labels, a label twice, fewer classes than labels, a class with too few texts, a
+        InputError: fewer than two labels, a label twice, fewer classes than labels, or a class with too few texts. A
             negative seed, or no number of prompts that can be kept.
     """
     require_whole(n, 1, f"cannot sample {n} prompts: ask for at least 1")

@@ -71,19 +71,19 @@ def load_rows(
     """Load a data set for classification in context.
 
     Args:
-        data: `word-categories` (built in: 14 categories of 40 common words), the path of a `.csv`, `.tsv` or `.jsonl`
-            file (packed as `.gz` or not), or `hf:NAME/CONFIG@SPLIT` for a Hub data set (needs the `data` extra; the
-            configuration may be left out, and the split is `train` by default); or a data frame, a list of dicts, or
-            a `datasets.Dataset` in memory.
+        data: `word-categories` (built in: 14 categories of 40 common words), or the path of a `.csv`, `.tsv` or
+            `.jsonl` file (packed as `.gz` or not). `hf:NAME/CONFIG@SPLIT` is a Hub data set. It needs the `data` extra,
+            its configuration may be left out, and its split is `train` by default. In memory: a data frame, a list of
+            dicts, or a `datasets.Dataset`.
         text_column: the column with the text to classify.
         label_column: the column with the class: a name, a number, or true and false. `1` and `1.0` are one class.
         encoding: of a file; default what its byte order mark says, else UTF-8.
         delimiter: of a CSV file; default a comma, else the only other one its header has: a semicolon, a tab, a bar.
 
     Raises:
-        InputError: no such data set or column, a file that cannot be read, a row that does not fit its header, a column
-            that stands there twice, an empty text or label or one of another kind, no rows, or a single class. Rows
-            are counted from 0, lines of files from 1.
+        InputError: no such data set or column, a file that cannot be read, or a column that stands there twice. A row
+            that does not fit its header, an empty text or label or one of another kind, no rows, or a single class.
+            Rows are counted from 0, lines of files from 1.
     """
     if text_column == label_column:
         raise InputError(f"text_column and label_column are both {shown(text_column)}: name the column of each")

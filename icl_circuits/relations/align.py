@@ -75,8 +75,8 @@ class RelationBatch(Displayed):
 def relation_batch(model: LensModel, corpus: Corpus, *, n_texts: int | None = None, seed: int = 0) -> RelationBatch:
     """Find the tokens of each triplet's head and tail, by the tokenizer's character offsets.
 
-    A head of several tokens is read at its last, which has seen all of it; a tail at its first, which is the one that
-    the model has to say next. The batch begins with a BOS token where the model's own tokenizer puts one.
+    A head of several tokens is read at its last, which has seen all of it. A tail is read at its first, which is the
+    one that the model has to say next. The batch begins with a BOS token where the model's own tokenizer puts one.
 
     Args:
         model: any TransformerLens model with a tokenizer.
@@ -84,8 +84,8 @@ def relation_batch(model: LensModel, corpus: Corpus, *, n_texts: int | None = No
         n_texts: how many texts to keep, drawn at random; default all.
         seed: of that draw.
 
-    Left out and counted: triplets of texts that were not drawn, beyond the model's context, of words that have no
-    token, and those whose head and tail are read at one token.
+    Left out and counted: triplets of texts that were not drawn, beyond the model's context, or of words that have no
+    token. So are those whose head and tail are read at one token.
 
     Raises:
         InputError: a tokenizer without character offsets, text that it cannot read, or an `n_texts` below 1.

@@ -63,15 +63,15 @@ class ParsedSentence:
 def load_conllu(path: str | Path = SENTENCES, *, labels: Mapping[str, Sequence[str]] = DEPENDENCIES) -> Corpus:
     """Load dependencies from a CoNLL-U file, as Universal Dependencies has them, a text for each sentence.
 
-    The head of a triplet is the governing word, its tail the child: `subj` and `obj` lead from the predicate, `mod`
+    The head of a triplet is the governing word, its tail the child. `subj` and `obj` lead from the predicate, `mod`
     from the noun or verb.
 
     Args:
         path: `dependencies` (built in: sentences of ours), or a file, perhaps packed with gzip.
         labels: the dependency labels of each relation. A label takes its subtypes along (`nsubj` takes `nsubj:pass`).
 
-    Left out and counted: sentences whose words are not their text, a `mod` of another word than a noun or verb, a word
-    that the root governs, and heads and tails of the same characters (within one multiword token).
+    Left out and counted: sentences whose words are not their text, and a `mod` of another word than a noun or verb. So
+    are a word that the root governs, and heads and tails of the same characters (within one multiword token).
 
     Raises:
         InputError: no such file, one that is no CoNLL-U, a broken head (naming its line), or none of the labels.

@@ -53,27 +53,27 @@ def relation_index(
 ) -> RelationIndex:
     """The relation index of every head and relation, with the paper's baseline and a test against random tails.
 
-    The test asks how often random tokens have as high an index: for every triplet a token is drawn from the different
-    ones that its text has up to its head and tail, the tail among them: without it p would be too low by chance. A draw
-    is one token a triplet, the same for all heads and positions.
+    The test asks how often random tokens have as high an index. For every triplet a token is drawn from the different
+    ones that its text has up to its head and tail. The tail is among them: without it p would be too low by chance. A
+    draw is one token a triplet, the same for all heads and positions.
 
     Args:
         model: any model with per-head z, its weights unprocessed: folded, W_V and W_U hold the norms' weights.
         batch: texts with triplets, from `relation_batch`.
         tau: how many times the attention to the relation's head exceeds that to any other token.
         attention: which attention decides what passes. The paper does not say; its equation has raw embeddings.
-        ov_input: what the head's values are taken of; `resid` reads through the final norm, frozen at the position's
+        ov_input: what the head's values are taken of. `resid` reads through the final norm, frozen at the position's
             own scale, and leaves biases of values out.
         draws: how many random tokens take each tail's place. p is no less than 1 / (draws + 1), so few heads among many
-            cannot be told: of n heads and relations, n / (50 draws) or more must stand at that floor for a `p_fdr` of
+            cannot be told. Of n heads and relations, n / (50 draws) or more must stand at that floor for a `p_fdr` of
             0.05.
         seed: of the draws.
 
     Raises:
         InputError: an unknown choice, a tau below 1, or no draws.
-        Unfit: a model without per-head z, or one that an identity fails of: v is the normed state times W_V, z is
-            attention times values, heads add up to `attn_out`, norm and unembedding make the logits; for
-            `attention="embedding"` also that q and k are the normed state times W_Q and W_K.
+        Unfit: a model without per-head z, or one that an identity fails of. The identities are: v is the normed state
+            times W_V, z is attention times values, and heads add up to `attn_out`. Norm and unembedding make the
+            logits. For `attention="embedding"`, q and k are also the normed state times W_Q and W_K.
     """
     require_one_of(attention, get_args(Attention), "attention")
     require_one_of(ov_input, get_args(OvInput), "ov_input")

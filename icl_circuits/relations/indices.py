@@ -10,7 +10,7 @@ from icl_circuits.display import Displayed, highest
 from icl_circuits.errors import InputError, require_whole
 from icl_circuits.heads import top_heads
 from icl_circuits.residual import Head
-from icl_circuits.stats import mean_of_finite
+from icl_circuits.stats import ALPHA, mean_of_finite
 
 EDGES = np.linspace(0, 10, 101)
 """Of the histogram of ratios; what is above the last is counted in it."""
@@ -53,16 +53,21 @@ class RelationIndex(Displayed):
         rows = [self.by_triplet[self.relation_of == r] for r in range(len(self.relations))]
         return np.stack([mean_of_finite(values) for values in rows])
 
+    def best_of_triplets(self) -> tuple[Int[np.ndarray, " some"], Int[np.ndarray, " some"]]:
+        """The triplets of which some head has a mean above zero, and the place of the best head among all heads."""
+        flat = np.nan_to_num(self.by_triplet.reshape(len(self.by_triplet), -1))
+        rows = np.flatnonzero(flat.max(axis=1, initial=0) > 0)
+        return rows, flat[rows].argmax(axis=1)
+
     def best_heads(self) -> Int[np.ndarray, "relation layer head"]:
         """Of how many triplets each head has the highest mean, above zero: the paper's figures 10, 20 and 21."""
         _, n_layers, n_heads = self.by_triplet.shape
         counts = np.zeros((len(self.relations), n_layers * n_heads), dtype=np.int64)
-        flat = np.nan_to_num(self.by_triplet.reshape(len(self.by_triplet), -1))
-        rows = np.flatnonzero(flat.max(axis=1, initial=0) > 0)
-        np.add.at(counts, (self.relation_of[rows], flat[rows].argmax(axis=1)), 1)
+        rows, best = self.best_of_triplets()
+        np.add.at(counts, (self.relation_of[rows], best), 1)
         return counts.reshape(-1, n_layers, n_heads)
 
-    def top(self, relation: str, n: int = 10, *, at_least: int = 10, at_most: float = 0.05) -> tuple[Head, ...]:
+    def top(self, relation: str, n: int = 10, *, at_least: int = 10, at_most: float = ALPHA) -> tuple[Head, ...]:
         """The heads of the highest index of one relation, best first, of those that `salient` counts.
 
         Raises:
@@ -75,7 +80,7 @@ class RelationIndex(Displayed):
         counted = (self.n_passing[r] >= at_least) & (self.p_fdr[r] <= at_most)
         return _best(np.where(counted, self.index[r], np.nan), n)
 
-    def salient(self, n: int, *, at_least: int = 10, at_most: float = 0.05) -> tuple[Head, ...]:
+    def salient(self, n: int, *, at_least: int = 10, at_most: float = ALPHA) -> tuple[Head, ...]:
         """The heads of the highest index in any relation, best first: semantic induction heads.
 
         Args:
@@ -109,7 +114,8 @@ class RelationIndex(Displayed):
     def by_tau_frame(self, n: int = 10) -> pd.DataFrame:
         """One row a relation and threshold: how many of the `n` best heads at `tau` are among the `n` best at it.
 
-        All heads at which something passes are counted, however little.
+        All heads at which something passes are counted, however little. `expected` is how many would be among them if
+        the heads stood in a random order.
 
         Raises:
             InputError: an `n` below 1.
@@ -117,11 +123,12 @@ class RelationIndex(Displayed):
         require_whole(n, 1, f"n is {n}: give how many heads to compare, 1 or more")
         rows = []
         for r, relation in enumerate(self.relations):
-            best = set(_best(self.index[r], n))
+            best, n_passing = set(_best(self.index[r], n)), int(np.isfinite(self.index[r]).sum())
             for tau, values in zip(self.taus, self.by_tau, strict=True):
-                shared = len(best & set(_best(values[r], n)))
-                highest = float(np.nanmax(values[r])) if np.isfinite(values[r]).any() else np.nan
-                rows.append({"relation": relation, "tau": tau, "shared": shared, "of": len(best), "highest": highest})
+                here, n_here = _best(values[r], n), int(np.isfinite(values[r]).sum())
+                row: dict[str, object] = {"relation": relation, "tau": tau, "shared": len(best & set(here))}
+                row |= {"of": len(best), "expected": len(best) * len(here) / max(n_passing, n_here, 1)}
+                rows.append(row | {"highest": float(np.nanmax(values[r])) if n_here else np.nan})
         return pd.DataFrame(rows)
 
 

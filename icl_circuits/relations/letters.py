@@ -48,8 +48,9 @@ def with_letters(corpus: Corpus, *, letters: str = LETTERS) -> Corpus:
         corpus: the texts.
         letters: the letters to put, in their order.
 
-    Left out and counted: triplets of entities within or across another (the outer one, or the first, has its letter),
-    of entities that occur twice (the next letter would not tell where it is), and of those beyond the letters.
+    Left out and counted: triplets of entities within or across another (the outer one, or the first, has its letter).
+    So are those of entities that occur twice (the next letter would not tell where it is), and of those beyond the
+    letters.
 
     Raises:
         InputError: letters that are none, or one that comes twice.

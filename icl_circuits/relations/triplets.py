@@ -36,7 +36,7 @@ def load_triplets(path: str | Path = TRIPLETS) -> Corpus:
     A `.jsonl` file has one of these forms, told by its fields:
 
     - `{"text": ..., "triplets": [{"head": ..., "relation": ..., "tail": ...}]}`: a head or tail is a string that the
-      text has once, as whole words, or its characters, `[from, to]` (exclusive).
+      text has once, as whole words. Or it is its characters, `[from, to]` (exclusive).
     - SciERC's: `sentences` with `relations` sentence by sentence and perhaps `clusters`, as released; or `tokens` with
       `relations` of `head`, `relation`, `tail` and perhaps `entities` and `coref_clusters`. Spans are tokens, the last
       one included. Entities of one cluster are one entity.
@@ -55,8 +55,8 @@ def load_triplets(path: str | Path = TRIPLETS) -> Corpus:
     that a text has twice.
 
     Raises:
-        InputError: no such file, a line of no known form, a number of no entity or relation, a span outside of the
-            text, or no triplet in the file. It names the line.
+        InputError: no such file, or no triplet in it. A line of no known form, a number of no entity or relation, or a
+            span outside of the text. It names the line.
     """
     left_out: Counter[str] = Counter()
     with corpus_file(path, {TRIPLETS: "triplets.jsonl"}) as (name, file):

@@ -12,7 +12,7 @@ from icl_circuits.viz import save
 if TYPE_CHECKING:
     import matplotlib.figure
 
-INTERVALS = "Error bars and shaded bands: 95 % intervals over prompts."
+INTERVALS = "Error bars and shaded bands show 95 % intervals over prompts."
 """A sentence for captions."""
 Values = Mapping[str, Any]
 """Result objects and arrays by name, as `Results.values` has them."""

@@ -180,13 +180,13 @@ class Begun:
 
     @property
     def described(self) -> str:
-        """What was run, in a sentence."""
+        """What was run, in a few sentences."""
         settings = self.settings
         scored = " (scored whole)" if self.evaluation.scored_whole else ""
         return (
             f"Data: {self.prompts.data}, labels {', '.join(settings.labels)}{scored}, {settings.shots} demonstrations "
-            f"of each, {settings.prompts} prompts to select {len(self.heads)} heads on and {settings.prompts} others, "
-            f"of other texts, to test on, seed {settings.seed}." + (f" {self.rounding}" if self.rounding else "")
+            f"of each. {settings.prompts} prompts select {len(self.heads)} heads. {settings.prompts} others, of other "
+            f"texts, test them. Seed: {settings.seed}." + (f" {self.rounding}" if self.rounding else "")
         )
 
     @property

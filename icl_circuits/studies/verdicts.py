@@ -7,9 +7,6 @@ import numpy as np
 from icl_circuits.heads import FamilyEffects
 from icl_circuits.stats import Interval, bootstrap_mean
 
-ALPHA = 0.05
-"""Below this corrected p-value something is said to be there."""
-
 
 def verdict(difference: Interval, *, above: str, below: str, neither: str) -> str:
     """The words for a difference whose interval lies above zero, below it, or about it.

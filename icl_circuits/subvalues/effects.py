@@ -118,8 +118,8 @@ def zeroing(model: LensModel, sets: Sequence[tuple[np.ndarray, ...]]) -> ZeroNeu
 def random_neurons(model: LensModel, like: Addresses, *, seed: int = 0) -> Addresses:
     """As many other neurons, drawn at random, as `like` has in each prompt and layer, of the same kind: the control.
 
-    Those of `like` are not drawn, unless a layer has too few others. An attention neuron is one dimension of a head,
-    as `zero_neurons` takes it, so source positions of one dimension count once; its places repeat what is drawn.
+    Those of `like` are not drawn, unless a layer has too few others. An attention neuron is one dimension of a head, as
+    `zero_neurons` takes it, so source positions of one dimension count once. Its places repeat what is drawn.
 
     Raises:
         InputError: a neuron that the model does not have, or a seed that is none.

@@ -105,8 +105,8 @@ def query_importance(
 ) -> QueryImportance:
     """Which layers and FFN neurons activate the value neurons of each prompt.
 
-    For FFN value neurons all that is written to the answer position before them counts; for attention value neurons
-    what is written to their own source position before them.
+    For FFN value neurons all that is written to the answer position before them counts. For attention value neurons it
+    is what is written to their own source position before them.
 
     Args:
         model: the model, its weights unprocessed: folded, subkeys hold the norms' weights.
@@ -120,8 +120,8 @@ def query_importance(
     Raises:
         InputError: no prompts, an unknown key, neurons that are no value neurons of these prompts, or a `k` that is no
             whole number of neurons.
-        Unfit: the model has no such neurons, or an identity fails that they rest on: neurons add up to `mlp_out`, and
-            value neurons read the normed state by their subkeys.
+        Unfit: the model has no such neurons, or an identity fails that they rest on. The identities are: neurons add up
+            to `mlp_out`, and value neurons read the normed state by their subkeys.
     """
     require_one_of(key, get_args(Key), "key")
     require_one_of(normalise, get_args(Normalise), "normalise")

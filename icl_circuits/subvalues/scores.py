@@ -69,14 +69,14 @@ def score_neurons(
             bias into the unembedding, and scores with it.
         batch: prompts; w is each prompt's target token.
         kind: `ffn` or `attention` neurons.
-        exact: `all`: exact scores, for one projection of each neuron and a few products a prompt; or `bounds`: the
+        exact: `all`: exact scores, for one projection of each neuron and a few products a prompt. `bounds`: the
             first-order score, which is an upper bound, and a lower bound (Hoeffding's).
 
     Raises:
         InputError: an unknown kind, or no prompts.
-        Unfit: no such neurons, or an identity fails that the scores rest on: neurons add up to `mlp_out`, heads to
-            `attn_out`, layers to the final state, norm and unembedding make the logits. Bounds of a model that caps
-            its logits, which have none.
+        Unfit: no such neurons, or an identity fails that the scores rest on. The identities are: neurons add up to
+            `mlp_out`, heads to `attn_out`, layers to the final state, norm and unembedding make the logits. Bounds of a
+            model that caps its logits, which have none.
     """
     require_one_of(exact, ("all", "bounds"), "exact")
     require_scorable(model, batch, kind)

@@ -132,7 +132,7 @@ def added_before_softmax(
 ) -> Float[Tensor, "vector token"]:
     """Probabilities when each vector is added to the values before the softmax: the paper's table 1.
 
-    What a vector adds to all tokens alike changes nothing; what it adds to one more than to the others raises that
-    one; and with its sign turned it lowers what it raised.
+    What a vector adds to all tokens alike changes nothing. What it adds to one more than to the others raises that one.
+    With its sign turned it lowers what it raised.
     """
     return (bs + added).softmax(-1)

@@ -93,8 +93,8 @@ def coefficient_split(model: LensModel, batch: TokenBatch, values: TopNeurons) -
 
     Raises:
         InputError: no prompts, attention neurons, or neurons of other prompts.
-        Unfit: an identity fails that this rests on: what neurons read is the normed state times their subkeys, and
-            heads and layers add up to that state.
+        Unfit: an identity fails that this rests on. The identities are: what neurons read is the normed state times
+            their subkeys, and heads and layers add up to that state.
     """
     require_kinds(model, batch, "ffn")
     require_values(model, batch, values, "ffn")

@@ -95,7 +95,7 @@ def route_edges(batch: PromptBatch, route: str) -> Bool[Tensor, "batch pos src_p
 def knock_out_flow(model: LensModel, batch: PromptBatch, *, layers: Sequence[int] | None = None) -> Flow:
     """Answer `batch` with each route cut from a layer on.
 
-    What is lost when a route is cut from layer l on had not arrived before layer l; what is kept had, or took another
+    What is lost when a route is cut from layer l on had not arrived before layer l. What is kept had, or took another
     way.
 
     Args:

@@ -71,8 +71,8 @@ def two_towers(model: LensModel, batch: PromptBatch, heads: Sequence[HeadLike]) 
 
     Raises:
         InputError: a head that does not exist.
-        Unfit: zero-shot prompts; a model without rotary or learned positions; attention that is not the softmax of the
-            scores of its queries and keys; queries and keys that are not the normed state times W_Q and W_K.
+        Unfit: zero-shot prompts, or a model without rotary or learned positions. Attention that is not the softmax of
+            the scores of its queries and keys. Queries and keys that are not the normed state times W_Q and W_K.
     """
     heads = require_some_heads(model, heads)
     require_demonstrations(batch, "to compare with")

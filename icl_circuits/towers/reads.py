@@ -96,8 +96,8 @@ def tower_reads(model: LensModel, batch: PromptBatch, heads: Sequence[HeadLike])
 
     Raises:
         InputError: a head that does not exist.
-        Unfit: zero-shot prompts; a model with norms on queries and keys, or with capped scores, for which the split
-            would not be linear; an identity fails that the split rests on (`require_identities`).
+        Unfit: zero-shot prompts. A model with norms on queries and keys, or with capped scores, for which the split
+            would not be linear. An identity that the split rests on fails (`require_identities`).
     """
     heads = require_some_heads(model, heads)
     require_demonstrations(batch, "to compare with")

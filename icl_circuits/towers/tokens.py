@@ -20,8 +20,9 @@ def tower_tokens(
 ) -> pd.DataFrame:
     """Top and bottom tokens of what each head reads and moves in one prompt, `bs(.)` under the final frozen scale.
 
-    `value` is `alpha_p vo_p` at a label position; `key` what earlier attention has moved into that position,
-    `h_p - h^0_p - sum MLP_p`; `query` the same at the answer position; `input` the whole state that enters the layer.
+    `value` is `alpha_p vo_p` at a label position. `key` is what earlier attention has moved there, which is
+    `h_p - h^0_p - sum MLP_p`. `query` is the same at the answer position. `input` is the whole state that enters the
+    layer.
 
     Args:
         model: the model.

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
-from icl_circuits.stats import bootstrap_means
+from icl_circuits.stats import ALPHA, bootstrap_means
 from icl_circuits.viz.look import COLOURS, curve, legend_above, new_figure, style
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def co_timing_map(frame: pd.DataFrame) -> "matplotlib.figure.Figure":
         for _, row in frame.iterrows():
             i, j = sorted((names.index(row["one"]), names.index(row["other"])), reverse=True)
             values[i, j] = row["spearman"]
-            if row["p_fdr"] <= 0.05:
+            if row["p_fdr"] < ALPHA:
                 axes.text(j, i, "*", ha="center", va="center")
         image = axes.imshow(values, cmap="PuOr", vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
         axes.set_xticks(range(len(names)), names, rotation=60, ha="right")

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from icl_circuits.heads import FamilyEffects, FamilyKind, Overlap
-from icl_circuits.stats import bootstrap_means
+from icl_circuits.stats import ALPHA, bootstrap_means
 from icl_circuits.viz.look import grouped_bars, hatched_ground, legend_above, new_figure, style
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def overlap_map(found: Overlap) -> "matplotlib.figure.Figure":
     for (one, other), shared, expected, p in zip(found.pairs, found.shared, found.expected, found.p_holm, strict=True):
         i, j = sorted((names.index(one), names.index(other)), reverse=True)
         both[i, j] = shared
-        stars = "*" if p < 0.05 else ""
+        stars = "*" if p < ALPHA else ""
         text[i][j] = f"{shared}{stars}\n({expected:.1f})"
     with style():
         figure = new_figure(0.9 + 0.36 * n)

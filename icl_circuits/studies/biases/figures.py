@@ -12,14 +12,18 @@ if TYPE_CHECKING:
 
 def _majority_caption(values: Values) -> str:
     coefficient = values["chosen"][0]
-    mitigated = f"without the mitigation and with it, at the chosen coefficient {coefficient:g}" if coefficient else (
-        "without a mitigation, since none was chosen"
-    )  # fmt: skip
+    mitigated = (
+        f"Hollow markers show the mitigated model, at the chosen coefficient {coefficient:g}."
+        if coefficient
+        else "No marker shows a mitigated model, since none was chosen on the selection prompts."
+    )
     return (
-        "Majority-label bias (table 7). Above: top-1 accuracy on the test prompts by the demonstrations kept of "
-        f"each label, prompts of each right answer apart, {mitigated}. Below: on the selection prompts, the "
-        "fluctuation of the accuracy with the demonstrations kept, and its mean, by the coefficient a_c with "
-        f"which the mitigation adds the heads' values at minority labels. {INTERVALS}"
+        "The figure shows the majority-label bias, the pull of labels with more demonstrations (table 7). "
+        "Markers above show top-1 accuracy, the share of test prompts whose likeliest next token is the right label. "
+        "Each stands for a number of demonstrations kept of each label, and for one right answer. "
+        f"{mitigated} Curves below show accuracy on the selection prompts, and its fluctuation with the demonstrations "
+        "kept. The coefficient a_c scales what the mitigation adds: the heads' values at labels in the minority. "
+        f"{INTERVALS}"
     )
 
 
@@ -29,13 +33,17 @@ def _recency(values: Values) -> "matplotlib.figure.Figure":
 
 
 def _recency_caption(values: Values) -> str:
-    why = "the strength chosen on the selection prompts" if values["chosen"][1] else (
-        "full strength; on the selection prompts none did better"
-    )  # fmt: skip
+    why = (
+        "the strength chosen on the selection prompts."
+        if values["chosen"][1]
+        else "full strength. No strength did better on the selection prompts."
+    )
     return (
-        f"Recency bias (table 8), with position in the in-context heads' attention and without it, at {why}. "
-        "Above: top-1 accuracy by the order of the demonstrations. Below: attention to the label at each place, "
-        f"where an order gives it demonstrations of both kinds. {INTERVALS}"
+        "The figure shows the recency bias, the effect of the order of demonstrations on answers (table 8). "
+        f"It compares the model with one whose in-context heads attend without position, at {why} "
+        "Bars above show top-1 accuracy, the share of prompts whose likeliest next token is the right label. "
+        "Curves below show the heads' attention to the label at each place. Each point weighs demonstrations of the "
+        f"query's class and others alike. {INTERVALS}"
     )
 
 

@@ -51,13 +51,13 @@ def _sentence(rows: Sequence[Measured], bias: BiasName) -> str:
     row = next(row for row in rows if row.bias == bias and row.how == "chosen")
     found = row.found
     if not found.strength:
-        said = "no mitigation did better on the selection prompts"
+        said = "No mitigation did better on the selection prompts"
     else:
         effect = verdict(
             found.reduction, above="it falls", below="it grows", neither="no change that can be told from none"
         )
-        said = f"with the mitigation {found.after:.3f}, {effect}"
-    return f"{NAMES[bias]} ({row.measure}): {found.before:.3f}; {said}."
+        said = f"With the mitigation it is {found.after:.3f}: {effect}"
+    return f"{NAMES[bias]} ({row.measure}): {found.before:.3f}. {said}."
 
 
 def _sections(findings: BiasFindings, figures: Path) -> tuple[Section, ...]:

@@ -10,9 +10,11 @@ FIGURES: Mapping[str, PaperFigure] = {
         ("circuit_test", "selected"),
         lambda v: circuit_curves(v["circuit_test"], len(v["selected"].heads)),
         lambda v: (
-            "Circuits of growing size. Faithfulness: the first heads alone, all others at their mean; beside it, "
-            "as many random heads alone. Completeness: the model without the first heads. MLPs stay as they are. "
-            f"The in-context heads come first. {len(v['circuit_test'].whole)} test prompts. {INTERVALS}"
+            "Curves show what circuits of growing size do alone, and what the model does without them. "
+            "A circuit is faithful where its heads alone, all others at their mean, do as well as the model. "
+            "It is complete where the model without its heads does not. Random heads are as many as the circuit's. "
+            "MLPs stay as they are. The in-context heads come first. The curves are means over "
+            f"{len(v['circuit_test'].whole)} test prompts. {INTERVALS}"
         ),
     ),
 }

@@ -8,6 +8,7 @@ import numpy as np
 from icl_circuits.circuits import Circuit, CircuitTest, evaluate_circuit, find_circuit, score_edges
 from icl_circuits.heads import answer
 from icl_circuits.interventions import MetricName
+from icl_circuits.jobs import CircuitSettings
 from icl_circuits.prompts import PromptBatch, encode, reverse_labels
 from icl_circuits.studies.begun import Begun
 from icl_circuits.studies.circuit.prompts import shown_runs
@@ -91,8 +92,9 @@ def compute_briefly(begun: Begun) -> CircuitFindings:
 
 
 def _metric(begun: Begun) -> MetricName:
-    """What edges are scored by: `prepare` has refused what is no metric."""
-    return cast(MetricName, begun.settings.metric)
+    """What edges are scored by: `prepare` has refused what is no metric. A report does not ask for one."""
+    settings = begun.settings
+    return cast(MetricName, settings.metric if isinstance(settings, CircuitSettings) else CircuitSettings.metric)
 
 
 def _right_first(begun: Begun, looked_at: int) -> np.ndarray:

@@ -203,8 +203,8 @@ class RunBegun:
         seeds = f" {len(self.runs)} training runs." if len(self.runs) > 1 else ""
         return (
             f"{len(steps)} checkpoints, training steps {steps[0]} to {steps[-1]}.{seeds} "
-            f"{len(self.yardsticks.prompts)} prompts of {self.settings.shots} demonstrations of each label; "
-            f"seed {self.settings.seed}."
+            f"{len(self.yardsticks.prompts)} prompts of {self.settings.shots} demonstrations of each label. "
+            f"Seed: {self.settings.seed}."
         )
 
     @property

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from icl_circuits.development import Development, alike, co_timing, emergence
 from icl_circuits.report import INTERVALS, PaperFigure, Values
+from icl_circuits.stats import ALPHA
 from icl_circuits.viz import co_timing_map, emergence_dots, head_curves, level_panels, shot_panels
 
 if TYPE_CHECKING:
@@ -52,38 +53,59 @@ def _heads(values: Values) -> "matplotlib.figure.Figure":
     return head_curves(run.steps, panels)
 
 
-ALL_HEADS = "A line a head: blue if it ends higher than it begins, red if lower; the highest in the end is named."
+ALL_HEADS = (
+    "Each line is a head. Blue lines end higher than they begin, red lines lower. "
+    "The label names the head that is highest in the end."
+)
 FIGURES: Mapping[str, PaperFigure] = {
     "levels": PaperFigure(
         ("development",),
         _levels,
-        "Three levels of in-context learning over training: loss reduction, format and pattern (at the most shots), "
-        f"and labels in context. {INTERVALS}",
+        "Curves show three levels of in-context learning over training. Loss reduction is the loss of late tokens "
+        "of a text less that of early ones, in nats. Format is the share of prompts whose next token is of the "
+        "right kind. Pattern is the share whose next token is the right label. Both are at the most shots "
+        "(demonstrations). Labels in context is the share of prompts with arbitrary labels that are answered right. "
+        f"{INTERVALS}",
     ),
     "format_compliance": PaperFigure(
-        ("development",), lambda v: _tasks(v, "format"), "Format compliance over training, by task and shots."
+        ("development",),
+        lambda v: _tasks(v, "format"),
+        "Curves show format compliance over training, by task and shots (demonstrations). "
+        "It is the share of prompts whose next token is of the right kind.",
     ),
     "pattern_discovery": PaperFigure(
-        ("development",), lambda v: _tasks(v, "accuracy"), "Pattern discovery over training, by task and shots."
+        ("development",),
+        lambda v: _tasks(v, "accuracy"),
+        "Curves show pattern discovery over training, by task and shots (demonstrations). "
+        "It is the share of prompts whose next token is the right label.",
     ),
     "relation_indices": PaperFigure(
-        ("development",), _relations, f"Relation index (argmax gate) over training. {ALL_HEADS}"
+        ("development",),
+        _relations,
+        "Lines show the relation index of every head over training. The index counts positions where the head attends "
+        "to a relation's head most. There it is the share of what the head raises that is the relation's tail. "
+        f"{ALL_HEADS}",
     ),
     "head_scores": PaperFigure(
         ("development",),
         _heads,
-        "Scores of heads over training: copying and prefix matching on repeated tokens, log-probability lost without "
-        f"the head, class AUC of its towers, indirect effect of its function vector. {ALL_HEADS}",
+        "Lines show five scores of every head over training. Prefix matching is attention to the token that "
+        "followed the current one before. Copying is how far the head raises that token. "
+        "The loss is of log-probability without the head, in nats. Class AUC is how often attention ranks the query's "
+        "class above another. Function vector is the indirect effect of the head's output. "
+        f"{ALL_HEADS}",
     ),
     "emergence": PaperFigure(
         ("development",),
         lambda v: emergence_dots(emergence(_runs(v)), v["development"].steps),
-        "When each curve is half way up for the first time. Bars: 95 % intervals over seeds, where there are several.",
+        "Dots show when each curve is half way from its first value to its highest for the first time. "
+        "Bars show 95 % intervals over seeds, where there are several.",
     ),
     "co_timing": PaperFigure(
         ("development",),
         lambda v: co_timing_map(co_timing(alike(_runs(v)))),
-        "Rank correlation of curves over checkpoints, a mean over seeds. Star: their rises from checkpoint to "
-        "checkpoint are correlated, p < 0.05 against a random order, corrected for all pairs.",
+        "Colours show the rank correlation of each two curves over checkpoints, a mean over seeds. "
+        f"A star marks pairs whose rises from checkpoint to checkpoint are correlated. It stands for p < {ALPHA} "
+        "against a random order, corrected for all pairs.",
     ),
 }

@@ -26,17 +26,21 @@ def present(begun: RunBegun, findings: RunFindings) -> Part:
     """What is written of the findings."""
     tables = all_tables(findings)
     seeds = {f"development_seed_{i}": run for i, run in enumerate(findings.runs[1:], start=2)}
+    shown = [
+        ("Levels of in-context learning", checkpoints_table(findings.runs[0])),
+        ("What emerges when", emergence_table(findings)),
+    ]
+    knocked_out = {}
+    if findings.without is not None:
+        knocked_out["knock_out"] = findings.without
+        shown.append(("Without semantic induction heads (an extension)", knock_out_table(findings.without)))
     return Part(
         headline=_headline(findings),
         summary=summary(findings),
-        values={"development": findings.runs[0], **seeds, "knock_out": findings.without},
+        values={"development": findings.runs[0], **seeds, **knocked_out},
         tables=tables,
         sections=lambda figures: _sections(findings, tables, figures),
-        shown=[
-            ("Levels of in-context learning", checkpoints_table(findings.runs[0])),
-            ("What emerges when", emergence_table(findings)),
-            ("Without semantic induction heads (an extension)", knock_out_table(findings.without)),
-        ],
+        shown=shown,
     )
 
 
@@ -106,7 +110,7 @@ def _sections(findings: RunFindings, tables: dict[str, pd.DataFrame], figures: P
             "Without semantic induction heads",
             "An extension: the paper removes no head. The heads of the highest index are zeroed in the trained model, "
             "and as many random heads of the same layers beside them.",
-            knock_out_table(findings.without),
+            None if findings.without is None else knock_out_table(findings.without),
             answer=sentences.without(findings.without),
         ),
     )

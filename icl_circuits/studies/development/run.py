@@ -25,8 +25,9 @@ class RunFindings:
 
     runs: tuple[Development, ...]
     """One for each seed."""
-    without: FamilyEffects
-    """Prompts of demonstrations at the last checkpoint without its semantic induction heads."""
+    without: FamilyEffects | None
+    """Prompts of demonstrations at the last checkpoint without its semantic induction heads; None: no head stands
+    out."""
 
 
 def compute(begun: RunBegun) -> RunFindings:
@@ -39,6 +40,8 @@ def compute(begun: RunBegun) -> RunFindings:
     indices = np.split(runs[0].index[-1], kinds[:-1])
     families = {name: _salient(index, begun.settings.heads) for name, index in zip(FAMILIES, indices, strict=True)}
     families = {name: heads for name, heads in families.items() if heads}
+    if not families:
+        return RunFindings(tuple(runs), None)
     last = begun.loaded(begun.runs[0][-1])
     without = begun.step(
         "knock-out",
@@ -66,7 +69,7 @@ def _snapshot(begun: RunBegun, loaded: Loaded, step: str) -> Snapshot:
 
 
 def _salient(index: Float[np.ndarray, "relation layer head"], n: int) -> tuple[Head, ...]:
-    """The `n` heads of the highest index of any relation, with the argmax gate."""
-    highest = np.where(np.isfinite(index), index, -np.inf).max(axis=0)
-    known = int(np.isfinite(highest).sum())
-    return top_heads(highest, min(n, known)) if known else ()
+    """The `n` heads of the highest index of any relation, with the argmax gate; of those with an index above zero."""
+    highest = np.nan_to_num(index).max(axis=0)
+    stand_out = int((highest > 0).sum())
+    return top_heads(highest, min(n, stand_out)) if stand_out else ()

@@ -5,8 +5,8 @@ import pandas as pd
 
 from icl_circuits.development import Development, curves
 from icl_circuits.heads import FamilyEffects
-from icl_circuits.stats import Interval
-from icl_circuits.studies.verdicts import ALPHA, begun_with_capital, counted, largest, without_family
+from icl_circuits.stats import ALPHA, Interval
+from icl_circuits.studies.verdicts import begun_with_capital, counted, largest, without_family
 
 
 def levels(frame: pd.DataFrame) -> str:
@@ -45,7 +45,7 @@ def together(pairs: pd.DataFrame) -> str:
     found = counted(int((pairs["p_fdr"] < ALPHA).sum()), len(pairs), "pairs of curves")
     best = pairs.iloc[0]
     return begun_with_capital(
-        f"{found} rise together beyond chance (p < {ALPHA}, corrected for all pairs); the closest are {best['one']} "
+        f"{found} rise together beyond chance (p < {ALPHA}, corrected for all pairs). The closest are {best['one']} "
         f"and {best['other']} (p = {best['p_fdr']:.2g})."
     )
 
@@ -67,6 +67,8 @@ def other_heads(run: Development) -> str:
     return f"Best heads at the last checkpoint: {', '.join(best)}."
 
 
-def without(effects: FamilyEffects) -> str:
-    """Of what each family of semantic induction heads is needed for."""
+def without(effects: FamilyEffects | None) -> str:
+    """Of what each family of semantic induction heads is needed for, if any head stands out."""
+    if effects is None:
+        return "No head stands out at the last checkpoint: no relation index is above zero, so none is zeroed."
     return " ".join(without_family(effects, name) for name in effects.families)

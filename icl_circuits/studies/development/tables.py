@@ -14,14 +14,14 @@ from icl_circuits.viz import Table
 
 def all_tables(findings: RunFindings) -> dict[str, pd.DataFrame]:
     """All tables, by file name."""
-    return {
+    tables = {
         "checkpoints": pd.concat([checkpoints(run).assign(run=i + 1) for i, run in enumerate(findings.runs)]),
         "curves": pd.concat([_curves(run).assign(run=i + 1) for i, run in enumerate(findings.runs)]),
         "levels": pd.concat([_levels(run).assign(run=i + 1) for i, run in enumerate(findings.runs)]),
         "emergence": emergence(findings.runs),
         "co_timing": co_timing(alike(findings.runs)),
-        "knock_out": findings.without.to_frame(),
     }
+    return tables if findings.without is None else tables | {"knock_out": findings.without.to_frame()}
 
 
 def checkpoints(run: Development) -> pd.DataFrame:
@@ -45,7 +45,7 @@ def summary(findings: RunFindings) -> dict[str, Any]:
     return {
         "emergence": emergence(findings.runs).to_dict("records"),
         "checkpoints": checkpoints(findings.runs[0]).to_dict("records"),
-        "knock_out": findings.without.to_frame().to_dict("records"),
+        "knock_out": [] if findings.without is None else findings.without.to_frame().to_dict("records"),
     }
 
 

@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float
 
 from icl_circuits.heads import Group, GroupEffects
 from icl_circuits.residual import all_heads
-from icl_circuits.stats import FALSE_DISCOVERIES, Interval, bootstrap, bootstrap_mean, bootstrap_means, weighted_mean
+from icl_circuits.stats import ALPHA, Interval, bootstrap, bootstrap_mean, bootstrap_means, weighted_mean
 from icl_circuits.studies.begun import Begun
 from icl_circuits.studies.in_context.run import InContextFindings
 from icl_circuits.studies.verdicts import begun_with_capital, counted, largest, verdict
@@ -17,28 +17,27 @@ def finding(begun: Begun, groups: GroupEffects) -> str:
     base, zeroed, random = (_right(group).mean() for group in (groups.base, groups.all, groups.random))
     beside = verdict(
         _beyond_random(groups),
-        above="as many random heads of the same layers cost less",
-        below="but as many random heads of the same layers cost more",
-        neither="but as many random heads of the same layers cost no less that can be told",
+        above="As many random heads of the same layers cost less",
+        below="As many random heads of the same layers cost more",
+        neither="As many random heads of the same layers cost no less that can be told",
     )
     return (
         f"Without {n_heads} of its {n_scored} heads, {begun.provenance['name']} names the right label in "
-        f"{zeroed:.0%} of prompts in place of {base:.0%}; {beside} ({random:.0%} are left)."
+        f"{zeroed:.0%} of prompts in place of {base:.0%}. {beside} ({random:.0%} are left)."
     )
 
 
 def accuracy(groups: GroupEffects) -> str:
     """Of the groups of heads zeroed at once."""
-    lost = bootstrap_mean(_right(groups.base) - _right(groups.all))
+    lost, beyond = bootstrap_mean(_right(groups.base) - _right(groups.all)), _beyond_random(groups)
+    beside = verdict(
+        beyond,
+        above="As many random heads cost less",
+        below="As many random heads cost more",
+        neither="As many random heads cost no less that can be told",
+    )
     return (
-        f"Zeroing the in-context heads costs {lost:.2f} of top-1 accuracy, and "
-        + verdict(
-            _beyond_random(groups),
-            above="more than as many random heads do",
-            below="less than as many random heads do",
-            neither="no more than as many random heads that can be told",
-        )
-        + f" (the difference is {_beyond_random(groups):+.2f})."
+        f"Zeroing the in-context heads costs {lost:.2f} of top-1 accuracy. {beside} (the difference is {beyond:+.2f})."
     )
 
 
@@ -49,19 +48,20 @@ def by_answer(groups: GroupEffects) -> str:
         own = groups.gold == groups.labels.index(group.label or "")
         more = _difference(_right(control) - _right(group), own)
         sign = verdict(more, above="as their name says", below="against their name", neither="no sign of their label")
-        said.append(f"{group.name} cost their own prompts {more:+.2f} more than others, {sign}")
-    return begun_with_capital("; ".join(said)) + " (beyond as many random heads)." if said else ""
+        cost = f"{group.name} cost their own prompts {more:+.2f} more than others, beyond as many random heads: {sign}."
+        said.append(begun_with_capital(cost))
+    return " ".join(said)
 
 
 def selected(begun: Begun) -> str:
     """Of the heads that were selected."""
     heads, adding = begun.scores.selected.heads, begun.scores.increase.significant
     costing = begun.scores.effects.significant
-    best, alone = heads[0], sum(head.p_drop < FALSE_DISCOVERIES for head in heads)
+    best, alone = heads[0], sum(head.p_drop < ALPHA for head in heads)
     return (
-        f"{len(heads)} heads were selected; the first, {best.component}, adds {best.log_prob_increase:.2f} nats to the "
+        f"{len(heads)} heads were selected. The first, {best.component}, adds {best.log_prob_increase:.2f} nats to the "
         f"right label, and zeroing it alone loses {best.log_prob_drop:.2f} nats. Of {costing.size} heads, "
-        f"{adding.sum()} add and {costing.sum()} alone cost something that can be told from zero; of the "
+        f"{adding.sum()} add and {costing.sum()} alone cost something that can be told from zero. Of the "
         f"selected, {alone} cost something."
     )
 
@@ -74,7 +74,7 @@ def every_head(begun: Begun) -> str:
     loses, lost = largest([str(head) for head in effects.heads], drops)
     chosen = {str(head) for head in begun.heads}
     outside = "" if loses in chosen else ", which was not selected"
-    return f"{adds} adds most, {added:+.2f} nats; most is lost without {loses}, {lost:.2f} nats{outside}."
+    return f"{adds} adds most, {added:+.2f} nats. Most is lost without {loses}, {lost:.2f} nats{outside}."
 
 
 def layers(begun: Begun) -> str:
@@ -85,7 +85,7 @@ def layers(begun: Begun) -> str:
     names += [f"the MLP of layer {layer}" for layer in range(increase.mlp.shape[1])]
     name, value = largest(names, np.concatenate([increase.attn.mean(axis=0), increase.mlp.mean(axis=0)]))
     return (
-        f"Layer by layer, attention adds {attn:+.1f} nats in sum and MLPs {mlp:+.1f}; the most is {value:+.1f} nats, "
+        f"Layer by layer, attention adds {attn:+.1f} nats in sum and MLPs {mlp:+.1f}. The most is {value:+.1f} nats, "
         f"by {name}."
     )
 

@@ -151,7 +151,7 @@ class RelationsBegun:
             f"{name}: {len(batch)} triplets of {len(batch.batch)} texts"
             for name, batch in zip(self.names, (self.dependencies, self.knowledge), strict=True)
         ]
-        return f"Data: {'; '.join(parts)}; tau {self.settings.tau}; seed {self.settings.seed}."
+        return f"Data: {'. '.join(parts)}. Tau: {self.settings.tau}. Seed: {self.settings.seed}."
 
     @property
     def record(self) -> RunRecord:

@@ -8,7 +8,7 @@ import numpy as np
 
 from icl_circuits.relations import EDGES, RelationIndex
 from icl_circuits.report import INTERVALS, PaperFigure, Values
-from icl_circuits.stats import mean_of_finite
+from icl_circuits.stats import ALPHA, mean_of_finite
 from icl_circuits.viz import family_bars, head_panels, overlap_map, ratio_histogram
 
 if TYPE_CHECKING:
@@ -16,8 +16,13 @@ if TYPE_CHECKING:
 
 INDEX = "relation index"
 GATE = (
-    "Relation index: where a head attends to a relation's head, what share of what it raises among the text's tokens "
-    "is the relation's tail. Hatched: no position passes."
+    "The index counts positions where the head attends to a relation's head most, by more than the factor tau. "
+    "There it is the share of what the head raises among the text's tokens that is the relation's tail. "
+    "Hatching marks heads that pass at no position."
+)
+BEST = (
+    "The index is the share of what the head raises that is the relation's tail. "
+    "Hatching marks heads without a triplet."
 )
 
 
@@ -52,50 +57,58 @@ FIGURES: Mapping[str, PaperFigure] = {
     "relation_index_dependencies": PaperFigure(
         ("dependencies", "induction"),
         _dependencies,
-        f"{GATE} Syntactic dependencies, and beside them the copying score on repeated random tokens.",
+        "Maps show the relation index of every head for syntactic dependencies, and the copying score beside them. "
+        f"{GATE} Copying is how far a head raises the token that followed the current one before, on random tokens.",
     ),
     "relation_index_knowledge": PaperFigure(
-        ("knowledge",), partial(_index, which="knowledge"), f"{GATE} Relations of knowledge graphs."
+        ("knowledge",),
+        partial(_index, which="knowledge"),
+        f"Maps show the relation index of every head for relations of knowledge graphs. {GATE}",
     ),
     "relation_index_backwards": PaperFigure(
         ("backwards",),
         partial(_index, which="backwards"),
-        f"{GATE} Relations of knowledge graphs from tail to head.",
+        f"Maps show the relation index of every head for relations of knowledge graphs, from tail to head. {GATE}",
     ),
     "relation_index_by_tau": PaperFigure(
         ("dependencies",),
         _taus,
-        f"{GATE} By threshold, one scale for all; the last is the ratio that 5 % exceed in this model.",
+        "Maps show the relation index of every head for syntactic dependencies at several thresholds tau. "
+        f"{GATE} All maps share one scale. The last threshold is the ratio that 5 % exceed in this model.",
     ),
     "best_heads_dependencies": PaperFigure(
         ("dependencies",),
         partial(_best, which="dependencies"),
-        "Of how many triplets each head has the highest relation index. Hatched: of none.",
+        f"Maps show of how many triplets of syntactic dependencies each head has the highest relation index. {BEST}",
     ),
     "best_heads_knowledge": PaperFigure(
         ("knowledge",),
         partial(_best, which="knowledge"),
-        "Of how many triplets each head has the highest relation index. Hatched: of none.",
+        f"Maps show of how many triplets of knowledge graphs each head has the highest relation index. {BEST}",
     ),
     "best_heads_backwards": PaperFigure(
         ("backwards",),
         partial(_best, which="backwards"),
-        "Of how many triplets from tail to head each head has the highest relation index. Hatched: of none.",
+        f"Maps show of how many triplets from tail to head each head has the highest relation index. {BEST}",
     ),
     "attention_ratios": PaperFigure(
         ("dependencies",),
         lambda v: ratio_histogram(v["dependencies"].ratios, EDGES, v["dependencies"].tau, v["dependencies"].taus[-1]),
-        "How many times attention to a relation's head exceeds that to the next token, wherever it is the most.",
+        "Bars show how many times attention to a relation's head exceeds that to any other token. "
+        "They count every head and position that attends to a relation's head most. "
+        "Lines mark the threshold tau and the ratio that 5 % exceed.",
     ),
     "family_overlap": PaperFigure(
         ("overlap",),
         lambda v: overlap_map(v["overlap"]),
-        "Heads that two families share; in brackets, how many two random families of these sizes would. On the "
-        "diagonal: heads of a family. Star: p < 0.05 (hypergeometric, Holm-corrected over pairs).",
+        "Cells count the heads that two families share. Numbers in brackets say how many two random families of these "
+        "sizes would share. The diagonal counts the heads of each family. "
+        f"A star marks p < {ALPHA} (hypergeometric test, Holm-corrected over pairs).",
     ),
     "families_zeroed": PaperFigure(
         ("on_words", "on_tasks"),
         lambda v: family_bars({"in-context prompts": v["on_words"], "tasks of word pairs": v["on_tasks"]}),
-        f"What is lost of log p(answer) without each family of heads. {INTERVALS}",
+        "Bars show how much log-probability the answer loses when a family of heads is zeroed at every position. "
+        f"Random heads are of the same layers or the nearest, and in no family. {INTERVALS}",
     ),
 }

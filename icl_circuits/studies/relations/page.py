@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from icl_circuits.report import Part
+from icl_circuits.stats import ALPHA
 from icl_circuits.studies.relations import sentences
 from icl_circuits.studies.relations.begun import RelationsBegun
 from icl_circuits.studies.relations.run import DEPENDENCY, KNOWLEDGE, RelationFindings
@@ -58,11 +59,11 @@ def _headline(findings: RelationFindings) -> str:
 
 def _sections(begun: RelationsBegun, findings: RelationFindings, figures: Path) -> tuple[Section, ...]:
     said = (
-        "The index of a head: where it attends to a relation's head most, what share of what it raises among the "
-        "text's tokens is the relation's tail. Heads: how many have p < 0.05. Best: of those with ten passing pairs "
-        "or more. Behind: the index without positions at which a word of the triplet stands, where copying the current "
-        "token is enough. 10th, random: the text's 10th token, and its others, in the tail's place. p: against random "
-        "tokens, corrected for all heads and relations."
+        "The index of a head is a mean over positions where it attends to a relation's head most. There it is the "
+        "share of what the head raises among the text's tokens that is the relation's tail. Heads: how many have "
+        f"p \u2264 {ALPHA}. Best: of those with ten passing pairs or more. Behind: the index without positions at "
+        "which a word of the triplet stands, where copying the current token is enough. 10th, random: the text's 10th "
+        "token, and its others, in the tail's place. p: against random tokens, corrected for all heads and relations."
     )
     return (
         Section(
@@ -90,15 +91,32 @@ def _sections(begun: RelationsBegun, findings: RelationFindings, figures: Path) 
             "Which head is best how often",
             "Of how many triplets each head has the highest mean.",
             figure=figures / "best_heads_dependencies.svg",
+            answer=sentences.best_heads(findings.dependencies),
         ),
-        Section("Best heads of knowledge graphs", "The same.", figure=figures / "best_heads_knowledge.svg"),
-        Section("Best heads from tail to head", "The same.", figure=figures / "best_heads_backwards.svg"),
+        Section(
+            "Best heads of knowledge graphs",
+            "The same.",
+            figure=figures / "best_heads_knowledge.svg",
+            answer=sentences.best_heads(findings.knowledge),
+        ),
+        Section(
+            "Best heads from tail to head",
+            "The same.",
+            figure=figures / "best_heads_backwards.svg",
+            answer=sentences.best_heads(findings.backwards),
+        ),
         Section(
             "The threshold",
             "The paper takes 2.2, which under 5 % of the ratios exceed in its model. The maps depend on it as follows.",
             figure=figures / "relation_index_by_tau.svg",
+            answer=sentences.thresholds(findings.dependencies),
         ),
-        Section("Ratios", "Where a relation's head is attended to most.", figure=figures / "attention_ratios.svg"),
+        Section(
+            "Ratios",
+            "How many times attention to a relation's head exceeds that to any other token, where it is the most.",
+            figure=figures / "attention_ratios.svg",
+            answer=sentences.ratios(findings.dependencies),
+        ),
         *_probe(findings),
         Section(
             "What was left out",

@@ -4,16 +4,18 @@ import numpy as np
 
 from icl_circuits.heads import FamilyEffects, Overlap
 from icl_circuits.relations import HeadProbe, RelationIndex
-from icl_circuits.stats import Interval
-from icl_circuits.studies.relations.tables import relations
-from icl_circuits.studies.verdicts import ALPHA, begun_with_capital, counted, without_family
+from icl_circuits.residual import Head
+from icl_circuits.stats import ALPHA, Interval, wilson
+from icl_circuits.studies.relations.tables import LISTED, relations
+from icl_circuits.studies.verdicts import begun_with_capital, counted, verdict, without_family
 
 
 def index(found: RelationIndex) -> str:
     """Of how many heads raise relations' tails beyond chance, and the best of them."""
     frame = relations(found)
     n_significant = int((found.p_fdr <= ALPHA).any(axis=0).sum())
-    said = f"{counted(n_significant, found.index[0].size, 'heads')} raise tails beyond chance (p < {ALPHA}, corrected)"
+    heads = counted(n_significant, found.index[0].size, "heads")
+    said = f"{heads} raise tails beyond chance (p \u2264 {ALPHA}, corrected)"
     listed = frame[frame["best"] != ""]
     if not len(listed):
         few = "; none of them has ten passing pairs" if n_significant else ""
@@ -22,6 +24,54 @@ def index(found: RelationIndex) -> str:
     return begun_with_capital(
         f"{said}. The highest index is {best['index']:.2f}, of {best['best']} for {best['relation']}, beside "
         f"{best['random']:.2f} of random tokens."
+    )
+
+
+def best_heads(found: RelationIndex) -> str:
+    """Of the head that is best most often: chosen on half of the triplets, counted on the others."""
+    _, best = found.best_of_triplets()
+    if len(best) < 2:
+        return "Fewer than two triplets have a head with an index above zero."
+    chosen, others = np.array_split(best, 2)
+    place, even = int(np.bincount(chosen).argmax()), 1 / found.index[0].size
+    share = wilson(others == place)
+    said = verdict(
+        Interval(*(value - even for value in share)),
+        above="more than an even share of",
+        below="less than an even share of",
+        neither="not to be told from an even share of",
+    )
+    head = Head(*divmod(place, found.index.shape[2]))
+    return (
+        f"{head} is best most often in the first half of the triplets. In the other half it is best for "
+        f"{int((others == place).sum())} of {len(others)}, a share of {share:.2f}: {said} {even:.2g}."
+    )
+
+
+def thresholds(found: RelationIndex) -> str:
+    """Of how many of each relation's best heads are so again at other thresholds, beside a random order."""
+    most = min(LISTED, max(1, found.index[0].size // 4))  # of few heads, ten would be nearly all
+    frame = found.by_tau_frame(most)
+    frame = frame[(frame["tau"] != found.tau) & (frame["of"] > 0)]
+    if not len(frame):
+        return f"No position passes tau {found.tau:g}."
+    sums = frame.groupby("tau")[["shared", "of", "expected"]].sum()
+    kept = [f"{row['shared'] / row['of']:.0%} at {tau:.3g}" for tau, row in sums.iterrows()]
+    total = sums.sum()
+    return (
+        f"Of each relation's best heads at tau {found.tau:g} (at most {most}), these are so again: {', '.join(kept)}. "
+        f"In a random order of heads, {total['expected'] / total['of']:.0%} would be."
+    )
+
+
+def ratios(found: RelationIndex) -> str:
+    """Of what share of ratios passes the threshold."""
+    total, passing = int(found.ratios.sum()), int(found.n_passing.sum())
+    if not total:
+        return "No head attends to a relation's head most."
+    return (
+        f"A relation's head is attended to most in {total:,} cases (a head at a position), and {passing / total:.1%} "
+        f"pass tau {found.tau:g}. In this model 5% of the ratios exceed {found.taus[-1]:.2g}."
     )
 
 

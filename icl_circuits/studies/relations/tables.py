@@ -7,12 +7,14 @@ import pandas as pd
 from icl_circuits.heads import FamilyEffects
 from icl_circuits.relations import HeadProbe, RelationIndex
 from icl_circuits.report import with_ci95
-from icl_circuits.stats import Interval
+from icl_circuits.stats import ALPHA, Interval
 from icl_circuits.studies.relations.begun import RelationsBegun
 from icl_circuits.studies.relations.run import RelationFindings
 from icl_circuits.viz import Table
 
 MEASURES = ("index", "behind", "tenth", "random")
+SIGNIFICANT = f"heads_of_p_fdr_{ALPHA}"
+"""The column that counts a relation's significant heads."""
 LISTED = 10
 """How many heads a relation lists."""
 
@@ -52,13 +54,13 @@ def relations(found: RelationIndex) -> pd.DataFrame:
     rows = []
     for r, name in enumerate(found.relations):
         row: dict[str, object] = {"relation": name, "triplets": int((found.relation_of == r).sum())}
-        row |= {"heads_of_p_fdr_0.05": int((found.p_fdr[r] <= 0.05).sum()), "best": ""}
+        row |= {SIGNIFICANT: int((found.p_fdr[r] <= ALPHA).sum()), "best": ""}
         for head in found.top(name, 1):
             at = (r, head.layer, head.head)
             row |= {"best": str(head), "index": found.index[at], "n_passing": int(found.n_passing[at])}
             row |= {measure: getattr(found, measure)[at] for measure in (*MEASURES[1:], "p_fdr")}
         rows.append(row)
-    names = ["relation", "triplets", "heads_of_p_fdr_0.05", "best", "index", "n_passing", *MEASURES[1:], "p_fdr"]
+    names = ["relation", "triplets", SIGNIFICANT, "best", "index", "n_passing", *MEASURES[1:], "p_fdr"]
     return pd.DataFrame(rows, columns=names)
 
 
@@ -89,7 +91,7 @@ def relations_table(found: RelationIndex) -> Table:
     head = ("relation", "triplets", "heads", "best", "passes", "index", "behind", "10th", "random", "p")
     cells = []
     for _, row in relations(found).iterrows():
-        cell = [row["relation"], str(row["triplets"]), str(row["heads_of_p_fdr_0.05"]), row["best"] or "none"]
+        cell = [row["relation"], str(row["triplets"]), str(row[SIGNIFICANT]), row["best"] or "none"]
         if row["best"]:
             cell += [str(int(row["n_passing"])), *(f"{row[name]:.2f}" for name in MEASURES), f"{row['p_fdr']:.1g}"]
         cells.append((*cell, *[""] * (len(head) - len(cell))))

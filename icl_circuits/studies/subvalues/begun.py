@@ -118,7 +118,7 @@ class FactsBegun:
             return f"Prompt: {self.known.facts[0].text!r}, answer {self.shown_answer(0)}."
         asked = ", ".join(f"{name} {known} of {tried}" for name, tried, known in self.known.asked)
         return (
-            f"Data: {self.data}, {len(self.known.facts)} prompts, at most {self.settings.per_type} of a type, seed "
+            f"Data: {self.data}, {len(self.known.facts)} prompts, at most {self.settings.per_type} of a type. Seed: "
             f"{self.settings.seed}. Facts that the model knows: {asked}. An answer stands for its first token."
         )
 

@@ -76,9 +76,9 @@ def _headline(findings: SubvalueFindings) -> str:
     n_queries = findings.query_attention.score.shape[1]
     base, values, random, queries, random_queries = frame["prob"]
     return (
-        f"Without its value neurons a prompt gives its answer a probability of {values:.2%}, where it was {base:.1%}; "
-        f"without as many random neurons of the same layers {random:.1%}. Without its {n_queries} query "
-        f"neurons it is {queries:.2%}; without as many random ones {random_queries:.1%}."
+        f"Without its value neurons a prompt gives its answer a probability of {values:.2%}, where it was {base:.1%}. "
+        f"Without as many random neurons of the same layers it is {random:.1%}. Without its {n_queries} query "
+        f"neurons it is {queries:.2%}, and without as many random ones {random_queries:.1%}."
     )
 
 
@@ -241,6 +241,7 @@ def _of_many(
                 "other half. Changes are shares of what the measure was: -0.50 is half. The table has the type's own "
                 "prompts; tables/table_11_heads_on_other_types.csv has the others.",
                 _as_text(own, ("heads_of", "heads"), ("reciprocal_rank", "prob")),
+                answer=sentences.heads_of_types(many.heads),
             )
         )
     return tuple(found)

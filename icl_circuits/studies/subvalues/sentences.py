@@ -8,7 +8,7 @@ from icl_circuits.residual import Head
 from icl_circuits.stats import Interval, bootstrap_mean
 from icl_circuits.studies.subvalues.run import OfManyPrompts, SubvalueFindings
 from icl_circuits.studies.verdicts import begun_with_capital, counted, largest, verdict
-from icl_circuits.subvalues import METHODS, Interpolation, TopNeurons
+from icl_circuits.subvalues import METHODS, HeadsByType, Interpolation, TopNeurons
 from icl_circuits.viz import ShownFact
 
 
@@ -26,7 +26,7 @@ def zeroed(findings: SubvalueFindings) -> str:
     effects, said = findings.effects, list[str]()
     if len(effects.base) == 1:
         return ""
-    for what, own, random in (("value", 0, 1), ("query", 2, 3)):
+    for what, own, random in (("Value", 0, 1), ("Query", 2, 3)):
         lost = bootstrap_mean((effects.zeroed[random] - effects.zeroed[own])[:, 1].astype(float))
         found = verdict(
             lost,
@@ -34,8 +34,8 @@ def zeroed(findings: SubvalueFindings) -> str:
             below=f"{what} neurons matter less than random ones",
             neither=f"{what} neurons cannot be told from random ones",
         )
-        said.append(f"{found} (they hold {lost:.3f} more of its probability)")
-    return begun_with_capital("; ".join(said)) + "."
+        said.append(f"{found} (they hold {lost:.3f} more of the answer's probability).")
+    return " ".join(said)
 
 
 def layers(increase: LogProbIncrease) -> str:
@@ -75,10 +75,13 @@ def best_layers(frame: pd.DataFrame) -> str:
 
 
 def way(found: Interpolation) -> str:
-    """Of where both are half way from their first value to their last."""
+    """Of where both are half way from their first value to their last; what falls is nowhere half way up."""
     log_prob = found.log_prob.astype(float)
-    halves = [_half_way(values.mean(axis=0)) for values in (log_prob, np.exp(log_prob))]
-    return f"Log-probability is half way at {halves[0]:.0%} of the way, and probability at {halves[1]:.0%}."
+    said = [
+        f"{name} {_half_way(values.mean(axis=0))}"
+        for name, values in (("log-probability", log_prob), ("probability", np.exp(log_prob)))
+    ]
+    return begun_with_capital(f"{' and '.join(said)}.")
 
 
 def shared(frame: pd.DataFrame) -> str:
@@ -124,7 +127,28 @@ def agreement(overall: dict[str, float]) -> str:
     return f"The best rank correlation with exact effects is {highest:.2f}, of {name}; the others: {said}."
 
 
-def _half_way(values: np.ndarray) -> float:
-    """The share of the way at which a curve first is half way from its first value to its last."""
+def heads_of_types(found: HeadsByType) -> str:
+    """Of what a type's heads hold of its own answers and of the others', beyond random heads, prompt by prompt."""
+    beyond, n_types = (found.random - found.zeroed)[..., 1].astype(float), len(found.types)
+    own = beyond[found.type_of, np.arange(len(found.type_of))]
+    lost = bootstrap_mean(own)
+    said = f"Without a type's heads its answers lose {lost:.3f} of probability beyond what random heads cost"
+    if n_types == 1:
+        return f"{said}."
+    others = (beyond.sum(axis=0) - own) / (n_types - 1)
+    more = bootstrap_mean(own - others)
+    meant = verdict(
+        more,
+        above="The heads matter more to their own type",
+        below="The heads matter less to their own type",
+        neither="No difference between the types can be told",
+    )
+    return f"{said}. The answers of other types lose {bootstrap_mean(others):.3f}. {meant} ({more:+.3f})."
+
+
+def _half_way(values: np.ndarray) -> str:
+    """At which share of the way a curve first is half way up from its first value to its last."""
+    if values[-1] <= values[0]:
+        return "does not rise on the way"
     middle = (values[0] + values[-1]) / 2
-    return float(np.argmax(values >= middle)) / (len(values) - 1)
+    return f"is half way up at {np.argmax(values >= middle) / (len(values) - 1):.0%} of the way"

@@ -7,26 +7,28 @@ from icl_circuits.viz import auc_dots, flow_curves, label_feature_bars, reversal
 
 
 def _flow_caption(values: Values) -> str:
+    flows = "The figure shows where features flow, layer by layer."
     probes = (
-        "accuracy of linear probes for the class of a text, between the prompt's own classes, trained on the "
-        f"selection prompts. {INTERVALS}"
+        "give the accuracy of linear probes for the class of a text, between the prompt's own classes. "
+        f"The selection prompts train them. {INTERVALS}"
     )
     if "flow" not in values:
-        return f"Where features flow: {probes}"
+        return f"{flows} Its curves {probes}"
     return (
-        "Where features flow. Above: the logit difference between the right label and the best other one when a "
-        f"route is cut in every head from a layer on, on {len(values['flow'].base.top1)} test prompts. Below: "
-        f"{probes}"
+        f"{flows} Curves above give the logit difference when a route is cut in every head from a layer on. "
+        f"It is the right label's logit less the best other one's, on {len(values['flow'].base.top1)} test prompts. "
+        f"Curves below {probes}"
     )
 
 
 def _reversal_caption(values: Values) -> str:
     flips = values["reversal"].flips
     return (
-        "Labels reversed (table 6): relative change of attention and of the raw logit minus at the positions "
-        f"that hold each label, over the {flips.sum()} of {len(flips)} test prompts that are answered right both "
-        "ways, so that their answer flips. Bars are missing where the value before cannot be told from 0, and "
-        f"cut at 150 %. {INTERVALS}"
+        "Bars show how attention and the raw logit minus change when labels are reversed (table 6). "
+        "The logit minus is the first label's logit less the second's. Changes are shares of the value before, at the "
+        f"positions that hold each label. They are over the {flips.sum()} of {len(flips)} test prompts whose answer "
+        "flips: both answers are right. Bars are missing where the value before cannot be told from 0. "
+        f"Bars end at 150 %. {INTERVALS}"
     )
 
 
@@ -34,25 +36,27 @@ FIGURES: Mapping[str, PaperFigure] = {
     "schematic": PaperFigure(
         ("features",),
         lambda v: schematic(),
-        "The hypothesis: in-context heads as two towers. In shallow layers the features of each demonstration's "
-        "text flow to its label position, and those of the query to the last position. In deep layers the "
-        "attention of in-context heads measures how similar the last position (Q) is to each label position (K), "
-        "and their values (V) carry the label. The prompt and its numbers are the example of the paper's Figure "
-        "1; other figures of these results are measured.",
+        "The drawing shows the hypothesis: in-context heads are two towers. In shallow layers the features of each "
+        "demonstration's text flow to its label position. Those of the query flow to the last position. "
+        "In deep layers attention measures how similar the last position (Q) is to each label position (K). "
+        "The heads' values (V) carry the label. The prompt and its numbers are the example of the paper's Figure 1. "
+        "All other figures are measured.",
     ),
     "label_features": PaperFigure(
         ("features",),
         lambda v: label_feature_bars(v["features"]),
-        "In-context heads at the positions that hold each label (tables 4 and 5): attention from the last "
-        "position, and the logit minus (first label less second) of the value-output vectors, weighted by "
-        f"attention and raw. Means over positions and test prompts. {INTERVALS}",
+        "Bars show what in-context heads do at the positions that hold each label (tables 4 and 5). "
+        "The first panel shows attention from the last position. The others show the logit minus of the value-output "
+        "vectors, weighted by attention and raw. The logit minus is the first label's logit less the second's. "
+        f"All are means over positions and test prompts. {INTERVALS}",
     ),
     "class_auc": PaperFigure(
         ("auc", "auc_random"),
         lambda v: auc_dots(v["auc"], v["auc_random"]),
-        "Metric learning: how often a head's attention score ranks a demonstration of the query's class above "
-        "one of another class, within prompts (0.5 is chance), with its position terms and without. Grey: where "
-        f"95 % of the means lie when classes are shuffled. {INTERVALS}",
+        "Markers show whether a head's attention score measures similarity of class (metric learning). "
+        "The AUC is how often it ranks a demonstration of the query's class above another, within prompts. "
+        "Chance is 0.5. One marker has the score with its position terms, the other without. "
+        f"Grey bars hold 95 % of the means when classes are shuffled. {INTERVALS}",
     ),
     "flow": PaperFigure(("probe",), lambda v: flow_curves(v.get("flow"), v["probe"]), _flow_caption),
     "reversal": PaperFigure(("reversal",), lambda v: reversal_bars(v["reversal"]), _reversal_caption),

@@ -122,17 +122,17 @@ def _inside(begun: Begun, findings: TowerFindings, figures: Path) -> tuple[Secti
         Section(
             "What the towers read",
             "The score is a sum over everything written earlier. These components add most to the score of "
-            "same-class demonstrations over that of the others, read at the last position (query) or at the label "
-            "(key).",
+            "same-class demonstrations over that of the others. The query tower reads at the last position, the key "
+            "tower at the label.",
             None if findings.reads is None else reads_table(findings.reads),
             answer=sentences.reads(findings.reads),
         ),
         *_neurons(findings),
         Section(
             "Copying and rank",
-            "Copying score of the full OV circuit (1 copies, -1 suppresses), effective ranks of W_OV and W_QK, "
-            "effective rank of the scores between the features that these prompts hold, and the first direction's "
-            "share of them.",
+            "The copying score is of the full OV circuit: 1 copies, -1 suppresses. Beside it stand the effective ranks "
+            "of W_OV and W_QK. The last columns have the effective rank of the scores between the features that these "
+            "prompts hold, and the first direction's share.",
             rank_table(findings),
             answer=sentences.ranks(findings),
         ),

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 
 from icl_circuits.residual import Head
-from icl_circuits.stats import Interval, bootstrap_mean
+from icl_circuits.stats import ALPHA, Interval, bootstrap_mean
 from icl_circuits.studies.towers.run import TowerFindings
-from icl_circuits.studies.verdicts import ALPHA, begun_with_capital, counted, largest, verdict
+from icl_circuits.studies.verdicts import begun_with_capital, counted, largest, verdict
 from icl_circuits.towers import Flow, HeadGroup, Measures, NeuronReads, Probe, TowerReads
 
 ARRIVED = 0.9
@@ -44,8 +44,8 @@ def hypothesis(findings: TowerFindings, rows: Sequence[Measures]) -> str:
     copying = [float(np.asarray(row["ov_copying"])) > chance for row in rows]
     n, both = len(rows), int(np.sum(np.logical_and(ranking, copying)))
     return begun_with_capital(
-        f"{counted(both, n, 'heads')} do both: {sum(ranking)} rank the query's class first (p < {ALPHA}, corrected "
-        f"for the best of all), and the values of {sum(copying)} raise their own label at more positions than chance."
+        f"{counted(both, n, 'heads')} do both. {sum(ranking)} rank the query's class first (p < {ALPHA}, corrected "
+        f"for the best of all). The values of {sum(copying)} raise their own label at more positions than chance."
     )
 
 
@@ -131,8 +131,8 @@ def flow(found: Flow | None, probe: Probe) -> str:
     when = {route: _arrived(found, place) for place, route in enumerate(found.routes)}
     texts, query, labels = (when[route] for route in ("text -> label", "query -> last", "labels -> last"))
     return (
-        f"Nine tenths of the logit difference no longer hang on texts from layer {texts} on, on the query from layer "
-        f"{query} on, and on labels from layer {labels} on; {said}."
+        f"Nine tenths of the logit difference no longer hang on texts from layer {texts} on. For the query this holds "
+        f"from layer {query} on, for labels from layer {labels} on. {begun_with_capital(said)}."
     )
 
 
@@ -164,8 +164,8 @@ def reversal(findings: TowerFindings) -> str:
         attention, value = (
             found.relative_change(quantity, every, place, "holders") for quantity in ("attention", "logit_minus")
         )
-        said.append(f"at {label} positions attention changes by {_share(attention)} and values by {_share(value)}")
-    return begun_with_capital(f"{'; '.join(said)}, over {int(found.flips.sum())} prompts that flip.")
+        said.append(f"At {label} positions attention changes by {_share(attention)} and values by {_share(value)}.")
+    return f"{' '.join(said)} {int(found.flips.sum())} of {len(found.flips)} prompts flip."
 
 
 def _interval(value: Interval | float | None) -> Interval:
