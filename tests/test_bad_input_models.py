@@ -159,6 +159,7 @@ SPOILED: dict[str, tuple[Spoil, str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SPOILED)
 def test_models_that_cannot_be(
     refused: Callable[..., str], folders: dict[str, Path], tmp_path: Path, name: str

@@ -120,6 +120,7 @@ def test_a_grid_of_impossible_jobs_loads_nothing(
     assert "select at most 8" in said
 
 
+@pytest.mark.slow
 def test_a_circuit_of_given_heads_is_checked_as_its_command_checks_it(run: Callable[..., str], tmp_path: Path) -> None:
     """More heads than could be selected are no mistake where they are given; one that does not exist is."""
     given = ",".join(f"L{layer}H{head}" for layer in (0, 1, 2) for head in range(3))

@@ -18,6 +18,7 @@ def bench(monkeypatch: Any) -> Any:
     return script(BENCHMARKS / "run.py")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_quick_benchmark(bench: Any, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     bench.SHAPES["tiny"] = TINY | {"act_fn": "gelu_new", "normalization_type": "LN"}

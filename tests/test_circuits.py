@@ -483,6 +483,7 @@ document.getElementById("shown").dispatchEvent(new Event("input"));
 """
 
 
+@pytest.mark.slow
 def test_the_page_with_hostile_strings(tmp_path: Path, chromium: str) -> None:
     view = hostile_view()
     view.save(tmp_path / "c.html")

@@ -463,6 +463,7 @@ def test_the_command_line_imports_nothing_heavy() -> None:
     assert shown.endswith("set()\n")
 
 
+@pytest.mark.slow
 def test_using_the_package_warns_of_nothing_and_draws_nothing() -> None:
     script = "import sys, icl_circuits as i; [getattr(i, name) for name in i.__all__]; print({} & set(sys.modules))"
     assert run_python(script.format("{'transformers', 'matplotlib'}")) == "set()\n"

@@ -225,6 +225,7 @@ def test_bad_runs_are_refused(tmp_path: Path) -> None:
         prepare(DevelopmentJob(data=DevelopmentSpec(long_texts=str(tmp_path / "long.jsonl"))))
 
 
+@pytest.mark.slow
 def test_a_run_in_which_no_head_stands_out_has_its_page(
     yardsticks: Yardsticks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -136,6 +136,7 @@ def of_texts(model: LensModel) -> Iterator[Displayed]:
     yield HeadProbe(("probe", "offset"), np.array([[0.5, 0.7], [0.2, 0.1]]), np.array([6, 7]), 1, 3, 20, ())
 
 
+@pytest.mark.slow
 def test_every_result_is_displayed(shown: dict[str, Displayed]) -> None:
     assert len(results()) > 45
     assert [kind.__name__ for kind in results() if not issubclass(kind, Displayed)] == []
@@ -151,6 +152,7 @@ def test_a_result_is_one_line(shown: dict[str, Displayed]) -> None:
         assert one.headline, name
 
 
+@pytest.mark.slow
 def test_a_head_has_the_same_columns_in_every_table(shown: dict[str, Displayed]) -> None:
     for name, one in shown.items():
         frame = one.to_frame()

@@ -128,6 +128,7 @@ def _one_patch_a_place(patches: list[Patch]) -> tuple[Patch, ...]:
     return tuple({(p.site, p.layer, p.head): p for p in patches}.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_float64(folders: dict[str, Path], words: Rows, name: str, backend: str) -> None:

@@ -202,8 +202,9 @@ return {bad: bad.slice(0, 8), options: all("#fact option").length, buttons: all(
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [700, 960, 1400])
-@pytest.mark.parametrize("size", ["small", pytest.param("large", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("size", ["small", "large"])
 def test_nothing_is_cut_off_or_overlaps(chromium: str, tmp_path: Path, width: int, size: str) -> None:
     if size == "small":
         facts = (planted_fact(n_layers=3, n_heads=4),)

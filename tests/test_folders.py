@@ -148,6 +148,7 @@ def test_a_file_that_appears_as_the_folder_stays(out: Path) -> None:
     assert held(out.with_name("r-2")) == NEWER
 
 
+@pytest.mark.slow
 def test_two_runs_do_not_share_a_folder(out: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from icl_circuits.report import new_folder\n"
@@ -273,6 +274,7 @@ MOMENTS = int(os.environ.get("MOMENTS", "40"))
 """At how many random moments a run is ended."""
 
 
+@pytest.mark.slow
 def test_signals_at_random_moments(out: Path) -> None:
     """Of a run that replaces a report again and again, next to a file of the user's."""
     command = [sys.executable, str(Path(__file__).with_name("stopped.py")), str(out), str(MOMENTS)]
@@ -294,6 +296,7 @@ with new_folder(Path(sys.argv[1]), "results", force=False):
 """
 
 
+@pytest.mark.slow
 def test_a_signal_ends_a_long_computation(out: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", COMPUTING, str(out)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

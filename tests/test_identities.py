@@ -205,6 +205,7 @@ def test_interventions_compose(folders: dict[str, Path], words: Rows) -> None:
     np.testing.assert_allclose(below.attention, alone.attention, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "more"),
     [

@@ -253,6 +253,7 @@ for _ in tqdm(range(3)):
 plt.plot([1, 2]);"""
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::RuntimeWarning")
 def test_the_renderer_stores_small_outputs_that_are_the_same_each_time(tmp_path: Path) -> None:
     path = tmp_path / "notebook.ipynb"
@@ -271,6 +272,7 @@ def test_the_renderer_stores_small_outputs_that_are_the_same_each_time(tmp_path:
     assert path.read_bytes() == first
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::RuntimeWarning")
 def test_a_notebook_that_fails_is_left_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "notebook.ipynb"

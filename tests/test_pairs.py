@@ -460,6 +460,7 @@ def own_models(folder: Path) -> dict[str, Any]:
     return found | {"a config": from_config, "processed": processed}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bridge", "compatible bridge", "a config", "processed"])
 def test_a_model_the_user_has(folders: dict[str, Path], kind: str) -> None:
     with warnings.catch_warnings():

@@ -130,6 +130,7 @@ def test_every_edge_equals_three_passes(
     assert moved > (0 if positions == "all" or replacement == "run" else 1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["direct", "through_mlps"])
 @pytest.mark.parametrize("name", ["Gemma2ForCausalLM", "Olmo2ForCausalLM", "GraniteForCausalLM"])
 def test_paths_lead_through_post_norms_and_multipliers(tmp_path: Path, words: Rows, name: str, kind: Any) -> None:
@@ -284,6 +285,7 @@ def test_key_heads_of_grouped_attention_are_counted(folders: Any, words: Rows) -
 # --- attribution ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "site", ["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "q", "k", "v", "pattern", "z"]
 )

@@ -337,6 +337,7 @@ def random_triplets(n_texts: int, per_text: int, seed: int = 0) -> tuple[list[li
     return rows, triplets
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("per_relation", [1, 20])
 def test_p_values_of_a_random_model_are_even(per_relation: int) -> None:
     """With few triplets p cannot be low: the tail is always one of few tokens."""

@@ -185,6 +185,7 @@ def test_a_file_of_another_version_is_refused(tmp_path: Path) -> None:
             load_results(tmp_path / "bad")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_word_of_a_figure_is_inside_it(shape: str) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -214,6 +215,7 @@ def test_every_word_of_a_figure_is_inside_it(shape: str) -> None:
                     assert rotated or not a.overlaps(b), (name, a, b)
 
 
+@pytest.mark.slow
 def test_legends_leave_four_fifths_of_a_figure() -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 

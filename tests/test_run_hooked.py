@@ -82,6 +82,7 @@ def test_runs_under_hooks_equal_plain_ones(
             require_alike(model, batch, parts, 2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_float64(folders: dict[str, Path], words: Rows, name: str, backend: Any) -> None:

@@ -175,6 +175,7 @@ def test_training_is_the_same_every_time(language: Language) -> None:
     assert not torch.allclose(weights[0], weights[2], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_training_learns_sentences(language: Language) -> None:
     told: list[float] = []
     train(language, steps=60, shape=TINY, at=(20, 60), seen=lambda step, model, progress: told.append(progress.texts))

@@ -121,6 +121,7 @@ def test_a_part_of_a_report_runs_as_briefly_as_the_whole(gpt2: Any) -> None:
     assert ran == ["whole", "brief", "brief", "brief"]
 
 
+@pytest.mark.slow
 def test_a_new_study_goes_the_whole_way(
     folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -301,6 +302,7 @@ def test_a_study_of_a_name_that_is_taken_is_refused(
         kinds_of((*STUDIES, alike))
 
 
+@pytest.mark.slow
 def test_the_list_of_studies(tmp_path: Path) -> None:
     for study, again in zip(STUDIES, pickle.loads(pickle.dumps(STUDIES)), strict=True):
         assert (study.name, study.body()) == (again.name, again.body())

@@ -331,6 +331,7 @@ def test_scores_are_those_of_a_plain_loop(model: LensModel, batch: PromptBatch, 
         assert np.abs(upper - true).max() > 3 * least
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_best_are_those_of_sorting(
     model: LensModel, batch: PromptBatch, kind: subvalues.Kind, monkeypatch: pytest.MonkeyPatch
@@ -399,6 +400,7 @@ def test_all_neurons_can_be_asked_for(gpt2: LensModel, words: Rows) -> None:
     np.testing.assert_array_equal(frame["log_prob_increase"], few.score.ravel())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("model", QUICK, indirect=True)
 def test_parts_of_a_batch_give_the_same(

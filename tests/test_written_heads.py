@@ -46,6 +46,7 @@ CALLS: dict[str, Call] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", CALLS)
 def test_heads_are_read_alike(gpt2: LensModel, words: Rows, call: str) -> None:
     batch = encode(gpt2, sample_prompts(words, 3, shots=1))

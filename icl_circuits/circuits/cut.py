@@ -58,8 +58,8 @@ def cut_edges(
             default its mean over `batch`.
 
     Raises:
-        InputError: an edge that is none of those `find_circuit` makes, a head or demonstration that does not exist,
-            prompts that `encode` did not make, or a head without its query in `queries`.
+        InputError: an edge that is none of those `find_circuit` makes, or a head or demonstration that does not exist.
+            Prompts that `encode` did not make, or a head without its query in `queries`.
         Unfit: a model whose attention or queries cannot be cut so, or the mean query of a single prompt.
     """
     require_labels(batch, "to cut edges of")
