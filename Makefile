@@ -36,7 +36,7 @@ thorough: .venv/ready-to-test chromium
 torture: .venv/ready-to-test
 	.venv/bin/python -m pytest -m torture
 
-# The same in under three minutes, without what is slow: the real model, the notebooks, every architecture but two.
+# The same in under three minutes, without what is slow: the real model, the notebooks, every architecture but one or two.
 quick: .venv/ready-to-test
 	.venv/bin/python -m pytest $(IN_PARALLEL) -m "not slow and not thorough and not torture"
 

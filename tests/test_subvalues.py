@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from architectures import tiny_config
-from conftest import QUICK, loaded, require_backend, save_model, save_tokenizer
+from conftest import loaded, require_backend, save_model, save_tokenizer
 from hypothesis import given, settings, strategies as st
 from planted_neurons import planted_neurons
 from test_half import both
@@ -402,7 +402,7 @@ def test_all_neurons_can_be_asked_for(gpt2: LensModel, words: Rows) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("model", QUICK, indirect=True)
+@pytest.mark.parametrize("model", ["gpt2-hooked", "llama-bridge"], indirect=True)
 def test_parts_of_a_batch_give_the_same(
     model: LensModel, batch: PromptBatch, kind: subvalues.Kind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
