@@ -99,7 +99,7 @@ SLOW_FILES = ("test_half.py", "test_odd_models.py", "test_architectures.py")
 
 
 def is_slow(item: pytest.Item) -> bool:
-    """Whether a test needs the real model or a notebook, is marked so, or repeats what a quick one tries on one model."""
+    """Whether a test needs the real model or a notebook, is marked so, or repeats what one model tries quickly."""
     if item.path.name in SLOW_FILES:
         return True
     if "smollm2" in item.name or "notebook" in item.name or "smollm2" in getattr(item, "fixturenames", ()):
