@@ -54,6 +54,7 @@ def test_half_rise_is_where_the_curve_is_half_way() -> None:
     assert half_rise(steps, np.array([np.nan, 0.0, 1.0, 1.0])) == half_rise(steps, np.array([0.0, 0.0, 1.0, 1.0]))
     assert np.isnan(half_rise(steps, np.array([1.0, 0.5, 0.5, 0.1])))
     assert np.isnan(half_rise(steps, np.array([0.5, 0.55, 0.2, 0.1])))  # it falls, whatever its first steps do
+    assert np.isfinite(half_rise(steps, np.array([0.5, 0.2, 0.55, 0.6])))  # it dips, and ends at its highest
     assert np.isnan(half_rise(steps, np.array([np.nan, np.nan, np.nan, 1.0])))
 
 

@@ -19,10 +19,10 @@ from torch import Tensor
 from icl_circuits import InputError
 from icl_circuits.circuits import Circuit, find_circuit
 from icl_circuits.interventions import from_logits
-from icl_circuits.models import LensModel, hook_points
+from icl_circuits.models import LensModel, hook_points, load_model
 from icl_circuits.prompts import PromptBatch, Rows, encode, sample_prompts
 from icl_circuits.residual import Edge, Head, Last, Logits
-from icl_circuits.viz import live_circuit
+from icl_circuits.viz import live, live_circuit
 from icl_circuits.viz.circuit_svg import printable
 
 HEAD = Head(1, 2)
@@ -97,6 +97,28 @@ def test_what_the_widget_holds(made_gpt2: tuple[LensModel, PromptBatch, Circuit]
     data, _ = widget._repr_mimebundle_()
     assert data["image/svg+xml"] == widget.drawn["svg"]  # what a saved notebook shows without Python
     assert "application/vnd.jupyter.widget-view+json" in data
+
+
+def test_a_cut_edge_is_drawn(
+    made_gpt2: tuple[LensModel, PromptBatch, Circuit], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weak ones, too, that a page without cuts leaves out."""
+    monkeypatch.setattr(live, "EDGES_SHOWN", 3)
+    widget = live_circuit(*made_gpt2)
+    left_out = next(i for i in range(5) if i not in {edge["number"] for edge in widget.drawn["edges"]})
+    widget.cut = [left_out]
+    assert left_out in {edge["number"] for edge in widget.drawn["edges"]}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_prompts_are_told_apart_in_any_dtype(folders: dict[str, Path], words: Rows, dtype: torch.dtype) -> None:
+    model = load_model(str(folders["gpt2"]), device="cpu", dtype=dtype)
+    batch, other = (encode(model, sample_prompts(words, 4, shots=2, seed=seed)) for seed in (3, 4))
+    for metric in ("logit_diff", "prob"):
+        circuit = find_circuit(model, batch, [HEAD], n_upstream=1, metric=metric)
+        live_circuit(model, batch, circuit)
+        with pytest.raises(InputError, match="give the model, the batch and the metric"):
+            live_circuit(model, other, circuit)
 
 
 def test_another_metric(made_gpt2: tuple[LensModel, PromptBatch, Circuit]) -> None:

@@ -99,8 +99,8 @@ def test_thresholds_are_compared_with_a_random_order() -> None:
 
 def test_ratios_are_those_that_pass() -> None:
     assert of_relations.ratios(index([0], RANKED, {10: 36, 25: 12})) == (
-        "A relation's head is attended to most in 48 cases (a head at a position), and 25.0% pass tau 2.2. In this "
-        "model 5% of the ratios exceed 3."
+        "A relation's head is attended to most in 48 cases (a triplet, and a head at a position), and 25.0% pass tau "
+        "2.2. In this model 5% of the ratios exceed 3."
     )
     assert of_relations.ratios(index([0], RANKED, {})) == "No head attends to a relation's head most."
 

@@ -61,11 +61,11 @@ def half_rise(steps: Int[np.ndarray, " checkpoint"], values: Float[np.ndarray, "
     """The training step at which a curve is half way from its first value to its highest for the first time.
 
     Between two checkpoints, the curve is a straight line over log(1 + step). NaN for a curve that never rises, and for
-    one that falls: it goes further below its first value than above.
+    one that falls: it ends as far below its first value as it ever rises above, or further.
     """
     known = np.isfinite(values)
     steps, values = steps[known], values[known]
-    if len(values) < 2 or values.max() - values[0] <= max(0.0, values[0] - values.min()):
+    if len(values) < 2 or values.max() - values[0] <= max(0.0, values[0] - values[-1]):
         return float("nan")
     middle = values[0] + HALF * (values.max() - values[0])
     after = int(np.flatnonzero(values >= middle)[0])

@@ -51,6 +51,7 @@ function render({ model, el }) {
     const cut = new Set(model.get("cut"));
     if (!cut.delete(i)) cut.add(i);
     send(cut);
+    point(i);
   }
 
   function point(i) {
@@ -86,7 +87,7 @@ function render({ model, el }) {
     crosses = document.createElementNS("http://www.w3.org/2000/svg", "g");
     svg.append(crosses);
     list.replaceChildren();
-    make("h3", `Edges: the ${edges.length} strongest of ${n_edges}`, list);
+    make("h3", `Edges: ${edges.length} of ${n_edges}`, list);
     make("p", `By what each adds alone to the ${model.get("metric")} of this prompt.`, list, "key");
     const items = make("ul", "", list);
     boxes = new Map();

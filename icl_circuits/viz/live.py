@@ -15,7 +15,7 @@ from torch import Tensor
 from icl_circuits.circuits import Circuit, Queries, cut_edges, mean_queries
 from icl_circuits.errors import InputError
 from icl_circuits.interventions import Metric, MetricName, from_logits
-from icl_circuits.models import LensModel, at_least_float32, engine_tolerance
+from icl_circuits.models import LensModel, at_least_float32
 from icl_circuits.patching import run_each
 from icl_circuits.prompts import PromptBatch, require_demonstrations
 from icl_circuits.residual import Head, Last, answer_logits
@@ -26,6 +26,10 @@ from icl_circuits.viz.look import arrows
 if TYPE_CHECKING:
     from anywidget import AnyWidget
 
+SPREAD, ROUNDING = 0.1, 1e-4
+"""How far a circuit's prompts may be from those given, a mean: shares of the metric's spread, and of the logit scale.
+
+Other prompts differ by about the spread itself."""
 TOKENS_SHOWN = 5
 """How many of the likeliest answers are shown, of the whole model and of the model without the edges."""
 
@@ -92,9 +96,9 @@ class _LiveRuns:
 
     def __post_init__(self) -> None:
         found = run_each(self.model, self.batch, [], self.metric)
-        base, scored = found.base.numpy(), self.circuit.base
-        limit = 10 * engine_tolerance(self.model.unembed.W_U.dtype) * max(1.0, found.logit_scale)
-        if base.shape != scored.shape or not np.allclose(base, scored, rtol=0, atol=limit, equal_nan=True):
+        base, scored = found.base.numpy().astype(np.float32), self.circuit.base
+        limit = SPREAD * scored.std() + ROUNDING * max(1.0, found.logit_scale)
+        if base.shape != scored.shape or not np.abs(base - scored).mean() <= limit:
             raise InputError(
                 f"the circuit was scored on {len(scored)} prompts with a {self.circuit.metric} of {scored.mean():.4g}; "
                 f"these are {len(base)}, and this model has {base.mean():.4g}: give the model, the batch and the "

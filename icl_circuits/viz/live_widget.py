@@ -38,7 +38,7 @@ class CircuitWidget(anywidget.AnyWidget):
         """Draw a new prompt, and run the model. Nobody sees what an observer raises, so the widget says it."""
         prompt, cut = self.prompt, list(self.cut)
         try:
-            if change.name == "prompt":
+            if change.name == "prompt" or not set(cut) <= {edge["number"] for edge in self.drawn["edges"]}:
                 self.drawn = self._runs.drawn(prompt, cut)
             self.answer = self._runs.answer(prompt, cut)
         except Exception as error:

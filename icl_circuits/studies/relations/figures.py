@@ -95,7 +95,7 @@ FIGURES: Mapping[str, PaperFigure] = {
         ("dependencies",),
         lambda v: ratio_histogram(v["dependencies"].ratios, EDGES, v["dependencies"].tau, v["dependencies"].taus[-1]),
         "Bars show how many times attention to a relation's head exceeds that to any other token. "
-        "They count every head and position that attends to a relation's head most. "
+        "They count every triplet with every head and position that attends to its head most. "
         "Lines mark the threshold tau and the ratio that 5 % exceed.",
     ),
     "family_overlap": PaperFigure(

@@ -70,8 +70,8 @@ def ratios(found: RelationIndex) -> str:
     if not total:
         return "No head attends to a relation's head most."
     return (
-        f"A relation's head is attended to most in {total:,} cases (a head at a position), and {passing / total:.1%} "
-        f"pass tau {found.tau:g}. In this model 5% of the ratios exceed {found.taus[-1]:.2g}."
+        f"A relation's head is attended to most in {total:,} cases (a triplet, and a head at a position), and "
+        f"{passing / total:.1%} pass tau {found.tau:g}. In this model 5% of the ratios exceed {found.taus[-1]:.2g}."
     )
 
 
