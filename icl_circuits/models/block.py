@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from icl_circuits.models.norms import Norm
+from icl_circuits.models.precision import at_least_float32
 
 
 class NotAlgebraError(Exception):
@@ -49,8 +50,8 @@ class Rotary:
         self, x: Float[Tensor, "*rows pos head d_head"], positions: Int[Tensor, "batch pos"]
     ) -> Float[Tensor, "*rows pos head d_head"]:
         """`x` turned by the angles of its positions; the last axis of rows is the batch."""
-        cos, sin = (table[positions][:, :, None].to(x.dtype) for table in (self.cos, self.sin))
-        width = self.cos.shape[1]
+        dtype, x, width = x.dtype, at_least_float32(x), self.cos.shape[1]
+        cos, sin = (table[positions][:, :, None].to(x) for table in (self.cos, self.sin))
         if self.adjacent:
             turned = x[..., :width]
             swapped = torch.stack([-turned[..., 1::2], turned[..., ::2]], -1).flatten(-2)
@@ -62,7 +63,7 @@ class Rotary:
                 torch.addcmul(a * cos[..., :half], b, sin[..., :half], value=-1),
                 torch.addcmul(b * cos[..., half:], a, sin[..., half:]),
             ]
-        return torch.cat(parts if width == x.shape[-1] else [*parts, x[..., width:]], -1)
+        return torch.cat(parts if width == x.shape[-1] else [*parts, x[..., width:]], -1).to(dtype)
 
 
 @dataclass(frozen=True)
