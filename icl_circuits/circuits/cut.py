@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from icl_circuits.circuits.stand_ins import attention_along, kind_of_cut, mean_queries, neutral_label, receiving_head
+from icl_circuits.circuits.stand_ins import attention_along, by_kind, mean_queries, neutral_label, receiving_head
 from icl_circuits.errors import InputError, Unfit
-from icl_circuits.interventions import Intervention, KnockOut
+from icl_circuits.interventions import Intervention, KnockOut, Patch
 from icl_circuits.models import (
     Block,
     HookPair,
@@ -63,9 +63,7 @@ def cut_edges(
         Unfit: a model whose attention or queries cannot be cut so, or the mean query of a single prompt.
     """
     require_labels(batch, "to cut edges of")
-    kinds: dict[str, list[Edge]] = {}
-    for edge in dict.fromkeys(edges):
-        kinds.setdefault(kind_of_cut(edge, batch), []).append(edge)
+    kinds = by_kind(tuple(dict.fromkeys(edges)), batch)
     require_heads(model, [node for edge in edges for node in (edge.sender, edge.receiver) if isinstance(node, Head)])
     found = list[Intervention]()
     if "text" in kinds:
@@ -80,7 +78,7 @@ def cut_edges(
         missing = next((head for head in heads if head not in known), None)
         if missing is not None:
             raise InputError(f"queries has none for {missing}: give mean_queries(model, prompts, heads) of all heads")
-        found.append(_MeanQueries(batch, {head: known[head] for head in heads}))
+        found += [Patch("q", head.layer, known[head], batch.last[:, None], head=head.head) for head in heads]
     return (*found, labels.at_answer, labels.everywhere, paths.at_answer)  # what reads a place comes after all changes
 
 
@@ -167,30 +165,6 @@ def z_without(
     return torch.einsum("bs,bsd->bd", pattern, v) + torch.einsum("bn,bnd->bd", weight, value - at_labels[:, values])
 
 
-@dataclass(frozen=True)
-class _MeanQueries:
-    """The queries of some heads at the answer position are given ones."""
-
-    batch: PromptBatch
-    queries: Queries
-
-    def hooks(self, model: LensModel) -> list[HookPair]:
-        """The hooks on `model` that do this."""
-        rows, last = _answers(self.batch)
-
-        def pair(layer: int) -> HookPair:
-            def change(q: ByHead, hook: object) -> ByHead:
-                q = q.clone()
-                for head, value in self.queries.items():
-                    if head.layer == layer:
-                        q[rows, last, head.head] = value.to(q)
-                return q
-
-            return hook_name("q", layer), change
-
-        return [pair(layer) for layer in sorted({head.layer for head in self.queries})]
-
-
 def _without_paths(model: LensModel, batch: PromptBatch, edges: Sequence[Edge]) -> "_WithoutPaths":
     """The intervention, for a model whose equations were checked.
 
@@ -200,7 +174,7 @@ def _without_paths(model: LensModel, batch: PromptBatch, edges: Sequence[Edge]) 
     """
     senders: dict[Head | Logits, list[Sender]] = {}
     for edge in edges:
-        assert isinstance(edge.sender, Sender)  # `kind_of_cut` lets no other pass
+        assert isinstance(edge.sender, Sender)  # `by_kind` lets no other pass
         assert isinstance(edge.receiver, Head | Logits)
         above = edge.receiver.layer if isinstance(edge.receiver, Head) else model.cfg.n_layers
         if layer_of(edge.sender) >= above:

@@ -20,7 +20,7 @@ from torch import Tensor
 from icl_circuits.circuits.circuit import Circuit
 from icl_circuits.circuits.stand_ins import (
     attention_along,
-    kind_of_cut,
+    by_kind,
     like_any_label,
     mean_queries,
     receiving_head,
@@ -123,9 +123,7 @@ def score_edges(
         Unfit: a single prompt, or a model that `path_patch` or `KnockOut` cannot do.
     """
     require_labels(batch, "to score edges of")
-    kinds: dict[str, list[Edge]] = {}
-    for edge in edges:
-        kinds.setdefault(kind_of_cut(edge, batch), []).append(edge)
+    kinds = by_kind(edges, batch)
     score = {"label": _label_edges, "query": _query_edges, "path": _path_edges, "text": _text_edges}
     found: EdgeScores = {}
     for kind, part in kinds.items():
@@ -162,7 +160,7 @@ def _label_edges(
     at_last, variants = batch.last[:, None], []
     for edge in edges:
         head = receiving_head(edge)
-        assert isinstance(edge.sender, Label)  # `kind_of_cut` lets no other node be read there
+        assert isinstance(edge.sender, Label)  # `by_kind` lets no other node be read there
         z = z_of[head][int(edge.input == "v"), :, edge.sender.demo]
         variants.append((Patch("z", head.layer, z[:, None], at_last, head=head.head),))
     run = run_each(model, batch, variants, metric, budget=budget, description="label edges")

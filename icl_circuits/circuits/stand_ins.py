@@ -13,8 +13,15 @@ from icl_circuits.prompts import PromptBatch
 from icl_circuits.residual import Edge, Head, Label, Last, Logits, Query, Sender, Text
 
 
-def kind_of_cut(edge: Edge, batch: PromptBatch) -> str:
-    """How an edge is measured. Raises `InputError` for one that cannot be."""
+def by_kind(edges: Sequence[Edge], batch: PromptBatch) -> dict[str, list[Edge]]:
+    """The edges by how they are measured. Raises `InputError` for one that cannot be."""
+    kinds: dict[str, list[Edge]] = {}
+    for edge in edges:
+        kinds.setdefault(_kind(edge, batch), []).append(edge)
+    return kinds
+
+
+def _kind(edge: Edge, batch: PromptBatch) -> str:
     sender, into_head = edge.sender, isinstance(edge.receiver, Head)
     if isinstance(sender, Text | Label) and not 0 <= sender.demo < batch.n_demos:
         raise InputError(f"edge {edge}: the prompts have demonstrations 0..{batch.n_demos - 1}")
@@ -76,7 +83,7 @@ def mean_queries(model: LensModel, batch: PromptBatch, heads: Sequence[Head]) ->
 
 def receiving_head(edge: Edge) -> Head:
     """The head that an edge ends in."""
-    assert isinstance(edge.receiver, Head)  # `kind_of_cut` lets no other node be read by q, k or v
+    assert isinstance(edge.receiver, Head)  # `by_kind` lets no other node be read by q, k or v
     return edge.receiver
 
 

@@ -158,22 +158,29 @@ def _mlp(module: Any, act_fn: str, dtype: torch.dtype) -> Callable[[Tensor], Ten
     """
     if getattr(module, "name", "") is None:  # OPT's matrices lie in the layer itself
         raise NotAlgebraError("its MLP is no module of its own")
-    kind = type(module).__name__
-    if not (kind == "GatedMLP" and not act_fn.endswith("_ln")) and not (kind == "MLP" and act_fn in TANH_GELUS):
+    kind, tanh_gelu = type(module).__name__, partial(F.gelu, approximate="tanh")
+    if kind == "GatedMLP" and not act_fn.endswith("_ln"):
+        return _gated(module, tanh_gelu if act_fn in TANH_GELUS else module.act_fn, dtype)
+    if kind != "MLP" or act_fn not in TANH_GELUS:
         return lambda normed: cast(Tensor, module(normed.to(dtype)))
-    act = partial(F.gelu, approximate="tanh") if act_fn in TANH_GELUS else module.act_fn
-    gated_bias = module.b_in if kind == "GatedMLP" and module.b_in.any() else None
 
-    def plain(normed: Tensor) -> Tensor:
-        return F.linear(act(F.linear(normed.to(dtype), module.W_in.T, module.b_in)), module.W_out.T, module.b_out)
-
-    def gated(normed: Tensor) -> Tensor:
-        normed = normed.to(dtype)
-        post = F.linear(normed, module.W_in.T).mul_(act(F.linear(normed, module.W_gate.T)))
-        post = post if gated_bias is None else post.add_(gated_bias)
+    def mlp(normed: Tensor) -> Tensor:
+        post = tanh_gelu(F.linear(normed.to(dtype), module.W_in.T, module.b_in))
         return F.linear(post, module.W_out.T, module.b_out)
 
-    return gated if kind == "GatedMLP" else plain
+    return mlp
+
+
+def _gated(module: Any, act: Callable[[Tensor], Tensor], dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """A gated MLP without a copy of its matrices, and without adding a bias that is zero."""
+    bias = module.b_in if module.b_in.any() else None
+
+    def mlp(normed: Tensor) -> Tensor:
+        normed = normed.to(dtype)
+        post = F.linear(normed, module.W_in.T).mul_(act(F.linear(normed, module.W_gate.T)))
+        return F.linear(post if bias is None else post.add_(bias), module.W_out.T, module.b_out)
+
+    return mlp
 
 
 def _qk_norm(attn: Any, name: str) -> Callable[[Tensor], Tensor] | None:

@@ -1,5 +1,6 @@
 """The study's part of a folder: its values, its tables and its sections."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from icl_circuits.report import Part
@@ -57,7 +58,8 @@ def _headline(findings: RelationFindings) -> str:
     )
 
 
-def _sections(begun: RelationsBegun, findings: RelationFindings, figures: Path) -> tuple[Section, ...]:
+def _indices(findings: RelationFindings, figures: Path) -> Iterator[Section]:
+    """The relation index, by kind of triplets."""
     said = (
         "The index of a head is a mean over positions where it attends to a relation's head most. There it is the "
         "share of what the head raises among the text's tokens that is the relation's tail. Heads: how many have "
@@ -65,46 +67,31 @@ def _sections(begun: RelationsBegun, findings: RelationFindings, figures: Path) 
         "which a word of the triplet stands, where copying the current token is enough. 10th, random: the text's 10th "
         "token, and its others, in the tail's place. p: against random tokens, corrected for all heads and relations."
     )
+    for title, text, name, found in (
+        ("Syntactic dependencies", said, "dependencies", findings.dependencies),
+        ("Knowledge graphs", "The same for relations of knowledge graphs.", "knowledge", findings.knowledge),
+        ("From tail to head", "The same triplets turned round.", "backwards", findings.backwards),
+    ):
+        figure = figures / f"relation_index_{name}.svg"
+        yield Section(title, text, relations_table(found), figure, answer=sentences.index(found))
+
+
+def _best_heads(findings: RelationFindings, figures: Path) -> Iterator[Section]:
+    """Of how many triplets each head is the best, by kind of triplets."""
+    most = "Of how many triplets each head has the highest mean."
+    for title, text, name, found in (
+        ("Which head is best how often", most, "dependencies", findings.dependencies),
+        ("Best heads of knowledge graphs", "The same.", "knowledge", findings.knowledge),
+        ("Best heads from tail to head", "The same.", "backwards", findings.backwards),
+    ):
+        figure = figures / f"best_heads_{name}.svg"
+        yield Section(title, text, figure=figure, answer=sentences.best_heads(found))
+
+
+def _sections(begun: RelationsBegun, findings: RelationFindings, figures: Path) -> tuple[Section, ...]:
     return (
-        Section(
-            "Syntactic dependencies",
-            said,
-            relations_table(findings.dependencies),
-            figures / "relation_index_dependencies.svg",
-            answer=sentences.index(findings.dependencies),
-        ),
-        Section(
-            "Knowledge graphs",
-            "The same for relations of knowledge graphs.",
-            relations_table(findings.knowledge),
-            figures / "relation_index_knowledge.svg",
-            answer=sentences.index(findings.knowledge),
-        ),
-        Section(
-            "From tail to head",
-            "The same triplets turned round.",
-            relations_table(findings.backwards),
-            figures / "relation_index_backwards.svg",
-            answer=sentences.index(findings.backwards),
-        ),
-        Section(
-            "Which head is best how often",
-            "Of how many triplets each head has the highest mean.",
-            figure=figures / "best_heads_dependencies.svg",
-            answer=sentences.best_heads(findings.dependencies),
-        ),
-        Section(
-            "Best heads of knowledge graphs",
-            "The same.",
-            figure=figures / "best_heads_knowledge.svg",
-            answer=sentences.best_heads(findings.knowledge),
-        ),
-        Section(
-            "Best heads from tail to head",
-            "The same.",
-            figure=figures / "best_heads_backwards.svg",
-            answer=sentences.best_heads(findings.backwards),
-        ),
+        *_indices(findings, figures),
+        *_best_heads(findings, figures),
         Section(
             "The threshold",
             "The paper takes 2.2, which under 5 % of the ratios exceed in its model. The maps depend on it as follows.",
