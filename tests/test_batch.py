@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from icl_circuits import cli
 from icl_circuits.models import SMALL
 from icl_circuits.store import Store
 from icl_circuits.studies import IN_CONTEXT_PROMPTS, Study, batch
+from icl_circuits.studies.biases import BIASES
 from icl_circuits.studies.in_context import IN_CONTEXT
 
 GRID = f"""
@@ -187,20 +189,23 @@ def workers() -> list[psutil.Process]:
 
 
 @pytest.mark.slow
-def test_a_cluster_gives_the_same_numbers_though_a_worker_is_lost(two_workers: None, tmp_path: Path) -> None:
+def test_a_cluster_gives_the_same_numbers_though_a_worker_is_lost(
+    two_workers: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from icl_circuits.cli import make_app
     from icl_circuits.cli.batches import read_jobs
     from icl_circuits.studies.on_ray import run_on_ray
 
     (tmp_path / "jobs.toml").write_text(GRID)
-    tasks = read_jobs(tmp_path / "jobs.toml", make_app(), {"in-context": [IN_CONTEXT]})
+    studies = [IN_CONTEXT, BIASES]
+    tasks = read_jobs(tmp_path / "jobs.toml", make_app(), {"in-context": studies})
     here = {str(one.task): one for one in batch.run_here(tasks, Store(tmp_path / "here"))}
     killed: list[int] = []
 
     def kill() -> None:
         while not killed:
-            for process in workers()[:1]:
-                with contextlib.suppress(psutil.Error):
+            with contextlib.suppress(psutil.Error):  # one that ends while it is looked at
+                for process in workers()[:1]:
                     process.send_signal(signal.SIGKILL)
                     killed.append(process.pid)
             time.sleep(0.05)
@@ -212,9 +217,17 @@ def test_a_cluster_gives_the_same_numbers_though_a_worker_is_lost(two_workers: N
     killer.join(timeout=10)
     assert killed
     assert set(there) == set(here)
+    shown = re.findall(r"(\d+) of (\d+) steps: (.*)", capsys.readouterr().err)
+    n_steps = len(tasks) * (2 + sum(len(study.steps) for study in studies))  # scores of every head, and numbers
+    assert {total for _, total, _ in shown} == {str(n_steps)}
+    places = [int(place) for place, *_ in shown]
+    assert places == sorted(set(places))
+    assert places[-1] == n_steps
+    assert n_steps - len(places) <= 1  # a worker may be lost after its step was kept, and before it said so
     for name, one in here.items():
         assert not there[name].why_not
-        assert dict(there[name].numbers) == dict(one.numbers)
+        assert list(there[name].numbers) == list(one.numbers)
+        np.testing.assert_array_equal([*there[name].numbers.values()], [*one.numbers.values()])  # to the last bit
 
 
 def test_a_study_of_ones_own_is_left_out_where_it_is_unfit(tmp_path: Path) -> None:

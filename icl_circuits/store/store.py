@@ -115,6 +115,10 @@ class Store:
                 warnings.warn(f"{path} in the store is of another version: the step is computed again", stacklevel=2)
         return None
 
+    def has(self, key: str) -> bool:
+        """Whether there is a file for this step, damaged or not."""
+        return bool(self._files(key))
+
     def put(self, key: str, value: Any, cost: Cost, about: Mapping[str, str]) -> None:
         """Keep a step. A disk without room is said, and the run goes on.
 

@@ -17,7 +17,7 @@ from icl_circuits.report import finite, merged, write_csv
 from icl_circuits.stats import student_interval
 from icl_circuits.store import Store, code_version
 from icl_circuits.studies.loading import Loaded
-from icl_circuits.studies.running import check_job, run_studies
+from icl_circuits.studies.running import check_job, named_steps, run_studies
 from icl_circuits.studies.steps import Steps
 from icl_circuits.studies.study import Study, beginning_module
 from icl_circuits.viz import Section, Table, render_page
@@ -55,6 +55,11 @@ class Done:
 def prepare(task: Task) -> Any:
     """The data of a task, before a model is loaded. Raises `InputError` for what cannot be read."""
     return beginning_module(task.studies).prepare(task.job)
+
+
+def first_steps(task: Task) -> tuple[str, ...]:
+    """The names of the steps before those of its studies."""
+    return named_steps(beginning_module(task.studies), prepare(task))
 
 
 def refusals(tasks: Sequence[Task], store: Store) -> list[Done]:

@@ -99,8 +99,12 @@ def _plain(job: Any) -> dict[str, Any]:
 
 def steps_of(beginning: Any, studies: Sequence[Study], prepared: Any) -> tuple[str, ...]:
     """The names of everything that a run computes, in order, known before it begins."""
-    first = beginning.steps(prepared) if hasattr(beginning, "steps") else ()
-    return (LOADING, *first, *(name for study in studies for name in study.steps))
+    return (LOADING, *named_steps(beginning, prepared), *(name for study in studies for name in study.steps))
+
+
+def named_steps(beginning: Any, prepared: Any) -> tuple[str, ...]:
+    """The names of the steps that a beginning computes, before those of the studies."""
+    return tuple(beginning.steps(prepared)) if hasattr(beginning, "steps") else ()
 
 
 def _usual(job: Any, store: Store | None) -> dict[str, float]:
