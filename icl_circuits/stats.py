@@ -74,17 +74,16 @@ DRAWS = 2000
 """Bootstrap resamples that an interval is taken over; always the same ones, of seed 0."""
 
 
-AT_ONCE = 1 << 20
+AT_ONCE = 1 << 18
 """How many numbers of resamples, or of what is taken over them, are held at once: their memory stays the same."""
 
 
 def resamples(n_prompts: int) -> Iterator[Float[np.ndarray, "draw prompt"]]:
     """Bootstrap resamples of the prompts in parts: how often each draw takes each prompt, whole numbers."""
-    for counts in _parts_of(_counted(n_prompts)):
+    for counts in _parts_of((_counted_last if n_prompts > FEW else _counted_few)(n_prompts)):
         yield counts.astype(float)
 
 
-@lru_cache(maxsize=4)
 def _counted(n_prompts: int) -> UInt8[np.ndarray, "draw prompt"]:
     """All resamples, narrow enough to be kept; no draw of more than 255 prompts takes one 256 times."""
     rng, counts = generator(0), np.empty((DRAWS, n_prompts), np.uint8)
@@ -93,6 +92,11 @@ def _counted(n_prompts: int) -> UInt8[np.ndarray, "draw prompt"]:
         part[:] = np.stack([np.bincount(row, minlength=n_prompts) for row in chosen])
     counts.setflags(write=False)  # shared by all who ask
     return counts
+
+
+FEW = 1024
+"""Resamples of so few prompts are kept for several numbers of prompts, of more for one."""
+_counted_few, _counted_last = lru_cache(maxsize=4)(_counted), lru_cache(maxsize=1)(_counted)
 
 
 def _parts_of(rows: Shaped[np.ndarray, "row prompt"], most: int | None = None) -> list[np.ndarray]:

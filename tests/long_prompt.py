@@ -11,12 +11,23 @@ import warnings
 os.environ["TQDM_DISABLE"] = "1"
 import numpy as np
 import torch
-from growing import peak, say
 
 from icl_circuits.heads import attention_between, log_prob_increase, position_increase, zero_each_head
 from icl_circuits.prompts import TokenBatch
 from icl_circuits.relations import RelationBatch, relation_index
 from icl_circuits.residual import Head
+
+
+def peak() -> int:
+    """The most memory that the process ever held, MiB."""
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) // 1024
+
+
+def say(step: str, mebibytes: int) -> None:
+    """A line of what this prints."""
+    sys.stdout.write(f"{step} {mebibytes}\n")
+    sys.stdout.flush()
 
 
 def main(n_pos: int) -> None:

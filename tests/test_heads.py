@@ -320,7 +320,7 @@ def test_chunks_do_not_change_scores(gpt2: LensModel, words: Any, monkeypatch: p
     chunks = PromptBatch.chunks
     monkeypatch.setattr(PromptBatch, "chunks", lambda self: chunks(self, max_tokens=1))
     monkeypatch.setattr("icl_circuits.heads.increase.LOGITS_AT_ONCE", 1000)
-    monkeypatch.setattr("icl_circuits.models.norms.LOGITS_AT_ONCE", 100)
+    monkeypatch.setattr("icl_circuits.models.norms.IN_CACHE", 100)
     monkeypatch.setattr("icl_circuits.models.norms.ROWS_AT_ONCE", 3)
     parts = log_prob_increase(gpt2, batch), position_increase(gpt2, batch, heads), answer(gpt2, batch)
     for one, other in zip(whole, parts, strict=True):
@@ -335,7 +335,7 @@ def test_metrics_of_states_are_those_of_their_logits(
     planted_batch: PromptBatch, gpt2: LensModel, at_once: int, cap: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In parts of the vocabulary as in whole rows, where logits tie, and where a bias tips the scales."""
-    monkeypatch.setattr("icl_circuits.models.norms.LOGITS_AT_ONCE", at_once * len(planted_batch))
+    monkeypatch.setattr("icl_circuits.models.norms.IN_CACHE", at_once * len(planted_batch))
     out = readout(gpt2)
     n_vocab = 1 + int(max(planted_batch.answer_tokens.max(), planted_batch.target.max()))
     W_U = torch.randn(5, n_vocab, generator=torch.Generator().manual_seed(0))

@@ -488,7 +488,7 @@ def told() -> RelationIndex:
     return RelationIndex(
         relations=("subj", "obj"), tau=2.2, index=index, n_passing=np.array([[[4, 3, 2]], [[5, 0, 1]]]),
         behind=index / 3, tenth=index / 2, random=index / 4, p=p_fdr / 2, p_fdr=p_fdr,
-        relation_of=np.array([0, 0, 0, 1, 1]),
+        relation_of=np.array([0, 0, 0, 1, 1]), text_of=np.array([0, 0, 1, 1, 2]),
         by_triplet=by_triplet, taus=(2.0, 3.0), by_tau=np.stack([index, at_three]),
         ratios=np.zeros(100, dtype=np.int64),
     )  # fmt: skip

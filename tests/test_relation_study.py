@@ -1,6 +1,7 @@
 """The study of relations as a user runs it, on a tiny model."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -55,8 +56,10 @@ def test_the_whole_study(
         name: [Head(*map(int, head[1:].split("H"))) for head in heads] for name, heads in numbers["families"].items()
     }
     assert {"induction", "function vector"} <= set(families)
-    said = "In-context heads are missing" in (folder / "report.html").read_text()  # a random model may have none
+    page = (folder / "report.html").read_text()
+    said = "In-context heads are missing" in page  # a random model may have none
     assert said != ("in-context" in families)
+    assert re.search(r"(None|\d+) of \d+ triplets were left out\.", page)
     assert all(len(heads) == 1 for heads in families.values())
     best = found["induction"].prefix_matching.mean(axis=0)
     assert best[families["induction"][0].layer, families["induction"][0].head] == best.max()

@@ -50,8 +50,11 @@ def test_shared_heads_are_named_where_they_are_more_than_by_chance() -> None:
     assert "No two families" in of_relations.shared(overlap({"one": some, "two": others}, 100))
 
 
-def index(best: list[int], by_tau: list[list[float]], ratios: dict[int, int]) -> RelationIndex:
-    """Of one relation and four heads: which head is best for each triplet, the index at taus 2.2 and 3, and ratios."""
+def index(best: list[int], by_tau: list[list[float]], ratios: dict[int, int], *, a_text: int = 1) -> RelationIndex:
+    """Of one relation and four heads: which head is best for each triplet, the index at taus 2.2 and 3, and ratios.
+
+    `a_text` triplets stand in each text.
+    """
     values = np.array(by_tau)[:, None, None]
     by_triplet = np.zeros((len(best), 1, 4))
     for triplet, head in enumerate(best):
@@ -63,7 +66,7 @@ def index(best: list[int], by_tau: list[list[float]], ratios: dict[int, int]) ->
     return RelationIndex(
         relations=("obj",), tau=2.2, index=one, n_passing=np.where(np.isfinite(one), 3, 0), behind=one, tenth=one,
         random=one, p=one, p_fdr=one, relation_of=np.zeros(len(best), dtype=np.int64), by_triplet=by_triplet,
-        taus=(2.2, 3.0), by_tau=values, ratios=counts,
+        text_of=np.arange(len(best)) // a_text, taus=(2.2, 3.0), by_tau=values, ratios=counts,
     )  # fmt: skip
 
 
@@ -85,6 +88,8 @@ def test_the_best_head_is_counted_on_other_triplets_than_it_is_chosen_on(best: l
     sentence = of_relations.best_heads(index(best, RANKED, {}))
     assert sentence.startswith("L0H1 is best most often")
     assert sentence.endswith(said)
+    again = [head for head in best for _ in range(3)]  # as sure as of one triplet a text, and no more
+    assert of_relations.best_heads(index(again, RANKED, {}, a_text=3)) == sentence
     assert "Fewer than two" in of_relations.best_heads(index(best[:1], RANKED, {}))
 
 

@@ -32,6 +32,7 @@ from icl_circuits.interventions import (
 from icl_circuits.models import TOKENS_AT_ONCE, LensModel, ModelShape, NotAlgebraError, engine_tolerance
 from icl_circuits.patching.base_run import run_base
 from icl_circuits.patching.bundles import Bundle, Changes, budget_on, into_bundles, run_bundle
+from icl_circuits.patching.step import BaseRun
 from icl_circuits.progress import tracked
 from icl_circuits.prompts import TokenBatch
 from icl_circuits.residual import answer_logits
@@ -146,22 +147,24 @@ def _run_each_in_engine(
         cut = _of_prompts(variants, start, stop) if len(prompts) < len(batch) else variants
         work += [(prompts, cut, bundle) for bundle in (None, *into_bundles(model, prompts, cut, budget))]
     bases, values, scale = [], [], 0.0
+    base: BaseRun | None = None
     for prompts, cut, bundle in tracked(work, description):
         if bundle is None:
+            base = None  # goes before the next is made
             base = run_base(model, prompts)
             bases.append(of_base_run(metric, base.logits, prompts).cpu())
             values.append(bases[-1].expand(len(variants), *bases[-1].shape).clone())
             scale = max(scale, float(base.logits.abs().max()))
-        else:
+        elif base is not None:
             for rows, found in run_bundle(base, cut, bundle, metric):
                 values[-1][list(rows)] = found
     return Variants(torch.cat(bases), torch.cat(values, 1), scale)
 
 
 def tokens_at_once(model: LensModel, batch: TokenBatch, budget: int | None) -> int:
-    """How many tokens' base run the budget holds, twice: the next is made while the last is there."""
+    """How many tokens' base run the budget holds."""
     n_pos = batch.tokens.shape[1]
-    each = 2 * ModelShape.of(model.cfg).base_run(1, n_pos, model.unembed.W_U.element_size())
+    each = ModelShape.of(model.cfg).base_run(1, n_pos, model.unembed.W_U.element_size())
     return max(1, min(PROMPT_TOKENS, n_pos * (budget_on(batch.tokens.device, budget) // each)))
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from zlib import crc32
 
 import numpy as np
@@ -85,6 +86,7 @@ def sample_prompts(
     rng = generator(seed)
     golds = rng.permutation(np.arange(n) % len(labels))
     names = list(texts)
+    demo = cache(Demo)  # prompts share them: each of a few kilobytes would hold its own
     prompts = []
     for number, gold in enumerate(golds):
         chosen = [names[i] for i in rng.choice(len(names), size=len(labels), replace=False)]
@@ -92,7 +94,7 @@ def sample_prompts(
         query = ""
         for label, name in enumerate(chosen):
             picks = [texts[name][i] for i in rng.choice(len(texts[name]), size=shots + 1, replace=False)]
-            demos += [Demo(text, name, label) for text in picks[:shots]]
+            demos += [demo(text, name, label) for text in picks[:shots]]
             if label == gold:
                 query = picks[shots]
         order = rng.permutation(len(demos))

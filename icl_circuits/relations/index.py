@@ -218,6 +218,7 @@ class _Tally:
             p.reshape(found.shape),
             false_discovery(p).reshape(found.shape),
             self.batch.relation,
+            self.batch.text,
             by_triplet.reshape(len(self.batch), *self.shape),
             taus,
             np.stack([index(share, ratio > tau) for tau in taus]),

@@ -38,6 +38,8 @@ class RelationIndex(Displayed):
     p_fdr: Float[np.ndarray, "relation layer head"]
     """The same, corrected for having looked at all heads and relations (Benjamini and Hochberg)."""
     relation_of: Int[np.ndarray, " triplet"]
+    text_of: Int[np.ndarray, " triplet"]
+    """The text of each triplet: triplets of one text are no independent cases."""
     by_triplet: Float[np.ndarray, "triplet layer head"]
     """Each triplet's own mean over the positions that pass; NaN where none does."""
     taus: tuple[float, ...]

@@ -16,7 +16,7 @@ import numpy as np
 from cattrs import BaseValidationError, Converter
 from jaxtyping import AbstractArray, Shaped, jaxtyped
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as to_safetensors
+from safetensors.numpy import save_file
 
 from icl_circuits.circuits import node_of, plain_node
 from icl_circuits.errors import InputError
@@ -61,19 +61,15 @@ def write_results(results: Results, path: Path, kinds: Iterable[type]) -> None:
         structure = _take_arrays(CONVERTER.unstructure(value), name, arrays)
         parts[name] = {"kind": "array" if kind is np.ndarray else kind.__name__, "value": structure}
     text = json.dumps({"about": results.about, "values": parts}, default=_plain)
-    _put(to_safetensors(arrays, metadata={STRUCTURE: text}), path)
-
-
-def _put(data: bytes, path: Path) -> None:
-    """Write a file of results: a new one, or in the place of another."""
     begun = path.parent / f".icl-circuits-{os.getpid()}"
     try:
         if os.path.lexists(path) and not _holds_results(path):
             raise InputError(f"{str(path)!r} exists and holds no results: name another file")
-        begun.write_bytes(data)
+        save_file(arrays, begun, metadata={STRUCTURE: text})
         begun.replace(path)
-    except OSError as error:
-        raise InputError(f"cannot write {str(path)!r} ({error.strerror}): name another file") from error
+    except (OSError, SafetensorError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot write {str(path)!r} ({why}): name another file") from error
     finally:
         with suppress(OSError):
             begun.unlink()

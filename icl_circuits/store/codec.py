@@ -7,7 +7,7 @@ the constructors of dataclasses and named tuples that are imported already.
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import partial
 from typing import Any
@@ -54,11 +54,31 @@ def digest(value: Any) -> str:
     Raises:
         TypeError: as `packed` does.
     """
-    structure, arrays = _parts(value)
-    found = hashlib.sha256(structure.encode())
-    for array in arrays.values():
-        found.update(f"{array.dtype.str}{array.shape}".encode() + array.tobytes())
+    found = hashlib.sha256()
+    _feed(found.update, value)
     return found.hexdigest()
+
+
+def _feed(update: Callable[[bytes], None], value: Any) -> None:
+    """Show a digest `value` part by part: thousands of prompts are never one text."""
+    if type(value) in (tuple, list):
+        update(f"{type(value).__name__} {len(value)}\n".encode())
+        for item in value:
+            _feed(update, item)
+    elif isinstance(value, Mapping):
+        update(f"dict {len(value)}\n".encode())
+        for pair in value.items():
+            _feed(update, pair)
+    elif (names := _names(type(value))) is not None:
+        update(f"{_class_name(value)} {len(names)}\n".encode())
+        for name in names:
+            _feed(update, (name, getattr(value, name)))
+    else:
+        structure, arrays = _parts(value)
+        update(f"{len(structure.encode())}\n{structure}".encode())
+        for array in arrays.values():
+            update(f"{array.dtype.str}{array.shape}".encode())
+            update(array.tobytes())
 
 
 def _parts(value: Any) -> tuple[str, dict[str, np.ndarray]]:
@@ -87,12 +107,20 @@ def _object(value: Any, of: Callable[[Any], Any]) -> Any:
     if isinstance(value, pd.DataFrame) and isinstance(value.index, pd.RangeIndex):
         columns = [[of(name), str(value[name].dtype), of(value[name].tolist())] for name in value.columns]
         return {KIND: "table", "columns": columns, "rows": len(value)}
-    kind = type(value)
-    names = [field.name for field in fields(kind)] if is_dataclass(kind) else getattr(kind, "_fields", None)
+    names = _names(type(value))
     if names is None:
-        raise TypeError(f"a {kind.__name__} cannot be kept")
+        raise TypeError(f"a {type(value).__name__} cannot be kept")
     parts = {name: of(getattr(value, name)) for name in names}
-    return {KIND: "object", "class": f"{kind.__module__}:{kind.__qualname__}", "fields": parts}
+    return {KIND: "object", "class": _class_name(value), "fields": parts}
+
+
+def _names(kind: type) -> Sequence[str] | None:
+    """The names of the fields of a dataclass or a named tuple; None for what is neither."""
+    return [field.name for field in fields(kind)] if is_dataclass(kind) else getattr(kind, "_fields", None)
+
+
+def _class_name(value: Any) -> str:
+    return f"{type(value).__module__}:{type(value).__qualname__}"
 
 
 def _array(value: Any, arrays: dict[str, np.ndarray]) -> Any:

@@ -96,7 +96,7 @@ def probe_flow(
     train = train.select(range(min(TRAINED_ON, len(train))))
     y = _targets(train, classes)
     rng = generator(seed)
-    states = np.concatenate(list(_states(model, train, layers)))
+    states = _together(_states(model, train, layers), len(train))
     trained: list[_Trained] = []
     for i in tracked(range(len(layers)), "probing"):
         for name in PROBED:
@@ -124,6 +124,18 @@ def _states(
         capture = Capture(places, torch.cat([chunk.last[:, None], chunk.label_positions], 1))
         run_hooked(model, chunk, capture)
         yield torch.stack([capture.at(*place) for place in places], 1).cpu().numpy()
+
+
+def _together(
+    parts: Iterator[Float[np.ndarray, "part layer place d_model"]], n: int
+) -> Float[np.ndarray, "prompt layer place d_model"]:
+    """The parts of `n` prompts one behind another, without holding them twice."""
+    start, found = 0, np.empty(0)
+    for part in parts:
+        found = found if start else np.empty((n, *part.shape[1:]), part.dtype)
+        found[start : start + len(part)] = part
+        start += len(part)
+    return found
 
 
 def _shares_right(

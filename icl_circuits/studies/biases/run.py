@@ -15,7 +15,7 @@ from icl_circuits.biases import (
 from icl_circuits.errors import Unfit
 from icl_circuits.heads import random_heads, require_first
 from icl_circuits.residual import Head, all_heads
-from icl_circuits.studies.begun import Begun
+from icl_circuits.studies.begun import DETAILED, Begun
 
 RANDOM_DRAWS = 5
 RECENCY_DRAWS = 2
@@ -81,7 +81,7 @@ def compute(begun: Begun) -> BiasFindings:
 
 def _majority(begun: Begun, draws: Draws) -> MajorityFindings:
     model, heads, separator = begun.model, begun.heads, begun.settings.separator
-    sweep = majority_bias(model, begun.prompts.selection, heads, separator=separator)
+    sweep = majority_bias(model, begun.prompts.selection[:DETAILED], heads, separator=separator)
     chosen = sweep.strengths[choose(sweep)]
     found = majority_bias(
         model,
@@ -103,7 +103,7 @@ def _recency_or_why_not(begun: Begun, draws: Draws) -> tuple[RecencyFindings | N
 
 def _recency(begun: Begun, draws: Draws) -> RecencyFindings:
     prompts, seed, separator = begun.prompts, begun.settings.seed, begun.settings.separator
-    sweep = recency_bias(begun.model, prompts.selection, begun.heads, seed=seed, separator=separator)
+    sweep = recency_bias(begun.model, prompts.selection[:DETAILED], begun.heads, seed=seed, separator=separator)
     chosen, paper = sweep.strengths[choose(sweep)], PAPER["recency"]
 
     def over_orders(heads: tuple[Head, ...], *strengths: float) -> RecencyBias:

@@ -109,6 +109,7 @@ def _sections(begun: RelationsBegun, findings: RelationFindings, figures: Path) 
             "What was left out",
             "Triplets that no token stands for, or that the treatment of the texts takes away.",
             _left_out(begun),
+            answer=sentences.left_out(begun.dependencies, begun.knowledge),
         ),
         Section(
             "What families of heads share",

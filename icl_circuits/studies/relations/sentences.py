@@ -3,7 +3,7 @@
 import numpy as np
 
 from icl_circuits.heads import FamilyEffects, Overlap
-from icl_circuits.relations import HeadProbe, RelationIndex
+from icl_circuits.relations import HeadProbe, RelationBatch, RelationIndex
 from icl_circuits.residual import Head
 from icl_circuits.stats import ALPHA, Interval, wilson
 from icl_circuits.studies.relations.tables import LISTED, relations
@@ -28,11 +28,12 @@ def index(found: RelationIndex) -> str:
 
 
 def best_heads(found: RelationIndex) -> str:
-    """Of the head that is best most often: chosen on half of the triplets, counted on the others."""
-    _, best = found.best_of_triplets()
-    if len(best) < 2:
-        return "Fewer than two triplets have a head with an index above zero."
-    chosen, others = np.array_split(best, 2)
+    """Of the head that is best most often: chosen on half of the texts, counted on the others, a triplet of each."""
+    rows, best = found.best_of_triplets()
+    _, first = np.unique(found.text_of[rows], return_index=True)
+    if len(first) < 2:
+        return "Fewer than two texts have a triplet with an index above zero."
+    chosen, others = np.array_split(best[first], 2)
     place, even = int(np.bincount(chosen).argmax()), 1 / found.index[0].size
     share = wilson(others == place)
     said = verdict(
@@ -43,9 +44,15 @@ def best_heads(found: RelationIndex) -> str:
     )
     head = Head(*divmod(place, found.index.shape[2]))
     return (
-        f"{head} is best most often in the first half of the triplets. In the other half it is best for "
-        f"{int((others == place).sum())} of {len(others)}, a share of {share:.2f}: {said} {even:.2g}."
+        f"{head} is best most often in the first half of the texts, a triplet of each. In the other half it is best "
+        f"for {int((others == place).sum())} of {len(others)}, a share of {share:.2f}: {said} {even:.2g}."
     )
+
+
+def left_out(*batches: RelationBatch) -> str:
+    """How many triplets nothing could be measured of."""
+    n = sum(count for batch in batches for _, count in batch.left_out)
+    return begun_with_capital(f"{counted(n, n + sum(map(len, batches)), 'triplets')} were left out.")
 
 
 def thresholds(found: RelationIndex) -> str:

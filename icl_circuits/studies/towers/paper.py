@@ -77,7 +77,7 @@ def _reversal_rows(found: Reversal, groups: Places) -> list[dict[str, object]]:
 
 def _class_pairs(begun: Begun, findings: TowerFindings) -> pd.DataFrame:
     """The mean class AUC of the selected heads by the classes that a prompt draws."""
-    drawn = [" / ".join(sorted({demo.category for demo in prompt.demos})) for prompt in begun.evaluation.prompts]
+    drawn = [" / ".join(sorted({demo.category for demo in prompt.demos})) for prompt in begun.detailed.prompts]
     rows = []
     for pair in sorted(set(drawn)):
         auc = findings.own.learned.auc[[name == pair for name in drawn]]

@@ -68,8 +68,8 @@ class TowerFindings:
 
 
 def compute(begun: Begun) -> TowerFindings:
-    """What the selected heads do on the evaluation prompts, beside random heads of the same layers."""
-    model, batch, heads, settings = begun.model, begun.evaluation, begun.heads, begun.settings
+    """What the selected heads do on evaluation prompts, beside random heads of the same layers."""
+    model, batch, heads, settings = begun.model, begun.detailed, begun.heads, begun.settings
     random = _random(begun)
     own_places, random_places = range(len(heads)), range(len(heads), len(heads) + len(random))
     features, circuits = begun.step(
@@ -94,7 +94,7 @@ def _towers(
     begun: Begun, random: tuple[Head, ...]
 ) -> tuple[MetricLearning, MetricLearning, MetricLearning, QKSpectrum]:
     """What three sets of towers have learned: selected heads, random heads, selected heads in the paper's order."""
-    towers, others = (two_towers(begun.model, begun.evaluation, heads) for heads in (begun.heads, random))
+    towers, others = (two_towers(begun.model, begun.detailed, heads) for heads in (begun.heads, random))
     learned, random_learned, grouped = (
         metric_learning(found, seed=begun.settings.seed) for found in (towers, others, _in_the_papers_order(begun))
     )
@@ -104,9 +104,9 @@ def _towers(
 def _reads(begun: Begun) -> tuple[TowerReads | None, NeuronReads | None, pd.DataFrame, tuple[str, ...]]:
     """What the towers read, and why not, where they cannot be asked."""
     refused: list[str] = []
-    reads = _unless_unfit(lambda: tower_reads(begun.model, begun.evaluation, begun.heads), refused)
+    reads = _unless_unfit(lambda: tower_reads(begun.model, begun.detailed, begun.heads), refused)
     neurons = None if reads is None else _unless_unfit(lambda: _neurons(begun), refused)
-    tokens = tower_tokens(begun.model, begun.evaluation, begun.heads[:1], n_tokens=TOKENS_SHOWN)
+    tokens = tower_tokens(begun.model, begun.detailed, begun.heads[:1], n_tokens=TOKENS_SHOWN)
     return reads, neurons, tokens, tuple(refused)
 
 
@@ -115,7 +115,7 @@ def _flow(begun: Begun) -> tuple[Flow | None, Probe, tuple[str, ...]]:
     refused: list[str] = []
     few = begun.evaluation.select(range(min(FLOW_PROMPTS, len(begun.evaluation))))
     flow = _unless_unfit(lambda: knock_out_flow(begun.model, few), refused)
-    probe = probe_flow(begun.model, begun.scores.batch, begun.evaluation, seed=begun.settings.seed)
+    probe = probe_flow(begun.model, begun.scores.batch, begun.detailed, seed=begun.settings.seed)
     return flow, probe, tuple(refused)
 
 
@@ -136,7 +136,7 @@ def _random(begun: Begun) -> tuple[Head, ...]:
 
 def _in_the_papers_order(begun: Begun) -> TwoTowers:
     """The towers of the selected heads, where demonstrations of the query's class come last."""
-    batch = begun.evaluation
+    batch = begun.detailed
     grouped = encode(begun.model, [group_by_label(prompt) for prompt in batch.prompts], separator=batch.separator)
     return two_towers(begun.model, grouped, begun.heads)
 
