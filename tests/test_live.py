@@ -94,7 +94,9 @@ def test_what_the_widget_holds(made_gpt2: tuple[LensModel, PromptBatch, Circuit]
     drawn = {int(i) for i in re.findall(r'data-edge="(\d+)"', widget.drawn["svg"])}
     assert drawn == {edge["number"] for edge in widget.drawn["edges"]}
     assert json.loads(json.dumps(widget.get_state(["drawn", "answer"]), allow_nan=False))
+    assert repr(widget) == "CircuitWidget: prompt 3 of 4, logit difference, 0 edges cut"
     data, _ = widget._repr_mimebundle_()
+    assert data["text/plain"] == repr(widget)
     assert data["image/svg+xml"] == widget.drawn["svg"]  # what a saved notebook shows without Python
     assert "application/vnd.jupyter.widget-view+json" in data
 

@@ -45,6 +45,10 @@ class CircuitWidget(anywidget.AnyWidget):
             said = " ".join(str(error).split()) if isinstance(error, InputError) else in_one_line(error)
             self.answer = {"prompt": prompt, "cut": cut, "error": said}
 
+    def __repr__(self) -> str:
+        cut = f"{len(self.cut)} edge{'' if len(self.cut) == 1 else 's'}"
+        return f"CircuitWidget: prompt {self.prompt + 1} of {len(self.prompts)}, {self.metric}, {cut} cut"
+
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         """The widget, and the drawing for where a notebook is shown without Python."""
         bundle = super()._repr_mimebundle_(**kwargs)
