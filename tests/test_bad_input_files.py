@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import files_of
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from test_results import SHAPES, made
 
@@ -379,13 +379,13 @@ def test_results_are_kept_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytes
         with pytest.raises(InputError, match="cannot write .*: name another file"):
             save_results({"x": np.zeros(2)}, tmp_path / name)
 
-    def write_bytes(path: Path, data: bytes) -> int:
+    def save_file(arrays: Any, path: Path, metadata: Any) -> None:
         path.write_text("the first half")
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "write_bytes", write_bytes)
-        with pytest.raises(InputError, match="No space left on device"):
+        patched.setattr("icl_circuits.report.results.save_file", save_file)
+        with pytest.raises(InputError, match="cannot write .*No space left on device"):
             save_results({"x": np.zeros(2)}, tmp_path / "r.safetensors")
     assert files_of(tmp_path) == before
     assert load_results(tmp_path / "r.safetensors").values["x"].tolist() == [1, 1]
