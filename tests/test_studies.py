@@ -41,7 +41,7 @@ from icl_circuits.studies import (
     sample_job,
     save_results,
 )
-from icl_circuits.studies.begun import FIRST_ALONE, Begun
+from icl_circuits.studies.begun import Begun
 from icl_circuits.studies.in_context import IN_CONTEXT
 from icl_circuits.studies.towers import TOWERS
 from icl_circuits.viz import Section, Table, new_figure, style
@@ -126,13 +126,16 @@ def test_towers_are_measured_on_the_first_of_many_prompts(gpt2: LensModel, monke
     monkeypatch.setattr("icl_circuits.studies.begun.DETAILED", 4)
     settings = Settings(prompts=6, heads=2, select="paper", shots=2)
     begun = begin(gpt2, sample_job(load_rows("word-categories"), settings))
-    assert FIRST_ALONE in begun.described
+    said = (
+        "Two towers are measured on the first 4 test prompts. Mitigations are chosen on the first 4 selection prompts."
+    )
+    assert said in begun.described
     assert len(begun.evaluation) == 6
     found = TOWERS.run(begun)
     assert found.own.features.attention.shape[0] == found.own.learned.auc.shape[0] == len(found.own.reversed.flips) == 4
     few = begin(gpt2, sample_job(load_rows("word-categories"), replace(settings, prompts=4)))
     assert few.detailed is few.evaluation
-    assert FIRST_ALONE not in few.described
+    assert said not in few.described
 
 
 @pytest.mark.slow

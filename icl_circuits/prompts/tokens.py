@@ -123,6 +123,10 @@ class TokenBatch(Displayed):
                 )
         return replace(self, **self._of_rows(cast(list[int], chosen)))
 
+    def first(self: Batch, n: int) -> Batch:
+        """The first `n` prompts, or all where there are no more."""
+        return self if len(self) <= n else self.select(range(n))
+
     def _of_rows(self, rows: list[int]) -> dict[str, Any]:
         """The fields that have a row a prompt, of some prompts."""
         return {

@@ -28,9 +28,8 @@ EVALUATION_SEED = 1_000_003
 """Added to the seed for the evaluation prompts, so that neighbouring seeds share none."""
 DETAILED = 256
 """How many prompts are taken, at most, where many numbers of each are kept or few would do."""
-FIRST_ALONE = (
-    f"Two towers are measured on the first {DETAILED} test prompts. "
-    f"Mitigations are chosen on the first {DETAILED} selection prompts."
+DETAILS = (
+    " Two towers are measured on the first {0} test prompts. Mitigations are chosen on the first {0} selection prompts."
 )
 SCORES, TO_FLOAT32 = "scores of every head", "difference to float32"
 """The names of steps."""
@@ -187,8 +186,7 @@ class Begun:
     @property
     def detailed(self) -> PromptBatch:
         """The evaluation prompts of which many numbers each are kept: so few that they never fill memory."""
-        few = len(self.evaluation) <= DETAILED
-        return self.evaluation if few else self.evaluation.select(range(DETAILED))
+        return self.evaluation.first(DETAILED)
 
     @property
     def described(self) -> str:
@@ -199,7 +197,7 @@ class Begun:
             f"Data: {self.prompts.data}, labels {', '.join(settings.labels)}{scored}, {settings.shots} demonstrations "
             f"of each. {settings.prompts} prompts select {len(self.heads)} heads. {settings.prompts} others, of other "
             f"texts, test them. Seed: {settings.seed}."
-            + (f" {FIRST_ALONE}" if settings.prompts > DETAILED else "")
+            + (DETAILS.format(DETAILED) if settings.prompts > DETAILED else "")
             + (f" {self.rounding}" if self.rounding else "")
         )
 

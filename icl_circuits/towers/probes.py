@@ -93,7 +93,7 @@ def probe_flow(
     if len(classes) < 2:
         raise Unfit("the training prompts hold one class only, so there is nothing to tell apart: add classes")
     layers = (*spread_layers(model, layers), model.cfg.n_layers)
-    train = train.select(range(min(TRAINED_ON, len(train))))
+    train = train.first(TRAINED_ON)
     y = _targets(train, classes)
     rng = generator(seed)
     states = _together(_states(model, train, layers), len(train))

@@ -44,7 +44,7 @@ def _find(begun: Begun, looked_at: int, n_prompts: int, n_shown: int) -> Circuit
     size = begun.step.digest, n_prompts  # the same steps in a report are of fewer prompts
     rows = begun.step("right answers first", lambda: _right_first(begun, looked_at), on=size)
     batch = begun.evaluation.select(rows.tolist()[:n_prompts])
-    selection = begun.scores.batch.select(range(min(n_prompts, len(begun.scores.batch))))
+    selection = begun.scores.batch.first(n_prompts)
     circuit = begun.step(
         "circuit", lambda: find_circuit(model, batch, heads, choose_on=selection, metric=metric), on=size
     )
@@ -74,7 +74,7 @@ def compute(begun: Begun) -> CircuitFindings:
     """
     model, settings, metric = begun.model, begun.settings, _metric(begun)
     found = _find(begun, PROMPTS, PROMPTS, SHOWN)
-    batch = begun.evaluation.select(range(min(PROMPTS, len(begun.evaluation))))
+    batch = begun.evaluation.first(PROMPTS)
     ranked = begun.scores.ranked
     sizes = sorted({len(begun.heads), *(round(share * len(ranked)) for share in SHARES)} - {0})
     tested = begun.step(
@@ -99,5 +99,5 @@ def _metric(begun: Begun) -> MetricName:
 
 def _right_first(begun: Begun, looked_at: int) -> np.ndarray:
     """The rows of the first test prompts, those that the model answers right before the others."""
-    batch = begun.evaluation.select(range(min(looked_at, len(begun.evaluation))))
+    batch = begun.evaluation.first(looked_at)
     return np.argsort(~answer(begun.model, batch).top1, kind="stable")

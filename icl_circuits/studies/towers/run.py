@@ -113,7 +113,7 @@ def _reads(begun: Begun) -> tuple[TowerReads | None, NeuronReads | None, pd.Data
 def _flow(begun: Begun) -> tuple[Flow | None, Probe, tuple[str, ...]]:
     """Where the labels flow, and why that is not known, where it is not."""
     refused: list[str] = []
-    few = begun.evaluation.select(range(min(FLOW_PROMPTS, len(begun.evaluation))))
+    few = begun.evaluation.first(FLOW_PROMPTS)
     flow = _unless_unfit(lambda: knock_out_flow(begun.model, few), refused)
     probe = probe_flow(begun.model, begun.scores.batch, begun.detailed, seed=begun.settings.seed)
     return flow, probe, tuple(refused)
@@ -121,9 +121,7 @@ def _flow(begun: Begun) -> tuple[Flow | None, Probe, tuple[str, ...]]:
 
 def _neurons(begun: Begun) -> NeuronReads:
     """The FFN neurons that the towers read, chosen on selection prompts and measured on others."""
-    some, others = (
-        batch.select(range(min(NEURON_PROMPTS, len(batch)))) for batch in (begun.scores.batch, begun.evaluation)
-    )
+    some, others = (batch.first(NEURON_PROMPTS) for batch in (begun.scores.batch, begun.evaluation))
     return neuron_reads(begun.model, others, begun.heads, choose_on=some)
 
 
