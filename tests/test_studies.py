@@ -139,6 +139,21 @@ def test_towers_are_measured_on_the_first_of_many_prompts(gpt2: LensModel, monke
 
 
 @pytest.mark.slow
+def test_runs_of_too_many_prompts_are_not_kept(gpt2: LensModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is made again where it is needed, and the numbers are the same."""
+    job = sample_job(load_rows("word-categories"), Settings(prompts=4, heads=2, select="paper", shots=2))
+    found = []
+    for most in (1 << 13, 8):
+        monkeypatch.setattr("icl_circuits.studies.begun.KEPT_TOKENS", most)
+        begun = begin(gpt2, job)
+        features = TOWERS.run(begun).own.features
+        found.append((features.attention, begun.step.costs["reversal"].forwards))
+    (shared, few), (alone, more) = found
+    assert more > few
+    np.testing.assert_array_equal(shared, alone)
+
+
+@pytest.mark.slow
 def test_a_new_study_goes_the_whole_way(
     folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,7 @@ from icl_circuits.patching.hooked import (
     run_hooked as run_hooked,
 )
 from icl_circuits.patching.kept import (
+    KEPT_TOKENS as KEPT_TOKENS,
     keeping_runs as keeping_runs,
 )
 from icl_circuits.patching.paths import (

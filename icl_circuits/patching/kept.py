@@ -10,9 +10,8 @@ from icl_circuits.patching.step import BaseRun
 from icl_circuits.prompts import TokenBatch
 
 Key = tuple[object, ...]
-KEPT_TOKENS = 3 * TOKENS_AT_ONCE // 2
-"""How many tokens kept runs are of at most, however many prompts there are: those of a default report, and some more.
-Of SmolLM2 they take 0.3 GB."""
+KEPT_TOKENS = 4 * TOKENS_AT_ONCE
+"""How many tokens kept runs are of at most, however many prompts there are. Of SmolLM2 they take a gigabyte."""
 
 
 @contextmanager

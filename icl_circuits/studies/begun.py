@@ -17,6 +17,7 @@ from icl_circuits.heads import (
 )
 from icl_circuits.jobs import DataSpec, Job, ModelSpec, Settings
 from icl_circuits.models import LensModel, Outline, files_of, identity, outline, provenance, require_device
+from icl_circuits.patching import KEPT_TOKENS
 from icl_circuits.prompts import LabelScore, Prompt, PromptBatch, Rows, encode, load_rows, sample_prompts, shown
 from icl_circuits.report import RunRecord
 from icl_circuits.residual import Head
@@ -239,7 +240,8 @@ def begin(model: LensModel, prompts: JobPrompts, *, store: Store | None = None, 
     if not given:
         require_selectable(model, settings.heads)
     of_model = identity(model)
-    step = Steps((of_model, prompts), model, prompts.data, store)
+    shares_runs = evaluation.tokens.numel() <= KEPT_TOKENS
+    step = Steps((of_model, prompts), model, prompts.data, store, shares_runs=shares_runs)
     every = step(
         SCORES,
         lambda: score_every_head(model, selection),

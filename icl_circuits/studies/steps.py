@@ -1,7 +1,7 @@
 """The steps of a run: each is taken from the store, or computed and kept there."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
@@ -31,6 +31,8 @@ class Steps:
     """None: nothing is kept."""
     costs: dict[str, Cost] = field(default_factory=dict)
     """Of each step so far, when it was computed."""
+    shares_runs: bool = True
+    """Whether analyses share base runs: of too many prompts, each run would be gone before it is asked for again."""
 
     def __call__(self, step: str, compute: Callable[[], T], on: Any = None) -> T:
         """The result of a step, computed unless the store has it.
@@ -69,11 +71,14 @@ class Steps:
         return kept.value
 
     def _computed(self, step: str, compute: Callable[[], T]) -> T:
-        with shown_step(step), tallied() as tally, nullcontext() if self.model is None else keeping_runs(self.model):
+        with shown_step(step), tallied() as tally, self._keeping():
             data = packed(compute())
         self.costs[step] = Cost(tally.seconds, tally.forwards, len(data))
         value: T = unpacked(data)  # as the store would give it, to the order of numbers in memory
         return value
+
+    def _keeping(self) -> AbstractContextManager[None]:
+        return keeping_runs(self.model) if self.model is not None and self.shares_runs else nullcontext()
 
     @property
     def _name(self) -> str:
