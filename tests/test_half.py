@@ -70,6 +70,10 @@ def test_no_farther_off_than_hooks(
     assert off <= by
 
 
+@pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+    reason="this processor multiplies in bfloat16 many times slower than in float32 (AVX512 does not)",
+)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_no_farther_off_than_hooks_on_smollm2(words: Rows, backend: str) -> None:
     """Real weights, whose rounding adds up over 30 layers: a head of every other layer, at the last position."""

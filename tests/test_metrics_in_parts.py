@@ -84,5 +84,5 @@ def test_parts_know_their_rows(batch: PromptBatch) -> None:
     assert part.rows.tolist() == [2, 3, 4, 5]
     assert part.part(1, 3).rows.tolist() == [3, 4]
     assert part.select([3, 0]).rows.tolist() == [5, 2]
-    assert [chunk.rows.tolist() for chunk in batch.chunks(3 * batch.tokens.shape[1])] == [[0, 1, 2], [3, 4, 5], [6]]
+    assert [chunk.rows.tolist() for chunk in batch.chunks(3 * batch.tokens.shape[1])] == [[0, 1], [2, 3], [4, 5, 6]]
     assert batch.select([4, 1]).rows.tolist() == [0, 1]

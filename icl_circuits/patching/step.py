@@ -6,6 +6,7 @@ are those of the base run, which no patch inside the window can change in a caus
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import groupby
 
 import torch
@@ -78,6 +79,14 @@ class BaseRun:
         """All positions."""
         return Window(torch.zeros_like(self.batch.last), self.batch.tokens.shape[1])
 
+    def text_in(self, window: Window) -> Int[Tensor, " row"] | None:
+        """Which positions of the window are the prompts' own, counted over prompts and positions. None: all are.
+
+        The others are padding, which nothing reads.
+        """
+        is_text = window.positions <= self.batch.last[:, None]
+        return None if is_text.all() else is_text.flatten().nonzero()[:, 0]
+
 
 def advance(
     base: BaseRun,
@@ -105,6 +114,7 @@ def advance(
         in_parts: make the attention of some query positions after others where it is large, and show `see` these.
     """
     block = base.blocks[layer]
+    in_window, in_out = base.text_in(window), base.text_in(out)
 
     def seen(site: ReadSite, activation: Tensor) -> Tensor:
         instead = None if see is None else see(site, activation)
@@ -120,12 +130,13 @@ def advance(
 
     x = hooked("resid_pre", x, window)
     normed = block.ln1(x).to(block.dtype)
-    k = block.turned("k", hooked("k", block.project("k", normed), window), window.positions)
-    v = hooked("v", block.project("v", normed), window)
+    k, v = (hooked(name, _of_rows(normed, in_window, partial(block.project, name)), window) for name in ("k", "v"))
+    k = block.turned("k", k, window.positions)
     if out is not window:
         rows, place = torch.arange(x.shape[1], device=x.device)[:, None], out.positions - window.start[:, None]
         x, normed = x[:, rows, place], normed[:, rows, place]
-    q = block.turned("q", hooked("q", block.project("q", normed), out), out.positions)
+    q = hooked("q", _of_rows(normed, in_out, partial(block.project, "q")), out)
+    q = block.turned("q", q, out.positions)
     on_pattern = [(row, patch) for row, patch in patches if patch.site == "pattern"]
 
     def attended(q: Tensor, out: Window) -> Tensor:
@@ -140,14 +151,28 @@ def advance(
     parts = _query_parts(q, int(window.start.max()) + window.width) if in_parts else [(0, out.width)]
     found = [attended(q[:, :, a:b], Window(out.start + a, b - a)) for a, b in parts]
     z = hooked("z", found[0] if len(found) == 1 else torch.cat(found, 2), out)
-    attn_out = added("attn_out", block.output(z), block.attn_outlet)
-    if block.mlp is None or block.ln2 is None:
+    attn_out = added("attn_out", _of_rows(z, in_out, block.output), block.attn_outlet)
+    mlp, ln2 = block.mlp, block.ln2
+    if mlp is None or ln2 is None:
         return hooked("resid_post", x + attn_out, out)
     mlp_in = x if block.parallel else hooked("resid_mid", x + attn_out, out)
-    mlp_out = block.mlp(block.ln2(mlp_in).flatten(0, 1)).unflatten(0, x.shape[:2])
-    mlp_out = added("mlp_out", mlp_out, block.mlp_outlet)
+    mlp_out = added("mlp_out", _of_rows(mlp_in, in_out, lambda rows: mlp(ln2(rows))), block.mlp_outlet)
     resid_post = mlp_in + mlp_out
     return hooked("resid_post", resid_post + attn_out if block.parallel else resid_post, out)
+
+
+def _of_rows(
+    x: Float[Tensor, "variant batch pos *rest"],
+    chosen: Int[Tensor, " row"] | None,
+    compute: Callable[[Tensor], Tensor],
+) -> Float[Tensor, "variant batch pos *out"]:
+    """`compute` of the chosen rows, counted over prompts and positions, and 0 at the others. None: of all."""
+    rows = x.flatten(1, 2)
+    if chosen is None:
+        return compute(rows).unflatten(1, x.shape[1:3])
+    found = compute(rows.index_select(1, chosen))
+    whole = found.new_zeros(*rows.shape[:2], *found.shape[2:])
+    return whole.index_copy_(1, chosen, found).unflatten(1, x.shape[1:3])
 
 
 def _query_parts(q: Float[Tensor, "variant batch out_pos head d_head"], n_src: int) -> list[tuple[int, int]]:

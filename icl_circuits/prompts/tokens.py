@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, TypeVar, cast
 
 import pandas as pd
@@ -91,10 +92,10 @@ class TokenBatch(Displayed):
             yield replace(part, tokens=part.tokens[:, : int(part.last.max()) + 1])
 
     def parts(self, max_tokens: int = TOKENS_AT_ONCE) -> Iterator[tuple[int, int]]:
-        """The bounds of consecutive parts of at most `max_tokens` tokens, never less than one prompt."""
-        rows = max(1, max_tokens // self.tokens.shape[1])
-        for start in range(0, len(self), rows):
-            yield start, min(start + rows, len(self))
+        """The bounds of consecutive parts, all alike, of at most `max_tokens` tokens and never less than one prompt."""
+        most = max(1, max_tokens // self.tokens.shape[1])
+        n_parts = -(-len(self) // most) or 1
+        yield from pairwise(len(self) * part // n_parts for part in range(n_parts + 1))
 
     def part(self: Batch, start: int, stop: int) -> Batch:
         """The prompts `start` to `stop`, padded as they are, which know their `rows`. All are the batch itself."""
