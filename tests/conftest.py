@@ -180,7 +180,9 @@ def files_of(folder: Path) -> dict[str, bytes | str]:
 
 
 def script(path: Path) -> Any:
-    """A script that is in no package, as a module."""
+    """A script that is in no package, as a module. It may import its neighbours."""
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
     spec = importlib.util.spec_from_file_location(f"{path.parent.name}_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None

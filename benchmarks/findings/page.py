@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import alone
 import numpy as np
+from wording import Number, share, table, text
 
 from icl_circuits.stats import student_interval
 
@@ -25,8 +27,6 @@ SETS = {
 }
 """In the order of the tables; all but the first from the StaICC package."""
 Run = dict[str, Any]
-Number = tuple[float, float, float]
-"""A mean and the ends of its 95 % interval."""
 
 
 def runs() -> dict[str, list[Run]]:
@@ -42,17 +42,6 @@ def over_seeds(values: Sequence[Number]) -> Number:
     if len(values) == 1:
         return values[0]
     return student_interval(np.array([value[0] for value in values]))
-
-
-def text(value: Number, form: str = ".2f") -> str:
-    """`0.66 [0.53, 0.76]`; a share does not leave 0 to 1."""
-    mean, low, high = value
-    return f"{mean:{form}} [{low:{form}}, {high:{form}}]"
-
-
-def share(value: Number) -> str:
-    """A number between 0 and 1."""
-    return text((value[0], max(value[1], 0.0), min(value[2], 1.0)))
 
 
 def accuracy(run: Run, kind: str, label: str | None = None, gold: str | None = None, rule: str = "top1") -> Number:
@@ -77,12 +66,6 @@ def of_group(run: Run, group: str, measure: str) -> Number:
     """What the heads of a group do on average."""
     found = run["towers"][group]
     return (found[measure], *found["ci95"][measure])
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def verdict(differences: Sequence[float]) -> str:
@@ -255,7 +238,7 @@ def page() -> str:
         "comparing": lambda: best_comparing(found),
         "biases": lambda: bias_rows(found["words"]),
     }
-    for name, part in parts.items():
+    for name, part in {**parts, **alone.PARTS}.items():
         template = template.replace(f"{{{{ {name} }}}}", part())
     return template
 

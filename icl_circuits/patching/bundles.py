@@ -12,7 +12,8 @@ from icl_circuits.costs import count_forwards
 from icl_circuits.errors import InputError, require_whole
 from icl_circuits.interventions import KnockOut, Metric, Patch, from_states
 from icl_circuits.models import LensModel, ReadSite, free_bytes
-from icl_circuits.patching.step import BaseRun, Window, advance
+from icl_circuits.patching.step import BaseRun, advance
+from icl_circuits.patching.windows import Window
 from icl_circuits.prompts import TokenBatch
 
 Changes = tuple[Patch | KnockOut, ...]

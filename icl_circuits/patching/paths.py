@@ -31,7 +31,7 @@ from icl_circuits.interventions import (
 from icl_circuits.models import LensModel, ReadSite, at_least_float32
 from icl_circuits.patching.bundles import into_bundles, metric_of, run_bundle
 from icl_circuits.patching.routes import Arrival, EdgeKind, NormKind, Passage, make_routes
-from icl_circuits.patching.step import Window
+from icl_circuits.patching.windows import Window
 from icl_circuits.progress import tracked
 from icl_circuits.prompts import TokenBatch, label_positions_of
 from icl_circuits.residual import Edge, HeadInput, HeadLike, Sender

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from icl_circuits.interventions import Patch
 from icl_circuits.models import Block, Norm, Readout, ReadSite, Site
+from icl_circuits.patching.windows import Window, of_rows
 from icl_circuits.prompts import TokenBatch
 
 ATTENTION_AT_ONCE = 1 << 24
@@ -28,31 +29,6 @@ RowCut = tuple[int, Bool[Tensor, "batch all_pos src_pos"]]
 SeeSite = Callable[[ReadSite, Tensor], Tensor | None]
 """Is shown each activation as its hook point would carry it, with a leading variant axis; what it gives takes its
 place. Of attention, `[batch kv_head variant group out_pos src]`, it is shown what `_scores` and `_pattern` give."""
-
-
-@dataclass(frozen=True)
-class Window:
-    """A run of `width` neighbouring positions of each prompt, from `start` on."""
-
-    start: Int[Tensor, " batch"]
-    width: int
-
-    @property
-    def positions(self) -> Int[Tensor, "batch pos"]:
-        """The positions themselves."""
-        return self.start[:, None] + torch.arange(self.width, device=self.start.device)
-
-    def of(self, x: Float[Tensor, "batch all_pos *rest"]) -> Float[Tensor, "batch pos *rest"]:
-        """The part of `x` in the window."""
-        return x[torch.arange(len(x), device=x.device)[:, None], self.positions]
-
-    def locate(
-        self, positions: Int[Tensor, "batch chosen"]
-    ) -> tuple[Int[Tensor, " found"], Int[Tensor, " found"], Int[Tensor, " found"]]:
-        """Which of `positions` lie in the window: prompt, index among the chosen, and place in the window."""
-        place = positions.to(self.start.device) - self.start[:, None]
-        prompt, chosen = ((place >= 0) & (place < self.width)).nonzero(as_tuple=True)
-        return prompt, chosen, place[prompt, chosen]
 
 
 @dataclass(frozen=True)
@@ -130,12 +106,12 @@ def advance(
 
     x = hooked("resid_pre", x, window)
     normed = block.ln1(x).to(block.dtype)
-    k, v = (hooked(name, _of_rows(normed, in_window, partial(block.project, name)), window) for name in ("k", "v"))
+    k, v = (hooked(name, of_rows(normed, in_window, partial(block.project, name)), window) for name in ("k", "v"))
     k = block.turned("k", k, window.positions)
     if out is not window:
         rows, place = torch.arange(x.shape[1], device=x.device)[:, None], out.positions - window.start[:, None]
         x, normed = x[:, rows, place], normed[:, rows, place]
-    q = hooked("q", _of_rows(normed, in_out, partial(block.project, "q")), out)
+    q = hooked("q", of_rows(normed, in_out, partial(block.project, "q")), out)
     q = block.turned("q", q, out.positions)
     on_pattern = [(row, patch) for row, patch in patches if patch.site == "pattern"]
 
@@ -151,28 +127,14 @@ def advance(
     parts = _query_parts(q, int(window.start.max()) + window.width) if in_parts else [(0, out.width)]
     found = [attended(q[:, :, a:b], Window(out.start + a, b - a)) for a, b in parts]
     z = hooked("z", found[0] if len(found) == 1 else torch.cat(found, 2), out)
-    attn_out = added("attn_out", _of_rows(z, in_out, block.output), block.attn_outlet)
+    attn_out = added("attn_out", of_rows(z, in_out, block.output), block.attn_outlet)
     mlp, ln2 = block.mlp, block.ln2
     if mlp is None or ln2 is None:
         return hooked("resid_post", x + attn_out, out)
     mlp_in = x if block.parallel else hooked("resid_mid", x + attn_out, out)
-    mlp_out = added("mlp_out", _of_rows(mlp_in, in_out, lambda rows: mlp(ln2(rows))), block.mlp_outlet)
+    mlp_out = added("mlp_out", of_rows(mlp_in, in_out, lambda rows: mlp(ln2(rows))), block.mlp_outlet)
     resid_post = mlp_in + mlp_out
     return hooked("resid_post", resid_post + attn_out if block.parallel else resid_post, out)
-
-
-def _of_rows(
-    x: Float[Tensor, "variant batch pos *rest"],
-    chosen: Int[Tensor, " row"] | None,
-    compute: Callable[[Tensor], Tensor],
-) -> Float[Tensor, "variant batch pos *out"]:
-    """`compute` of the chosen rows, counted over prompts and positions, and 0 at the others. None: of all."""
-    rows = x.flatten(1, 2)
-    if chosen is None:
-        return compute(rows).unflatten(1, x.shape[1:3])
-    found = compute(rows.index_select(1, chosen))
-    whole = found.new_zeros(*rows.shape[:2], *found.shape[2:])
-    return whole.index_copy_(1, chosen, found).unflatten(1, x.shape[1:3])
 
 
 def _query_parts(q: Float[Tensor, "variant batch out_pos head d_head"], n_src: int) -> list[tuple[int, int]]:
