@@ -133,7 +133,9 @@ def test_attention_of_some_heads_alone(gpt2: LensModel, batch_of_gpt2: PromptBat
     heads = (Head(1, 2), Head(0, 0))
     capture = Capture([("pattern", 0), ("pattern", 1)])
     answer_logits(gpt2, batch_of_gpt2, capture)
-    expected = torch.stack([capture.of(gpt2, "pattern", head) for head in heads], 1)
+    of_text = batch_of_gpt2.is_text[:, None, :, None]
+    assert not of_text.all()
+    expected = torch.stack([capture.of(gpt2, "pattern", head) for head in heads], 1).where(of_text, 0.0)
     np.testing.assert_allclose(attention_patterns(gpt2, batch_of_gpt2, heads), expected.numpy(), atol=1e-6)
 
 

@@ -37,13 +37,16 @@ def attention_patterns(
 ) -> Float[np.ndarray, "prompt selected pos src_pos"]:
     """The attention probabilities of `heads` between all positions, from one forward pass of the whole batch.
 
+    Padding behind a prompt attends to nothing: its rows are 0.
+
     Raises:
         InputError: a head that does not exist.
     """
     heads = require_some_heads(model, heads)
     patterns = _Patterns(heads)
     run_hooked(model, batch, patterns)
-    return torch.stack([patterns.found[head] for head in heads], 1).numpy()
+    is_text = batch.is_text.cpu()[:, None, :, None]
+    return torch.stack([patterns.found[head] for head in heads], 1).where(is_text, 0.0).numpy()
 
 
 @torch.no_grad()

@@ -26,7 +26,8 @@ READERS = (Capture, Moves)
 def run_hooked(model: LensModel, batch: TokenBatch, *parts: Hooked) -> Float[Tensor, "batch d_vocab"]:
     """The logits at the answer positions, under interventions if any, and while captures read: `answer_logits`, faster.
 
-    What the equations do not show, or a model that they do not hold for, takes a plain forward pass.
+    What the equations do not show, or a model that they do not hold for, takes a plain forward pass. Captures see the
+    model's activations at the prompts' own positions; at the padding behind them, little is computed.
 
     Raises:
         InputError: NaN logits, and whatever `intervene` raises.
