@@ -381,7 +381,8 @@ def test_attention_of_some_heads_and_of_all(model: LensModel, batch: PromptBatch
     patterns, seen = attention_patterns(model, batch, heads), attention_from_last(model, batch)
     for row, last in enumerate(batch.last.tolist()):
         for place, (layer, head) in enumerate(heads):
-            np.testing.assert_allclose(patterns[row, place].sum(axis=-1), 1, atol=1e-5)
+            np.testing.assert_allclose(patterns[row, place, : last + 1].sum(axis=-1), 1, atol=1e-5)
+            assert not patterns[row, place, last + 1 :].any()
             np.testing.assert_allclose(patterns[row, place, last], seen[row, layer, :, head], atol=1e-6)
 
 
