@@ -5,7 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from wording import Number, share, table, text
+from wording import measured, share, table, text
+
+from icl_circuits.stats import ALPHA
 
 RESULTS = Path(__file__).parent / "results"
 Row = dict[str, Any]
@@ -13,22 +15,10 @@ MODELS = {"SmolLM2": "", "Qwen": "-qwen"}
 """How the names of their runs end."""
 
 
-def run(name: str) -> Row:
-    """A stored run."""
-    found: Row = json.loads((RESULTS / f"{name}-0.json").read_text(encoding="utf-8"))
-    return found
-
-
 def runs(kind: str) -> dict[str, Row]:
     """The stored runs of one kind, by model."""
-    return {model: run(kind + end) for model, end in MODELS.items() if (RESULTS / f"{kind}{end}-0.json").exists()}
-
-
-def measured(row: Row, name: str) -> Number:
-    """A number with its interval, as `results.json` or as tables have it."""
-    if "ci95" in row:
-        return (row[name], *row["ci95"][name])
-    return (row[name], row[f"{name}_low"], row[f"{name}_high"])
+    files = {model: RESULTS / f"{kind}{end}-0.json" for model, end in MODELS.items()}
+    return {model: json.loads(file.read_text(encoding="utf-8")) for model, file in files.items() if file.exists()}
 
 
 def effects() -> str:
@@ -56,9 +46,9 @@ def told_apart(beside: Row | None) -> str:
     """A word on a score beside the first."""
     if beside is None:
         return ""
-    if beside["p_costs_more"] < 0.05:
+    if beside["p_costs_more"] < ALPHA:
         return ", costs more"
-    return ", costs less" if beside["p_costs_less"] < 0.05 else ""
+    return ", costs less" if beside["p_costs_less"] < ALPHA else ""
 
 
 def agreement() -> str:
@@ -93,18 +83,9 @@ def relations() -> str:
         for row in stored["relations"]:
             if row["of"] == "backwards":
                 continue
-            best = row["best"] or "none"
+            counts = str(row["triplets"]), str(row["heads_of_p_fdr_0.05"])
             values = ["" if row[key] is None else f"{row[key]:.2f}" for key in ("index", "behind", "random")]
-            rows.append(
-                (
-                    model,
-                    row["relation"],
-                    str(row["triplets"]),
-                    str(row["heads_of_p_fdr_0.05"]),
-                    best,
-                    *values,
-                )
-            )
+            rows.append((model, row["relation"], *counts, row["best"] or "none", *values))
     heads = "heads (p < 0.05, corrected)"
     return table(("model", "relation", "triplets", heads, "best head", "index", "behind", "random words"), rows)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import alone
 import numpy as np
-from wording import Number, share, table, text
+from wording import Number, measured, share, table, text
 
 from icl_circuits.stats import student_interval
 
@@ -49,7 +49,7 @@ def accuracy(run: Run, kind: str, label: str | None = None, gold: str | None = N
     (row,) = (
         row for row in run["accuracy"]["by_group"] if (row["kind"], row["label"], row["gold"]) == (kind, label, gold)
     )
-    return (row[rule], *row["ci95"][rule])
+    return measured(row, rule)
 
 
 def has_group(run: Run, label: str) -> bool:
@@ -64,8 +64,7 @@ def difference(run: Run, kind: str, label: str | None = None, gold: str | None =
 
 def of_group(run: Run, group: str, measure: str) -> Number:
     """What the heads of a group do on average."""
-    found = run["towers"][group]
-    return (found[measure], *found["ci95"][measure])
+    return measured(run["towers"][group], measure)
 
 
 def verdict(differences: Sequence[float]) -> str:
@@ -182,21 +181,21 @@ def bias_rows(every: list[Run]) -> str:
     """Both biases, before and after, beside random heads treated alike."""
     rows = []
     for bias, name in (("majority", "majority label"), ("recency", "recency")):
-        measured = [run["biases"][bias] for run in every]
+        stored = [run["biases"][bias] for run in every]
 
-        def of(key: str, measured: list[Any] = measured) -> Number:
-            return over_seeds([(m[key], *m["ci95"][key]) for m in measured])
+        def of(key: str, stored: list[Any] = stored) -> Number:
+            return over_seeds([measured(m, key) for m in stored])
 
         random = over_seeds(
             [
                 (mean, mean, mean)
-                for m in measured
+                for m in stored
                 for mean in [
                     float(np.mean([r["reduction"] for r in m["random_heads"] if r["measure"] == m["measure"]]))
                 ]
             ]
         )
-        cost = over_seeds([(m["accuracy_after"] - m["accuracy_before"],) * 3 for m in measured])
+        cost = over_seeds([(m["accuracy_after"] - m["accuracy_before"],) * 3 for m in stored])
         rows.append(
             (name, text(of("before")), text(of("after")), text(of("reduction")), text(random), text(cost, "+.2f"))
         )

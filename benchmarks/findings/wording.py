@@ -1,9 +1,17 @@
 """How the findings write numbers and tables."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 Number = tuple[float, float, float]
 """A mean and the ends of its 95 % interval."""
+
+
+def measured(row: Mapping[str, Any], name: str) -> Number:
+    """A number with its interval, as `results.json` or as tables have it."""
+    if "ci95" in row:
+        return (row[name], *row["ci95"][name])
+    return (row[name], row[f"{name}_low"], row[f"{name}_high"])
 
 
 def text(value: Number, form: str = ".2f") -> str:

@@ -90,7 +90,8 @@ def advance(
         in_parts: make the attention of some query positions after others where it is large, and show `see` these.
     """
     block = base.blocks[layer]
-    in_window, in_out = base.text_in(window), base.text_in(out)
+    in_window = base.text_in(window)
+    in_out = in_window if out is window else base.text_in(out)
 
     def seen(site: ReadSite, activation: Tensor) -> Tensor:
         instead = None if see is None else see(site, activation)
