@@ -6,6 +6,12 @@ from typing import Any
 
 import pytest
 
+from icl_circuits.models import TOKENS_AT_ONCE
+from icl_circuits.studies.begun import DETAILED
+from icl_circuits.studies.circuit import run as circuit_run
+from icl_circuits.studies.in_context import run as in_context_run
+from icl_circuits.viz.views import CELLS_AT_MOST
+
 FOLDER = Path(__file__).parent.parent
 
 
@@ -36,3 +42,19 @@ def test_the_tutorial_runs_and_says_what_it_shows(capsys: pytest.CaptureFixture[
     assert abs(effects[3]) < 0.1
     assert found["features"].copying().mean() == 1
     assert found["circuit"].to_frame().loc[0, "sender"] == "query"
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        ("patching.md", f"in parts of at most {TOKENS_AT_ONCE:,} tokens"),
+        ("bigger-models.md", f"in parts of {TOKENS_AT_ONCE:,} tokens"),
+        ("bigger-models.md", f"on the first {DETAILED} test prompts"),
+        ("in-context-heads.md", f"in {in_context_run.RANDOM_DRAWS} draws"),
+        ("in-context-heads.md", f"at most {CELLS_AT_MOST:,} numbers".replace(",", " ")),
+        ("circuits.md", f"scores the first {circuit_run.PROMPTS} test prompts"),
+    ],
+)
+def test_documents_name_the_limits_of_the_code(document: str, said: str) -> None:
+    words = " ".join((FOLDER / "docs" / document).read_text(encoding="utf-8").split())
+    assert said in words
