@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.stats import false_discovery_control, ttest_rel
 from test_subvalues import by_hand, close, tiny
 
 import icl_circuits as icl
@@ -16,6 +17,7 @@ from icl_circuits.models import LensModel, load_model, mlp_weights
 from icl_circuits.prompts import PromptBatch, Rows, encode, imbalance, sample_prompts
 from icl_circuits.residual import Head, Mlp, answer_logits
 from icl_circuits.stats import generator
+from icl_circuits.studies.subvalues.sentences import methods
 from icl_circuits.towers import neuron_reads, tower_reads
 
 
@@ -98,6 +100,40 @@ def test_shared_neurons() -> None:
     ]
     assert len(subvalues.shared_neurons((layer, head, neuron), more_than=0.7)) == 1
     np.testing.assert_array_equal(subvalues.layer_counts(layer, 3), [[2, 1, 1], [1, 1, 0], [0, 1, 2]])
+
+
+def of_probabilities(*left: list[float]) -> subvalues.NeuronEffects:
+    """Effects of groups a, b and so on, without which these probabilities are left, prompt by prompt."""
+    zeroed = np.repeat(np.array(left)[:, :, None], 3, axis=2)
+    return subvalues.NeuronEffects(tuple("abcdefgh"[: len(left)]), np.ones(zeroed.shape[1:]), zeroed)
+
+
+def test_the_best_group_is_compared_with_all_others() -> None:
+    rng = np.random.default_rng(0)
+    much, little = rng.uniform(0.5, 0.9, 20), rng.uniform(0.1, 0.3, 20)
+    effects = of_probabilities(much.tolist(), little.tolist(), (little + rng.normal(0.01, 0.1, 20)).tolist())
+    p = effects.less_left()
+    left = effects.zeroed[:, :, 1]
+    pairs = [(i, j) for i in range(3) for j in range(3) if i != j]
+    plain = [ttest_rel(left[i], left[j], alternative="less").pvalue for i, j in pairs]
+    np.testing.assert_allclose([p[pair] for pair in pairs], false_discovery_control(plain), rtol=1e-9)
+    assert np.isnan(np.diag(p)).all()
+    assert effects.least_left == left.mean(1).argmin()
+    assert (p[effects.least_left, 0] < 0.05, p[1, 2] < 0.05) == (True, False)
+    assert np.isnan(of_probabilities([0.5], [0.1]).less_left()).all()
+    assert of_probabilities([0.5, 0.6]).less_left().shape == (1, 1)
+
+
+def test_a_sentence_says_which_scores_do_as_well() -> None:
+    few, many, spread = [0.1, 0.11, 0.12, 0.1], [0.8, 0.81, 0.82, 0.8], [0.1, 0.12, 0.12, 0.11]
+    assert methods(of_probabilities(few, many)) == (
+        "Least is left without the neurons of a: a probability of 0.11 [0.10, 0.11]. "
+        "All other scores leave more (p < 0.05, corrected)."
+    )
+    alike = methods(of_probabilities(few, many, spread))
+    assert alike.endswith("What c leaves cannot be told from it.")
+    every = methods(of_probabilities([0.1], [0.2], [0.3], [0.4]))
+    assert every.endswith("What 3 of the 3 other scores leave cannot be told from it.")
 
 
 def test_sums_and_shares_of_query_neurons(gpt2: LensModel, words: Rows) -> None:

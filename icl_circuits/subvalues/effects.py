@@ -16,7 +16,7 @@ from icl_circuits.models import LensModel, at_least_float32, mlp_weights
 from icl_circuits.progress import tracked
 from icl_circuits.prompts import TokenBatch
 from icl_circuits.residual import answer_logits
-from icl_circuits.stats import bootstrap_mean, generator
+from icl_circuits.stats import bootstrap_mean, corrected_above_zero, generator
 from icl_circuits.subvalues.writers import Addresses, require_neurons, require_prompts
 
 TARGET_MEASURES = ("reciprocal_rank", "prob", "log_prob")
@@ -47,6 +47,27 @@ class NeuronEffects(Displayed):
                 row |= bootstrap_mean(values[:, i].astype(float)).columns(measure)
             rows.append(row)
         return pd.DataFrame(rows)
+
+    @property
+    def least_left(self) -> int:
+        """The group without whose neurons least of the answer's probability is left, in the mean over prompts."""
+        return int(self._left.mean(axis=1).argmin())
+
+    def less_left(self) -> Float[np.ndarray, "group other"]:
+        """p-values that less of the probability is left without one group's neurons than without another's.
+
+        One-sided t-tests prompt by prompt, corrected for all pairs, so the best group may be chosen by looking. NaN for
+        a group beside itself, and for a single prompt.
+        """
+        pairs = ~np.eye(len(self.groups), dtype=bool)
+        p = np.full(pairs.shape, np.nan)
+        if pairs.any():
+            p[pairs] = corrected_above_zero((self._left[None] - self._left[:, None])[pairs])
+        return p
+
+    @property
+    def _left(self) -> Float[np.ndarray, "group prompt"]:
+        return self.zeroed[:, :, TARGET_MEASURES.index("prob")].astype(float)
 
 
 @torch.no_grad()

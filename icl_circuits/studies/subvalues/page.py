@@ -203,7 +203,7 @@ def _of_many(
             "prompts.",
             effects_table(many.methods, "score"),
             figures / "eight_methods.svg",
-            answer=sentences.methods(many),
+            answer=sentences.methods(many.methods),
         ),
         Section(
             "Layers of the best neurons",

@@ -5,10 +5,10 @@ import pandas as pd
 
 from icl_circuits.heads import LogProbIncrease
 from icl_circuits.residual import Head
-from icl_circuits.stats import Interval, bootstrap_mean
+from icl_circuits.stats import ALPHA, Interval, bootstrap_mean
 from icl_circuits.studies.subvalues.run import OfManyPrompts, SubvalueFindings
 from icl_circuits.studies.verdicts import begun_with_capital, counted, largest, verdict
-from icl_circuits.subvalues import METHODS, HeadsByType, Interpolation, TopNeurons
+from icl_circuits.subvalues import METHODS, HeadsByType, Interpolation, NeuronEffects, TopNeurons
 from icl_circuits.viz import ShownFact
 
 
@@ -93,14 +93,18 @@ def shared(frame: pd.DataFrame) -> str:
     return f"{best['neuron']} is in {best['prompts']} prompts of {best['type']}: a {best['kind']} neuron."
 
 
-def methods(many: OfManyPrompts) -> str:
-    """Of the score whose best neurons cost most when they are zeroed."""
-    frame = many.methods.to_frame().iloc[1:].sort_values("prob")
-    best, second = frame.iloc[0], frame.iloc[1]
-    return (
-        f"Least is left without the neurons of {best['zeroed']}: a probability of {Interval.in_row(best, 'prob'):.2f}. "
-        f"Next is {second['zeroed']}, {Interval.in_row(second, 'prob'):.2f}."
-    )
+def methods(effects: NeuronEffects) -> str:
+    """Of the score whose best neurons cost most when they are zeroed, and which others do as well."""
+    best, others = effects.least_left, len(effects.groups) - 1
+    row, p = effects.to_frame().iloc[1 + best], effects.less_left()[best]
+    alike = [name for i, name in enumerate(effects.groups) if i != best and not p[i] < ALPHA]
+    said = f"Least is left without the neurons of {row['zeroed']}: a probability of {Interval.in_row(row, 'prob'):.2f}."
+    if not alike:
+        return f"{said} All other scores leave more (p < {ALPHA}, corrected)."
+    if len(alike) == 1:
+        return f"{said} What {alike[0]} leaves cannot be told from it."
+    few = " and ".join(alike) if len(alike) == 2 else f"{len(alike)} of the {others} other scores"
+    return f"{said} What {few} leave cannot be told from it."
 
 
 def method_layers(many: OfManyPrompts) -> str:

@@ -43,7 +43,11 @@ def summary(begun: FactsBegun, findings: SubvalueFindings) -> dict[str, Any]:
     many = findings.many
     if many is not None:
         frame = many.methods.to_frame()
-        found["methods"] = [{"method": row["zeroed"], **_measures(row)} for _, row in frame.iterrows()]
+        p = [np.nan, *many.methods.less_left()[many.methods.least_left]]
+        found["methods"] = [
+            {"method": row["zeroed"], **_measures(row), "p_leaves_more_than_best": of_row}
+            for of_row, (_, row) in zip(p, frame.iterrows(), strict=True)
+        ]
         found["agreement"] = with_ci95(overall(many))
     return {"subvalues": found}
 
