@@ -33,8 +33,7 @@ from icl_circuits.models import (
     is_parallel,
     scores_are_live,
 )
-from icl_circuits.patching import path_patch, plain_metric, run_each
-from icl_circuits.progress import tracked
+from icl_circuits.patching import path_patch, run_each, run_hooked
 from icl_circuits.prompts import PromptBatch, require_demonstrations, require_labels
 from icl_circuits.residual import (
     Capture,
@@ -50,7 +49,6 @@ from icl_circuits.residual import (
     Text,
     all_heads,
     all_mlps,
-    answer_logits,
     require_distinct_heads,
     require_some_heads,
 )
@@ -151,7 +149,7 @@ def _label_edges(
     for chunk in batch.chunks():
         at_answer = Capture([(site, layer) for layer in layers], chunk.last)
         everywhere = Capture([("v", layer) for layer in layers])
-        answer_logits(model, chunk, at_answer, everywhere)
+        run_hooked(model, chunk, at_answer, everywhere)
         for head in heads:
             row, v = at_answer.of(model, site, head), everywhere.of(model, "v", head)
             both = like_any_label(row if live else row.log(), v, chunk.label_positions)
@@ -212,11 +210,8 @@ def _text_edges(
 ) -> EdgeScores:
     """What attention along text -> label contributes, a demonstration at a time, and along query -> last."""
     layers, rows = tuple(range(model.cfg.n_layers)), []
-    for edge in tracked([None, *edges], "text edges"):
-        values = []
-        for chunk in batch.chunks():
-            cut = [] if edge is None else [KnockOut(layers, attention_along(chunk, edge))]
-            values.append(plain_metric(model, chunk, cut, metric))
-        rows.append(torch.cat(values))
-    base, *without = rows
-    return {edge: (base - cut).numpy() for edge, cut in zip(edges, without, strict=True)}
+    for chunk in batch.chunks():
+        cut = [(KnockOut(layers, attention_along(chunk, edge)),) for edge in edges]
+        run = run_each(model, chunk, cut, metric, budget=budget, description="text edges")
+        rows.append(run.base - run.values)
+    return dict(zip(edges, torch.cat(rows, 1).numpy(), strict=True))

@@ -16,7 +16,6 @@ from icl_circuits.patching.cells import (
 from icl_circuits.patching.engine import (
     Variant as Variant,
     Variants as Variants,
-    plain_metric as plain_metric,
     run_each as run_each,
 )
 from icl_circuits.patching.hooked import (
