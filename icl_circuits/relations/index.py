@@ -1,6 +1,6 @@
 """The relation index: which heads attend to a relation's head and raise its tail (arXiv 2402.13055, equations 2 and 3).
 
-A triplet (s, r, o) of a text passes at a position j behind both, in a head, where
+A triplet (s, r, o) of a text passes at a position j from the later one on, in a head, where
 
     s = argmax_k A_jk    and    A_js / max_{k != s} A_jk > tau
 
