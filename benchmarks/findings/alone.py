@@ -1,7 +1,8 @@
-"""What the page tells of runs that have one file each: facts and relations."""
+"""What the page tells of runs that have one file each: facts, relations, and how in-context learning forms."""
 
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,16 @@ MODELS = {"SmolLM2": "", "Qwen": "-qwen"}
 """How the names of their runs end."""
 
 
+def stored_run(name: str) -> Row:
+    """A stored run."""
+    found: Row = json.loads((RESULTS / f"{name}-0.json").read_text(encoding="utf-8"))
+    return found
+
+
 def runs(kind: str) -> dict[str, Row]:
     """The stored runs of one kind, by model."""
-    files = {model: RESULTS / f"{kind}{end}-0.json" for model, end in MODELS.items()}
-    return {model: json.loads(file.read_text(encoding="utf-8")) for model, file in files.items() if file.exists()}
+    names = {model: kind + end for model, end in MODELS.items()}
+    return {model: stored_run(name) for model, name in names.items() if (RESULTS / f"{name}-0.json").exists()}
 
 
 def effects() -> str:
@@ -86,7 +93,7 @@ def relations() -> str:
             counts = str(row["triplets"]), str(row["heads_of_p_fdr_0.05"])
             values = ["" if row[key] is None else f"{row[key]:.2f}" for key in ("index", "behind", "random")]
             rows.append((model, row["relation"], *counts, row["best"] or "none", *values))
-    heads = "heads (p < 0.05, corrected)"
+    heads = f"heads (p < {ALPHA}, corrected)"
     return table(("model", "relation", "triplets", heads, "best head", "index", "behind", "random words"), rows)
 
 
@@ -104,15 +111,55 @@ def families() -> str:
     """What is lost without each family of heads."""
     rows = []
     for model, stored in runs("relations").items():
-        zeroed = stored["zeroed"]
-        names = list(dict.fromkeys(row["family"] for row in zeroed["in-context prompts"] if row["family"]))
-        for family in names:
-            cells = []
-            for prompts in ("in-context prompts", "tasks of word pairs"):
-                of = {row["kind"]: row for row in zeroed[prompts] if row["family"] == family}
-                cells += [text(measured(of[kind], "log_prob_drop"), ".1f") for kind in ("whole", "random_whole")]
-            rows.append((model, family, *cells))
+        labels, tasks = (
+            lost_of_families(stored["zeroed"][name]) for name in ("in-context prompts", "tasks of word pairs")
+        )
+        rows += [(model, *of_labels, *of_tasks[1:]) for of_labels, of_tasks in zip(labels, tasks, strict=True)]
     return table(("model", "family", "in-context prompts", "random heads", "tasks", "random heads"), rows)
+
+
+def emergence() -> str:
+    """When everything has risen half way. Of the relations, those that rise in every seed."""
+    found = stored_run("forming")["emergence"]
+    seeds = max(row["n_seeds"] for row in found)
+    rows = [
+        (row["curve"], text(measured(row, "step"), ".0f"), f"{row['rise']:.2f}", f"{row['n_seeds']} of {seeds}")
+        for row in found
+        if row["n_seeds"] == seeds
+    ]
+    return table(("what rises", "half way at step", "rise", "seeds"), rows)
+
+
+def jumps() -> str:
+    """The two neighbouring checkpoints between which accuracy between the labels rises most, seed by seed."""
+    every = stored_run("forming")["checkpoints"]
+    rows = []
+    for seed in dict.fromkeys(row["run"] for row in every):
+        steps = [row for row in every if row["run"] == seed]
+        pair = max(pairwise(steps), key=lambda pair: float(pair[1]["between_labels"] - pair[0]["between_labels"]))
+        rows.append((str(seed), *(f"{text(measured(row, 'between_labels'))} at step {row['step']}" for row in pair)))
+    return table(("seed", "before", "after"), rows)
+
+
+def together() -> str:
+    """Which curves rise together."""
+    found = stored_run("forming")["co_timing"]
+    sure = [row for row in found if row["p_fdr"] is not None and row["p_fdr"] < ALPHA]
+    return f"Of {len(found)} pairs of curves, {len(sure)} rise together more than in random order"
+
+
+def knock_out() -> str:
+    """What is lost without semantic induction heads."""
+    return table(("heads of", "zeroed", "random heads"), lost_of_families(stored_run("forming")["knock_out"]))
+
+
+def lost_of_families(rows: list[Row]) -> list[tuple[str, ...]]:
+    """A row a family: what is lost without it, and without random heads."""
+    return [
+        (name, *(text(measured(of[kind], "log_prob_drop"), ".1f") for kind in ("whole", "random_whole")))
+        for name in dict.fromkeys(row["family"] for row in rows if row["family"])
+        for of in [{row["kind"]: row for row in rows if row["family"] == name}]
+    ]
 
 
 PARTS: dict[str, Callable[[], str]] = {
@@ -123,5 +170,9 @@ PARTS: dict[str, Callable[[], str]] = {
     "relations": relations,
     "probe": probe,
     "families": families,
+    "emergence": emergence,
+    "jumps": jumps,
+    "together": together,
+    "knock-out": knock_out,
 }
 """The places in `findings.md`."""

@@ -14,18 +14,21 @@ import alone
 import numpy as np
 from wording import Number, measured, share, table, text
 
-from icl_circuits.stats import student_interval
+from icl_circuits.stats import ALPHA, student_interval
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent.parent / "docs" / "findings.md"
 SETS = {
     "words": "word categories, pairs drawn for each prompt",
+    "small": "made-up words, pairs of classes drawn for each prompt",
     "sst2": "SST-2: film reviews, positive or negative",
     "subjective": "Subj: sentences, objective or subjective",
     "trec": "TREC: questions, by what they ask for",
     "agnews": "AG News: news, of four topics",
 }
-"""In the order of the tables; all but the first from the StaICC package."""
+"""In the order of the tables; all but the first two from the StaICC package."""
+MODELS = {"words": "SmolLM2-135M-Instruct", "small": "icl-small"}
+"""The others are of Qwen."""
 Run = dict[str, Any]
 
 
@@ -134,7 +137,7 @@ def towers(found: dict[str, list[Run]]) -> str:
             for group in ("in_context_heads", "random_heads")
         ]
         copying = np.mean([sum(head["ov_copying"] >= 0.98 for head in run["heads"]) for run in every])
-        compare = np.mean([sum(head["qk_auc_p"] < 0.05 for head in run["heads"]) for run in every])
+        compare = np.mean([sum(head["qk_auc_p"] < ALPHA for head in run["heads"]) for run in every])
         heads = np.mean([len(run["heads"]) for run in every])
         rows.append((name, *cells[:2], f"{copying:.1f} of {heads:.0f}", *cells[2:], f"{compare:.1f} of {heads:.0f}"))
     header = (
@@ -144,7 +147,7 @@ def towers(found: dict[str, list[Run]]) -> str:
         "copy everywhere",
         "class AUC",
         "random heads",
-        "compare (p < 0.05, corrected)",
+        f"compare (p < {ALPHA}, corrected)",
     )
     return table(header, rows)
 
@@ -155,7 +158,7 @@ def sure_heads(found: dict[str, list[Run]]) -> str:
     for name, every in found.items():
         chosen = [{(head["layer"], head["head"]) for head in run["heads"]} for run in every]
         common = sorted(set.intersection(*chosen))
-        told = np.mean([np.mean([head["p_drop"] < 0.05 for head in run["heads"]]) for run in every])
+        told = np.mean([np.mean([head["p_drop"] < ALPHA for head in run["heads"]]) for run in every])
         rows.append((name, str(len(every)), ", ".join(f"L{layer}H{head}" for layer, head in common), f"{told:.0%}"))
     return table(
         ("data", "seeds", "heads that every seed selects", "selected heads whose own loss is told from zero"), rows
@@ -166,7 +169,7 @@ def best_comparing(found: dict[str, list[Run]]) -> str:
     """The heads that compare classes, after correction, in every seed."""
     told = []
     for name, every in found.items():
-        chosen = [{(h["layer"], h["head"]) for h in run["heads"] if h["qk_auc_p"] < 0.05} for run in every]
+        chosen = [{(h["layer"], h["head"]) for h in run["heads"] if h["qk_auc_p"] < ALPHA} for run in every]
         common = sorted(set.intersection(*chosen))
         aucs: dict[tuple[int, int], list[float]] = {(h["layer"], h["head"]): [] for run in every for h in run["heads"]}
         for head in (head for run in every for head in run["heads"]):
@@ -213,7 +216,7 @@ def settings_rows(found: dict[str, list[Run]]) -> str:
             (
                 name,
                 SETS[name],
-                "SmolLM2-135M-Instruct" if name == "words" else "Qwen2.5-Coder-0.5B-Instruct",
+                MODELS.get(name, "Qwen2.5-Coder-0.5B-Instruct"),
                 run["dtype"],
                 str(asked["shots"]),
                 str(asked["prompts"]),

@@ -1,11 +1,13 @@
 """The runs that docs/findings.md is made of: each leaves what the page tells of it in results/NAME-SEED.json.
 
-    python benchmarks/findings/run.py words facts relations
+    python benchmarks/findings/run.py words facts relations small forming
     python benchmarks/findings/run.py sst2 subjective trec agnews facts-qwen relations-qwen --qwen FOLDER
 
-`words`, `facts` and `relations` are of SmolLM2-135M-Instruct. The others are of Qwen2.5-Coder-0.5B-Instruct, on
-sentences that `staicc.py` writes into the folder `--data`. There `relations` finds `parsed.conllu`, sentences of UD
-English-EWT, and `scierc.jsonl`, the development set of SciERC. A run whose file is there is not made again.
+`words`, `facts` and `relations` are of SmolLM2-135M-Instruct, `small` and `forming` of icl-small. The others are of
+Qwen2.5-Coder-0.5B-Instruct, on sentences that `staicc.py` writes into the folder `--data`. There `relations` finds
+`parsed.conllu`, sentences of UD English-EWT, and `scierc.jsonl`, the development set of SciERC. `forming` finds there
+what `icl-circuits train-small` made of seeds 2 and 3, the folders `seed2` and `seed3`. A run whose file is there is not
+made again.
 """
 
 import argparse
@@ -20,6 +22,7 @@ import pandas as pd
 
 from icl_circuits.jobs import (
     DataSpec,
+    DevelopmentJob,
     FactJob,
     FactSettings,
     Job,
@@ -27,12 +30,14 @@ from icl_circuits.jobs import (
     RelationJob,
     RelationSettings,
     RelationSpec,
+    Series,
     Settings,
 )
 from icl_circuits.report import read_results
 from icl_circuits.stats import corrected_above_zero
 from icl_circuits.store import Store
 from icl_circuits.studies.biases import BIASES
+from icl_circuits.studies.development import DEVELOPMENT
 from icl_circuits.studies.in_context import IN_CONTEXT
 from icl_circuits.studies.relations import RELATIONS
 from icl_circuits.studies.running import run_job
@@ -43,6 +48,7 @@ from icl_circuits.subvalues import TARGET_MEASURES, NeuronEffects
 
 RESULTS = Path(__file__).parent / "results"
 IN_CONTEXT_PARTS = ("settings", "accuracy", "heads", "heads_scanned", "towers", "biases")
+FORMING_TABLES = ("checkpoints", "co_timing")
 FACT_TABLES = ("agreement_with_zeroing", "table_10_heads_on_their_own_type")
 
 
@@ -69,6 +75,16 @@ class Run:
 def of_words(asked: Asked, seed: int) -> Job:
     """The package's own words."""
     return Job(ModelSpec(), DataSpec(), Settings(seed=seed))
+
+
+def of_small_words(asked: Asked, seed: int) -> Job:
+    """Words of the language that icl-small knows."""
+    return Job(ModelSpec(model="icl-small"), DataSpec(), Settings(seed=seed, heads=4))
+
+
+def of_training(asked: Asked, seed: int) -> DevelopmentJob:
+    """The training of icl-small from three seeds."""
+    return DevelopmentJob(Series(seeds=tuple(str(asked.data / f"seed{other}") for other in (2, 3))))
 
 
 def of_sentences(name: str) -> Run:
@@ -112,11 +128,13 @@ def qwen(asked: Asked) -> str:
 
 RUNS = {
     "words": Run(of_words, (IN_CONTEXT, TOWERS, BIASES), IN_CONTEXT_PARTS, seeds=(0, 1, 2)),
+    "small": Run(of_small_words, (IN_CONTEXT, TOWERS), IN_CONTEXT_PARTS, seeds=(0, 1, 2)),
     **{name: of_sentences(name) for name in ("sst2", "subjective", "trec", "agnews")},
     "facts": of_facts(25, smollm2),
     "facts-qwen": of_facts(8, qwen),
     "relations": of_relations(300, smollm2),
     "relations-qwen": of_relations(60, qwen),
+    "forming": Run(of_training, (DEVELOPMENT,), ("emergence", "knock_out"), FORMING_TABLES),
 }
 
 
